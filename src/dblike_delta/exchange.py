@@ -1,0 +1,331 @@
+"""The protocol's steps, once: a device, a peer site and a LAN peer differ only in their transport.
+
+An `Exchange` turns the steps (log in, hear of changes, commit, fetch) into requests and their
+replies into values.  What carries a request is a `Transport`: HTTP, a WSGI application in the same
+process, a connection on the LAN.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Protocol, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from dblike_delta import messages as m
+from dblike_delta.changeset import Body, Decoder, End, Part
+from dblike_delta.errors import FormatError
+
+_T = TypeVar("_T")
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A request: `target` is path and query, `length` the body's bytes where they are known."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str] = {}
+    body: bytes | Iterable[Part] | None = None
+    length: int | None = None
+
+
+class Response(Protocol):
+    """A reply whose body is read as it comes.  `close` may be called at any time, and twice."""
+
+    status: int
+    headers: Mapping[str, str]
+
+    def chunks(self) -> Iterator[bytes]:
+        """The body in pieces; Unreachable where it is cut short."""
+
+    def close(self) -> None:
+        """Give the connection back, or drop it where the body was not read to its end."""
+
+
+class Transport(Protocol):
+    """Carries requests to a site.  Header names of replies are lower case."""
+
+    def request(self, request: Request) -> Response:
+        """Send and wait for the reply's head; raises Unreachable."""
+
+
+class ExchangeError(Exception):
+    """A step failed.  Nothing was changed by it unless the step says otherwise."""
+
+
+class Unreachable(ExchangeError):
+    """No reply, or a reply that was cut: try again, here or at another site.  The request may have
+    been carried out; every step may be repeated."""
+
+
+class Refused(ExchangeError):
+    """The site answered no.  `problem` says why; `retry_after` is in seconds."""
+
+    def __init__(self, problem: m.Problem, retry_after: float | None = None) -> None:
+        super().__init__(problem.detail or problem.title)
+        self.problem = problem
+        self.status = problem.status
+        self.retry_after = retry_after
+
+    @property
+    def temporary(self) -> bool:
+        """Whether the same request may succeed later."""
+        return self.status in (408, 425, 429, 500, 502, 503, 504)
+
+
+class Changes(msgspec.Struct, frozen=True):
+    """Changed paths as records without bodies, and the cursor that covers them."""
+
+    records: tuple[m.Record, ...]
+    cursor: str
+    more: bool
+
+
+class Exchange:
+    """The steps of the protocol over a transport, in the name of `token`."""
+
+    def __init__(self, transport: Transport, token: str = "", *, agent: str = "dblike") -> None:
+        self._transport = transport
+        self._agent = agent
+        self.token = token
+        self.server_time: int | None = None
+
+    # --- sessions and folders
+
+    def login(self, request: m.LoginRequest) -> m.LoginReply:
+        """Credentials for a token, which this exchange uses from here on."""
+        reply = self._call("POST", "/v1/login", request, m.LoginReply)
+        self.token = reply.token
+        return reply
+
+    def logout(self) -> None:
+        """End this device's token."""
+        self._send("POST", "/v1/logout").close()
+
+    def change_password(self, change: m.PasswordChange) -> None:
+        """Set a new password; all tokens but this one end."""
+        self._send("POST", "/v1/password", _pack(change)).close()
+
+    def devices(self) -> list[m.DeviceView]:
+        """The user's devices."""
+        return self._call("GET", "/v1/devices", None, m.DeviceList).devices
+
+    def revoke(self, device_id: str) -> None:
+        """End another device's token."""
+        self._send("DELETE", f"/v1/devices/{quote(device_id, safe='')}").close()
+
+    def folders(self) -> list[m.FolderView]:
+        """The folders that the user may use."""
+        return self._call("GET", "/v1/folders", None, m.FolderList).folders
+
+    def create_folder(self, name: str) -> m.FolderView:
+        """A new folder."""
+        return self._call("POST", "/v1/folders", m.FolderCreate(name), m.FolderView)
+
+    def time(self) -> int:
+        """The site's epoch milliseconds."""
+        return self._call("GET", "/v1/time", None, m.TimeReply).time
+
+    # --- follow
+
+    def changes(self, folder: str, cursor: str = "", *, limit: int = 10_000) -> Changes:
+        """What changed since `cursor` (empty: everything), at most about `limit` paths."""
+        query = urlencode({"cursor": cursor, "limit": limit})
+        records: list[m.Record] = []
+        mark: m.CursorMark | None = None
+        for event in self._stream("GET", f"{_folder(folder)}/changes?{query}"):
+            match event:
+                case m.Record():
+                    records.append(event)
+                case m.CursorMark():
+                    mark = event
+                case _:
+                    pass
+        if mark is None:
+            raise FormatError("a list of changes without a cursor", offset=0)
+        return Changes(tuple(records), mark.cursor, mark.more)
+
+    # --- commit
+
+    def commit(self, folder: str, parts: list[Part]) -> m.CommitReply:
+        """A whole changeset that is at hand.  Repeating it changes nothing."""
+        return self._commit("POST", f"{_folder(folder)}/commit", parts, {})
+
+    def upload_offset(self, folder: str, upload: str) -> int:
+        """How far a resumable upload came; 0 where the site knows nothing of it."""
+        try:
+            reply = self._send("HEAD", f"{_folder(folder)}/uploads/{upload}")
+        except Refused as refused:
+            if refused.status == 404:
+                return 0
+            raise
+        with contextlib.closing(reply):
+            return int(reply.headers.get("upload-offset", "0"))
+
+    def upload(
+        self, folder: str, upload: str, offset: int, parts: list[Part], *, complete: bool
+    ) -> m.CommitReply | m.UploadStatus:
+        """Append to a resumable upload of a changeset; the last append commits it.
+
+        `upload` is 32 hex digits that the device chose.  409 (Refused) where `offset` is not where
+        the site stands: ask `upload_offset` and go on from there.
+        """
+        headers = {"Upload-Offset": str(offset), "Upload-Complete": "?1" if complete else "?0"}
+        target = f"{_folder(folder)}/uploads/{upload}"
+        if complete:
+            return self._commit("PUT", target, parts, headers)
+        reply = self._send("PUT", target, parts, headers, content_type=m.CHANGESET_TYPE)
+        return _read(reply, m.UploadStatus)
+
+    def abandon(self, folder: str, upload: str) -> None:
+        """Give up a resumable upload."""
+        self._send("DELETE", f"{_folder(folder)}/uploads/{upload}").close()
+
+    # --- fetch
+
+    def fetch(self, folder: str, wants: list[m.Want]) -> Iterator[m.Record | Body | m.Trailer | m.Refusal]:
+        """The contents of versions, as deltas against what is at hand.
+
+        Events come as the bytes do.  A stream that is cut raises Unreachable after the last whole
+        block; ask again for what is not finished.
+        """
+        for event in self._stream("POST", f"{_folder(folder)}/fetch", m.FetchRequest(wants)):
+            match event:
+                case m.Record() | Body() | m.Trailer() | m.Refusal():
+                    yield event
+                case _:
+                    pass
+
+    def report_damage(self, folder: str, hashes: list[bytes]) -> list[bytes]:
+        """Say which contents came wrong; the answer is those that the site found to be damaged."""
+        report = m.DamageReport(hashes)
+        return self._call("POST", f"{_folder(folder)}/damage", report, m.DamageReply).damaged
+
+    # --- people's endpoints
+
+    def get(self, target: str, kind: type[_T]) -> _T:
+        """A JSON or MessagePack view below /v1/folders/…, decoded as `kind`."""
+        return self._call("GET", target, None, kind)
+
+    def post(self, target: str, message: m.Message, kind: type[_T]) -> _T:
+        """Send a message, decode the reply as `kind`."""
+        return self._call("POST", target, message, kind)
+
+    def read(self, target: str) -> Iterator[bytes]:
+        """A body as it comes (a whole file)."""
+        reply = self._send("GET", target, accept="*/*")
+        with contextlib.closing(reply):
+            yield from reply.chunks()
+
+    # --- inside
+
+    def _call(self, method: str, target: str, message: m.Message | None, kind: type[_T]) -> _T:
+        body = None if message is None else _pack(message)
+        return _read(self._send(method, target, body), kind)
+
+    def _commit(
+        self, method: str, target: str, parts: list[Part], headers: dict[str, str]
+    ) -> m.CommitReply:
+        reply = self._send(method, target, parts, headers, content_type=m.CHANGESET_TYPE)
+        return _read(reply, m.CommitReply)
+
+    def _stream(
+        self, method: str, target: str, message: m.Message | None = None
+    ) -> Iterator[m.Record | Body | m.Trailer | m.Refusal | m.CursorMark | End]:
+        body = None if message is None else _pack(message)
+        reply = self._send(method, target, body, accept=m.CHANGESET_TYPE)
+        media = reply.headers.get("content-type", "")
+        with contextlib.closing(reply):
+            if media != m.CHANGESET_TYPE:
+                raise Unreachable(f"the reply is {media or 'of no type'}, not a changeset")
+            decoder = Decoder()
+            for chunk in reply.chunks():
+                yield from decoder.receive(chunk)
+            if not decoder.finished:
+                raise Unreachable("the reply was cut short")
+
+    def _send(
+        self,
+        method: str,
+        target: str,
+        body: bytes | list[Part] | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        accept: str = m.MSGPACK_TYPE,
+        content_type: str = m.MSGPACK_TYPE,
+    ) -> Response:
+        head = {"Accept": accept, "User-Agent": self._agent, m.PROTOCOL_HEADER: str(m.PROTOCOL)}
+        head |= headers or {}
+        length = None
+        if body is not None:
+            head["Content-Type"] = content_type
+            length = len(body) if isinstance(body, bytes) else sum(map(len, body))
+        if self.token:
+            head["Authorization"] = f"Bearer {self.token}"
+        reply = self._transport.request(Request(method, target, head, body, length))
+        self._note_time(reply)
+        if reply.status >= 300:
+            raise _refused(reply)
+        return reply
+
+    def _note_time(self, reply: Response) -> None:
+        stamp = reply.headers.get(m.TIME_HEADER.lower(), "")
+        if stamp.isdecimal():
+            self.server_time = int(stamp)
+
+
+def _folder(folder: str) -> str:
+    return f"/v1/folders/{quote(folder, safe='')}"
+
+
+def _pack(message: m.Message) -> bytes:
+    return msgspec.msgpack.encode(message)
+
+
+_LARGEST_MESSAGE = 64 << 20
+
+
+def _body(reply: Response) -> bytes:
+    body = bytearray()
+    with contextlib.closing(reply):
+        for chunk in reply.chunks():
+            body += chunk
+            if len(body) > _LARGEST_MESSAGE:
+                raise FormatError("a reply larger than any message", offset=len(body))
+    return bytes(body)
+
+
+def _read(reply: Response, kind: type[_T]) -> _T:
+    """The reply as a message.  Anything else (a proxy's page) is never taken for an answer."""
+    media = reply.headers.get("content-type", "").split(";")[0].strip()
+    body = _body(reply)
+    try:
+        if media == m.MSGPACK_TYPE:
+            return msgspec.msgpack.decode(body, type=kind)
+        if media == "application/json":
+            return msgspec.json.decode(body, type=kind)
+    except msgspec.DecodeError as error:
+        raise Unreachable(f"the reply is not a {kind.__name__}: {error}") from None
+    raise Unreachable(f"the reply is {media or 'of no type'}, not ours: is that a DBLike server?")
+
+
+def _refused(reply: Response) -> Refused | Unreachable:
+    """The error that a reply of status 3xx-5xx stands for.
+
+    An answer that is not a problem of ours comes from something in between, and says nothing about
+    the user's data or credentials: it is as if the site could not be reached.
+    """
+    media = reply.headers.get("content-type", "").split(";")[0].strip()
+    retry = reply.headers.get("retry-after", "")
+    try:
+        body = _body(reply)
+        if media == "application/problem+json":
+            problem = msgspec.json.decode(body, type=m.Problem)
+            return Refused(problem, float(retry) if retry.isdecimal() else None)
+        if not body and reply.headers.get(m.PROTOCOL_HEADER.lower()):  # HEAD has no body
+            return Refused(m.Problem(title="refused", status=reply.status))
+    except (msgspec.DecodeError, FormatError) as error:
+        return Unreachable(f"status {reply.status} with an unreadable problem: {error}")
+    return Unreachable(f"status {reply.status} that is not a DBLike server's")

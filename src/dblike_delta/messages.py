@@ -1,0 +1,323 @@
+"""The typed messages of the protocol: what travels in requests, replies, notices and changesets.
+
+Every message is a frozen msgspec Struct that travels as MessagePack between programs of ours and as
+JSON for everyone else (`bytes` are base64 there).  Decoding is strict: a wrong type is an error that
+names the field, never a guess.  Messages whose names end in `View` are made for people: ids are hex,
+paths are text.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+DEVICE_BYTES = 16
+HASH_BYTES = 32
+
+DeviceId = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+Counter = Annotated[int, msgspec.Meta(ge=1, lt=2**63)]
+EpochMs = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
+ContentHash = Annotated[bytes, msgspec.Meta(max_length=32)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+Secret = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+
+CHANGESET_TYPE = "application/vnd.dblike.changeset"
+MSGPACK_TYPE = "application/msgpack"
+TIME_HEADER = "X-DBLike-Time"
+PROTOCOL_HEADER = "X-DBLike-Protocol"
+PROTOCOL = 1
+
+
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Root of the messages: immutable, and unknown fields are errors."""
+
+
+# --- in a changeset -------------------------------------------------------------------------------
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A version as it travels, without its content.
+
+    `context` is the sealed join of the heads' vectors: what a site handed out for this path, and what
+    a device sends back with its next edit.  `base` names the content that the body is a delta
+    against (empty: against nothing).  `body` says whether a body follows; a file without one is
+    found on the receiving side by its hash.  `hash` may be empty where it follows in the trailer.
+    `vector` travels between sites only; a device's version gets its vector from `context`.
+    """
+
+    path: Annotated[bytes, msgspec.Meta(min_length=1, max_length=4096)]
+    device: DeviceId
+    counter: Counter
+    time: EpochMs
+    kind: Annotated[int, msgspec.Meta(ge=1, le=4)]
+    hash: ContentHash = b""
+    size: Annotated[int, msgspec.Meta(ge=0, lt=2**63)] = 0
+    mode: Annotated[int, msgspec.Meta(ge=0, le=0o7777)] = 0
+    mtime_ns: Annotated[int, msgspec.Meta(ge=-(2**63), lt=2**63)] = 0
+    target: Annotated[bytes, msgspec.Meta(max_length=4096)] = b""
+    author: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    context: Annotated[bytes, msgspec.Meta(max_length=65536)] = b""
+    base: ContentHash = b""
+    body: bool = False
+    start: Annotated[int, msgspec.Meta(ge=0, lt=2**63)] = 0
+    vector: Annotated[bytes, msgspec.Meta(max_length=65536)] = b""
+    key_id: Annotated[bytes, msgspec.Meta(max_length=64)] = b""
+
+
+class Trailer(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Ends a body: the content hash and size of the whole file that the body makes."""
+
+    hash: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+    size: Annotated[int, msgspec.Meta(ge=0, lt=2**63)]
+
+
+class Refusal(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A want that the site can't serve: which version, and why."""
+
+    device: DeviceId
+    counter: Counter
+    status: str
+    detail: str = ""
+
+
+class CursorMark(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Ends a list of changes: everything before it is covered by `cursor`; `more` follows or not."""
+
+    cursor: str
+    more: bool = False
+
+
+# --- sessions -------------------------------------------------------------------------------------
+
+
+class LoginRequest(Message):
+    """Credentials for a token.  `device_id` is hex, chosen by the device; absent: the site picks one."""
+
+    user: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+    password: Annotated[str, msgspec.Meta(max_length=1024)]
+    device: Name = "unnamed"
+    device_id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")] | None = None
+
+
+class LoginReply(Message):
+    """A bearer token for this device.  `time` is the site's epoch milliseconds."""
+
+    token: str
+    user: str
+    device_id: str
+    site_id: str
+    time: int
+    servers: list[str] = []
+
+
+class PasswordChange(Message):
+    """The old password and the new one; every other device's token ends."""
+
+    old: Annotated[str, msgspec.Meta(max_length=1024)]
+    new: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+
+
+class DeviceView(Message):
+    """A device of the user's.  Times are epoch milliseconds; 0 is never."""
+
+    id: str
+    name: str
+    created: int
+    last_seen: int = 0
+    current: bool = False
+    revoked: bool = False
+
+
+class DeviceList(Message):
+    """The user's devices, oldest first."""
+
+    devices: list[DeviceView]
+
+
+class TimeReply(Message):
+    """The site's clock in epoch milliseconds."""
+
+    time: int
+
+
+# --- folders --------------------------------------------------------------------------------------
+
+
+class FolderCreate(Message):
+    """A new folder's name, unique among the user's."""
+
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")]
+
+
+class FolderView(Message):
+    """A folder: where it stands and what it holds (live files and their bytes)."""
+
+    id: str
+    name: str
+    cursor: str
+    files: int = 0
+    bytes: int = 0
+
+
+class FolderList(Message):
+    """The folders that the user may use."""
+
+    folders: list[FolderView]
+
+
+class VersionView(Message):
+    """A version for people and scripts.
+
+    `path` is text (bytes that are not UTF-8 are shown as \\xNN); `path_b64` carries the exact bytes
+    where the text does not.  `version` is what `?version=` takes: device hex, a dot, the counter.
+    """
+
+    path: str
+    version: str
+    kind: Literal["file", "directory", "symlink", "deleted"]
+    time: int
+    device: str
+    size: int = 0
+    hash: str = ""
+    mode: int = 0
+    mtime_ns: int = 0
+    target: str = ""
+    path_b64: str = ""
+    current: bool = False
+    conflict: bool = False
+
+
+class ChangeList(Message):
+    """Changed paths, each with its present state, and the cursor that covers them."""
+
+    changes: list[VersionView]
+    cursor: str
+    more: bool = False
+    time: int = 0
+
+
+class VersionList(Message):
+    """Versions, newest first."""
+
+    versions: list[VersionView]
+    more: bool = False
+
+
+class TreeList(Message):
+    """What is live at and below a path now (or was at a time), sorted by path."""
+
+    entries: list[VersionView]
+    more: bool = False
+
+
+class RestoreRequest(Message):
+    """Bring back `path` (a file or a whole directory) as `version` or as it was `at` (epoch ms)."""
+
+    path: str = ""
+    path_b64: str = ""
+    version: str = ""
+    at: int | None = None
+    to: str = ""
+
+
+class RestoreReply(Message):
+    """What was brought back, and how many paths that made new versions of."""
+
+    restored: int
+    versions: list[VersionView] = []
+
+
+# --- commit and fetch -----------------------------------------------------------------------------
+
+CommitStatus = Literal[
+    "accepted",  # new, and durable here
+    "known",  # this dot with this content was here before: nothing changed
+    "base-missing",  # the site lacks the delta's base: send it in full
+    "content-missing",  # no content of that hash is usable here: send it in full
+    "bad-content",  # the body does not make the hash that was said: read it again and send it again
+    "dot-reused",  # this dot is known with other content: the device returned to an old state
+    "refused",  # invalid or over a limit; `detail` says what and why
+]
+
+
+class CommitResult(msgspec.Struct, frozen=True, array_like=True):
+    """What became of one version of a changeset, in the order in which they were sent.
+
+    `context` is the path's new sealed context.  `superseded` says that the path's winner is another
+    version than this one (a conflict, or an edit that beat a delete): the device will hear of it as
+    a change.  `highest` is the device's highest known counter, with `dot-reused`.
+    """
+
+    device: bytes
+    counter: int
+    status: CommitStatus
+    context: bytes = b""
+    superseded: bool = False
+    detail: str = ""
+    highest: int = 0
+
+
+class CommitReply(Message):
+    """One result a version.  A device whose cursor is `before` may step to `cursor` unread."""
+
+    results: list[CommitResult]
+    before: str
+    cursor: str
+    time: int
+
+
+class Want(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A version whose content is wanted, the contents (hashes) at hand to build it from, and the
+    number of bytes of the result that are there already (an interrupted download)."""
+
+    device: DeviceId
+    counter: Counter
+    have: Annotated[list[ContentHash], msgspec.Meta(max_length=8)] = []
+    start: Annotated[int, msgspec.Meta(ge=0, lt=2**63)] = 0
+
+
+class FetchRequest(Message):
+    """What is wanted, in the order in which it shall come."""
+
+    wants: Annotated[list[Want], msgspec.Meta(max_length=20_000)]
+
+
+class UploadStatus(Message):
+    """How much of a resumable upload the site holds, in bytes of the changeset stream."""
+
+    offset: int
+
+
+class DamageReport(Message):
+    """Contents that did not match their hash when they arrived: the site reads and checks them."""
+
+    hashes: Annotated[list[ContentHash], msgspec.Meta(max_length=1000)]
+
+
+class DamageReply(Message):
+    """Those of the contents that the site found damaged; any device that holds one may send it."""
+
+    damaged: list[bytes]
+
+
+# --- notices --------------------------------------------------------------------------------------
+
+
+class Notice(Message):
+    """What a WebSocket carries: folder `folder` (hex) is at `cursor`.  A hint: losing it costs latency."""
+
+    folder: str
+    cursor: str
+    time: int = 0
+
+
+class Problem(Message):
+    """RFC 9457 problem details, with the field that was wrong where there is one."""
+
+    title: str
+    status: int
+    type: str = "about:blank"
+    detail: str = ""
+    field: str = ""
+    instance: str = ""
