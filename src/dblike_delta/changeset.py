@@ -186,7 +186,9 @@ class Decoder:
     def close(self) -> None:
         """Say that no more bytes come; raises where the stream has no end."""
         if not self.finished:
-            raise FormatError("the changeset is cut short", offset=self.boundary + len(self._buffer))
+            raise FormatError(
+                "the changeset is cut short", offset=self.boundary + len(self._buffer)
+            )
 
     def _events(self) -> Iterator[Event]:
         at = 0
@@ -242,7 +244,9 @@ class Decoder:
                 stored, max_output_size=length, read_across_frames=False, allow_extra_data=False
             )
         except zstandard.ZstdError as error:
-            raise FormatError(f"a block does not decompress: {error}", offset=self.boundary) from None
+            raise FormatError(
+                f"a block does not decompress: {error}", offset=self.boundary
+            ) from None
         if len(raw) != length:
             raise FormatError("a block's length differs from its claim", offset=self.boundary)
         return raw

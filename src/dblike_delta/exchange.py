@@ -185,7 +185,9 @@ class Exchange:
 
     # --- fetch
 
-    def fetch(self, folder: str, wants: list[m.Want]) -> Iterator[m.Record | Body | m.Trailer | m.Refusal]:
+    def fetch(
+        self, folder: str, wants: list[m.Want]
+    ) -> Iterator[m.Record | Body | m.Trailer | m.Refusal]:
         """The contents of versions, as deltas against what is at hand.
 
         Events come as the bytes do.  A stream that is cut raises Unreachable after the last whole

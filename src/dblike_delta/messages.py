@@ -1,9 +1,9 @@
 """The typed messages of the protocol: what travels in requests, replies, notices and changesets.
 
-Every message is a frozen msgspec Struct that travels as MessagePack between programs of ours and as
-JSON for everyone else (`bytes` are base64 there).  Decoding is strict: a wrong type is an error that
-names the field, never a guess.  Messages whose names end in `View` are made for people: ids are hex,
-paths are text.
+Every message is a frozen msgspec Struct that travels as MessagePack between programs of ours and
+as JSON for everyone else (`bytes` are base64 there).  Decoding is strict: a wrong type is an error
+that names the field, never a guess.  Messages whose names end in `View` are made for people: ids
+are hex, paths are text.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ DEVICE_BYTES = 16
 HASH_BYTES = 32
 
 DeviceId = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
-Counter = Annotated[int, msgspec.Meta(ge=1, lt=2**63)]
+Counter = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 EpochMs = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 ContentHash = Annotated[bytes, msgspec.Meta(max_length=32)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
@@ -30,7 +30,11 @@ PROTOCOL = 1
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Root of the messages: immutable, and unknown fields are errors."""
+    """Root of the requests: immutable, and unknown fields are errors."""
+
+
+class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Root of the replies: an older device passes over what a newer site adds."""
 
 
 # --- in a changeset -------------------------------------------------------------------------------
@@ -39,8 +43,8 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 class Record(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A version as it travels, without its content.
 
-    `context` is the sealed join of the heads' vectors: what a site handed out for this path, and what
-    a device sends back with its next edit.  `base` names the content that the body is a delta
+    `context` is the sealed join of the heads' vectors: what a site handed out for this path, and
+    what a device sends back with its next edit.  `base` names the content the body is a delta
     against (empty: against nothing).  `body` says whether a body follows; a file without one is
     found on the receiving side by its hash.  `hash` may be empty where it follows in the trailer.
     `vector` travels between sites only; a device's version gets its vector from `context`.
@@ -52,15 +56,15 @@ class Record(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     time: EpochMs
     kind: Annotated[int, msgspec.Meta(ge=1, le=4)]
     hash: ContentHash = b""
-    size: Annotated[int, msgspec.Meta(ge=0, lt=2**63)] = 0
+    size: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
     mode: Annotated[int, msgspec.Meta(ge=0, le=0o7777)] = 0
-    mtime_ns: Annotated[int, msgspec.Meta(ge=-(2**63), lt=2**63)] = 0
+    mtime_ns: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] = 0
     target: Annotated[bytes, msgspec.Meta(max_length=4096)] = b""
     author: Annotated[str, msgspec.Meta(max_length=64)] = ""
     context: Annotated[bytes, msgspec.Meta(max_length=65536)] = b""
     base: ContentHash = b""
     body: bool = False
-    start: Annotated[int, msgspec.Meta(ge=0, lt=2**63)] = 0
+    start: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
     vector: Annotated[bytes, msgspec.Meta(max_length=65536)] = b""
     key_id: Annotated[bytes, msgspec.Meta(max_length=64)] = b""
 
@@ -69,7 +73,7 @@ class Trailer(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     """Ends a body: the content hash and size of the whole file that the body makes."""
 
     hash: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
-    size: Annotated[int, msgspec.Meta(ge=0, lt=2**63)]
+    size: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class Refusal(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -82,7 +86,7 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 
 
 class CursorMark(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Ends a list of changes: everything before it is covered by `cursor`; `more` follows or not."""
+    """Ends a list of changes: `cursor` covers all before it; `more` follows or not."""
 
     cursor: str
     more: bool = False
@@ -91,8 +95,9 @@ class CursorMark(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
 # --- sessions -------------------------------------------------------------------------------------
 
 
-class LoginRequest(Message):
-    """Credentials for a token.  `device_id` is hex, chosen by the device; absent: the site picks one."""
+class LoginRequest(Message, frozen=True):
+    """Credentials for a token.  `device_id` is hex and the device's own choice; without one the
+    site picks it."""
 
     user: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
     password: Annotated[str, msgspec.Meta(max_length=1024)]
@@ -100,7 +105,7 @@ class LoginRequest(Message):
     device_id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")] | None = None
 
 
-class LoginReply(Message):
+class LoginReply(Reply, frozen=True):
     """A bearer token for this device.  `time` is the site's epoch milliseconds."""
 
     token: str
@@ -111,14 +116,14 @@ class LoginReply(Message):
     servers: list[str] = []
 
 
-class PasswordChange(Message):
+class PasswordChange(Message, frozen=True):
     """The old password and the new one; every other device's token ends."""
 
     old: Annotated[str, msgspec.Meta(max_length=1024)]
     new: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 
 
-class DeviceView(Message):
+class DeviceView(Reply, frozen=True):
     """A device of the user's.  Times are epoch milliseconds; 0 is never."""
 
     id: str
@@ -129,13 +134,13 @@ class DeviceView(Message):
     revoked: bool = False
 
 
-class DeviceList(Message):
+class DeviceList(Reply, frozen=True):
     """The user's devices, oldest first."""
 
     devices: list[DeviceView]
 
 
-class TimeReply(Message):
+class TimeReply(Reply, frozen=True):
     """The site's clock in epoch milliseconds."""
 
     time: int
@@ -144,13 +149,13 @@ class TimeReply(Message):
 # --- folders --------------------------------------------------------------------------------------
 
 
-class FolderCreate(Message):
+class FolderCreate(Message, frozen=True):
     """A new folder's name, unique among the user's."""
 
     name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")]
 
 
-class FolderView(Message):
+class FolderView(Reply, frozen=True):
     """A folder: where it stands and what it holds (live files and their bytes)."""
 
     id: str
@@ -160,16 +165,16 @@ class FolderView(Message):
     bytes: int = 0
 
 
-class FolderList(Message):
+class FolderList(Reply, frozen=True):
     """The folders that the user may use."""
 
     folders: list[FolderView]
 
 
-class VersionView(Message):
-    """A version for people and scripts.
+class VersionView(Reply, frozen=True):
+    r"""A version for people and scripts.
 
-    `path` is text (bytes that are not UTF-8 are shown as \\xNN); `path_b64` carries the exact bytes
+    `path` is text (bytes that are not UTF-8 are shown as \xNN); `path_b64` carries the exact bytes
     where the text does not.  `version` is what `?version=` takes: device hex, a dot, the counter.
     """
 
@@ -188,7 +193,7 @@ class VersionView(Message):
     conflict: bool = False
 
 
-class ChangeList(Message):
+class ChangeList(Reply, frozen=True):
     """Changed paths, each with its present state, and the cursor that covers them."""
 
     changes: list[VersionView]
@@ -197,21 +202,21 @@ class ChangeList(Message):
     time: int = 0
 
 
-class VersionList(Message):
+class VersionList(Reply, frozen=True):
     """Versions, newest first."""
 
     versions: list[VersionView]
     more: bool = False
 
 
-class TreeList(Message):
+class TreeList(Reply, frozen=True):
     """What is live at and below a path now (or was at a time), sorted by path."""
 
     entries: list[VersionView]
     more: bool = False
 
 
-class RestoreRequest(Message):
+class RestoreRequest(Message, frozen=True):
     """Bring back `path` (a file or a whole directory) as `version` or as it was `at` (epoch ms)."""
 
     path: str = ""
@@ -221,7 +226,7 @@ class RestoreRequest(Message):
     to: str = ""
 
 
-class RestoreReply(Message):
+class RestoreReply(Reply, frozen=True):
     """What was brought back, and how many paths that made new versions of."""
 
     restored: int
@@ -258,7 +263,7 @@ class CommitResult(msgspec.Struct, frozen=True, array_like=True):
     highest: int = 0
 
 
-class CommitReply(Message):
+class CommitReply(Reply, frozen=True):
     """One result a version.  A device whose cursor is `before` may step to `cursor` unread."""
 
     results: list[CommitResult]
@@ -274,28 +279,28 @@ class Want(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     device: DeviceId
     counter: Counter
     have: Annotated[list[ContentHash], msgspec.Meta(max_length=8)] = []
-    start: Annotated[int, msgspec.Meta(ge=0, lt=2**63)] = 0
+    start: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
 
 
-class FetchRequest(Message):
+class FetchRequest(Message, frozen=True):
     """What is wanted, in the order in which it shall come."""
 
     wants: Annotated[list[Want], msgspec.Meta(max_length=20_000)]
 
 
-class UploadStatus(Message):
+class UploadStatus(Reply, frozen=True):
     """How much of a resumable upload the site holds, in bytes of the changeset stream."""
 
     offset: int
 
 
-class DamageReport(Message):
+class DamageReport(Message, frozen=True):
     """Contents that did not match their hash when they arrived: the site reads and checks them."""
 
     hashes: Annotated[list[ContentHash], msgspec.Meta(max_length=1000)]
 
 
-class DamageReply(Message):
+class DamageReply(Reply, frozen=True):
     """Those of the contents that the site found damaged; any device that holds one may send it."""
 
     damaged: list[bytes]
@@ -304,15 +309,16 @@ class DamageReply(Message):
 # --- notices --------------------------------------------------------------------------------------
 
 
-class Notice(Message):
-    """What a WebSocket carries: folder `folder` (hex) is at `cursor`.  A hint: losing it costs latency."""
+class Notice(Reply, frozen=True):
+    """What a WebSocket carries: folder `folder` (hex) is at `cursor`.  A hint: losing it costs
+    latency, never data."""
 
     folder: str
     cursor: str
     time: int = 0
 
 
-class Problem(Message):
+class Problem(Reply, frozen=True):
     """RFC 9457 problem details, with the field that was wrong where there is one."""
 
     title: str

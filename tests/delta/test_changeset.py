@@ -1,0 +1,227 @@
+"""The changeset: what goes in comes out, and nothing else ever does."""
+
+from __future__ import annotations
+
+import os
+import struct
+
+import msgspec
+import pytest
+import xxhash
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dblike_delta.changeset import (
+    BLOCK_LIMIT,
+    MAGIC,
+    PIECE,
+    Body,
+    Decoder,
+    Encoder,
+    End,
+    Event,
+    decode,
+)
+from dblike_delta.errors import DeltaError, FormatError, IntegrityError, LimitError
+from dblike_delta.messages import CursorMark, Record, Refusal, Trailer
+
+DEVICE = bytes(range(16))
+
+
+def record(n: int = 1, *, body: bool = False) -> Record:
+    return Record(b"d/f%d" % n, DEVICE, n, 1_700_000_000_000, 1, bytes(32), 5, body=body)
+
+
+frames = st.lists(
+    st.one_of(
+        st.builds(record, st.integers(1, 2**62), body=st.booleans()),
+        st.binary(max_size=300).map(lambda data: Body(memoryview(data))),
+        st.builds(Trailer, st.binary(min_size=32, max_size=32), st.integers(0, 2**62)),
+        st.builds(Refusal, st.just(DEVICE), st.integers(1, 9), st.text(max_size=9)),
+        st.builds(CursorMark, st.text(max_size=30), st.booleans()),
+    ),
+    max_size=30,
+)
+
+
+def encode(events: list[Event], *, compress: int = 1, flush_every: int = 0) -> bytes:
+    encoder = Encoder(compress=compress)
+    out: list[bytes | bytearray | memoryview] = []
+    for number, event in enumerate(events, 1):
+        match event:
+            case Record():
+                out += encoder.record(event)
+            case Body():
+                out += encoder.data(event.data)
+            case Trailer():
+                out += encoder.trailer(event)
+            case Refusal():
+                out += encoder.refusal(event)
+            case CursorMark():
+                out += encoder.cursor(event)
+            case _:
+                raise AssertionError(event)
+        if flush_every and number % flush_every == 0:
+            out += encoder.flush()
+    out += encoder.finish()
+    stream = b"".join(out)
+    assert encoder.sent == len(stream)
+    return stream
+
+
+def plain(events: list[Event]) -> list[object]:
+    return [bytes(e.data) if isinstance(e, Body) else e for e in events]
+
+
+@given(frames, st.integers(0, 3), st.integers(0, 5), st.data())
+def test_what_goes_in_comes_out_however_it_is_cut(
+    events: list[Event], level: int, flush_every: int, data: st.DataObject
+) -> None:
+    """decode(encode(events)) == events, for every chunking, level and flushing."""
+    stream = encode(events, compress=level, flush_every=flush_every)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
+    chunks = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+    assert plain(list(decode(chunks))) == plain([*events, End()])
+
+
+def test_large_pieces_are_split_and_joined() -> None:
+    """A body of any length travels in frames of at most one piece."""
+    data = os.urandom(3 * PIECE + 17)
+    encoder = Encoder()
+    stream = b"".join([*encoder.record(record(body=True)), *encoder.data(data), *encoder.finish()])
+    bodies = [bytes(e.data) for e in decode([stream]) if isinstance(e, Body)]
+    assert b"".join(bodies) == data
+    assert max(map(len, bodies)) <= PIECE
+
+
+def test_text_is_compressed_and_noise_is_not() -> None:
+    """Compression is used where it pays: many small texts share a block, noise travels plain."""
+    text = [Body(memoryview(b"the same words again and again\n" * 30))] * 100
+    assert len(encode(text)) < 2_000
+    noise = [Body(memoryview(os.urandom(1 << 20)))]
+    assert (1 << 20) < len(encode(noise)) < (1 << 20) + 200
+
+
+def test_a_cut_stream_resumes_at_the_last_block() -> None:
+    """`boundary` names the byte from which a second sender goes on, and nothing comes twice."""
+    events: list[Event] = [record(n) for n in range(1, 9)]
+    stream = encode(events, flush_every=2)
+    for cut in range(len(stream)):
+        first = Decoder()
+        got = list(first.receive(stream[:cut]))
+        with pytest.raises(FormatError):
+            first.close()
+        second = Decoder(start=first.boundary)
+        got += list(second.receive(stream[first.boundary :]))
+        second.close()
+        assert plain(got) == plain([*events, End()])
+
+
+SMALL = encode(
+    [record(1, body=True), Body(memoryview(b"hello")), Trailer(bytes(32), 5)], compress=0
+)
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_every_flipped_byte_is_an_error(level: int) -> None:
+    """No single changed byte of a stream goes unseen."""
+    stream = encode([record(1, body=True), Body(memoryview(b"hello" * 99))], compress=level)
+    good = plain(list(decode([stream])))
+    for at in range(len(stream)):
+        for flip in (1, 0x80):
+            bad = bytearray(stream)
+            bad[at] ^= flip
+            with pytest.raises(DeltaError):
+                assert plain(list(decode([bytes(bad)]))) != good
+
+
+def test_every_prefix_is_an_error() -> None:
+    """A stream that ends early says so."""
+    for cut in range(len(SMALL)):
+        with pytest.raises(FormatError):
+            list(decode([SMALL[:cut]]))
+
+
+def test_bytes_after_the_end_are_an_error() -> None:
+    """Trailing bytes are refused in the same chunk and in a later one."""
+    with pytest.raises(FormatError, match="after the end"):
+        list(decode([SMALL + b"x"]))
+    with pytest.raises(FormatError, match="after the end"):
+        list(decode([SMALL, b"x"]))
+
+
+def block(payload: bytes, *, codec: int = 0, length: int | None = None, last: int = 1) -> bytes:
+    head = struct.pack(
+        ">BBHII", codec, last, 0, len(payload) if length is None else length, len(payload)
+    )
+    return MAGIC + head + xxhash.xxh3_128_digest(payload) + payload
+
+
+def frame(tag: bytes, payload: bytes, length: int | None = None) -> bytes:
+    return tag + struct.pack(">I", len(payload) if length is None else length) + payload
+
+
+def test_a_block_larger_than_the_limit_is_refused_before_it_is_read() -> None:
+    """The claim alone is enough: nothing is buffered for it."""
+    head = struct.pack(">BBHII", 0, 0, 0, BLOCK_LIMIT + 1, BLOCK_LIMIT + 1) + bytes(16)
+    with pytest.raises(LimitError):
+        list(Decoder().receive(MAGIC + head))
+
+
+def test_a_compressed_block_makes_exactly_what_it_claims() -> None:
+    """Bombs, appended frames, dictionaries and wrong claims end as errors, within the limit."""
+    bomb = zstandard.ZstdCompressor().compress(bytes(BLOCK_LIMIT * 4))
+    cases = [
+        block(bomb, codec=1, length=100),
+        block(zstandard.compress(b"abc") + zstandard.compress(b"abc"), codec=1, length=3),
+        block(zstandard.compress(b"abc") + b"tail", codec=1, length=3),
+        block(b"not zstd", codec=1, length=3),
+        block(b"\x50\x2a\x4d\x18\x04\0\0\0skip", codec=1, length=4),
+        block(
+            zstandard.ZstdCompressor(write_content_size=False).compress(b"abc"), codec=1, length=3
+        ),
+    ]
+    for stream in cases:
+        with pytest.raises(DeltaError):
+            list(decode([stream]))
+
+
+def test_malformed_frames_are_named() -> None:
+    """Unknown kinds, cut frames, wrong types and wrong lengths: FormatError with the place."""
+    cases = [
+        block(frame(b"Z", b"")),
+        block(b"R\0\0"),
+        block(frame(b"R", b"abc", length=99)),
+        block(frame(b"R", b"\xc1")),
+        block(frame(b"R", msgspec.msgpack.encode([b"p", b"short", 1, 0, 1]))),
+        block(frame(b"R", msgspec.msgpack.encode([b"p", DEVICE, 0, 0, 1]))),
+        block(frame(b"R", msgspec.msgpack.encode([b"p", DEVICE, 1, 0, 9]))),
+        block(frame(b"R", msgspec.msgpack.encode([b"", DEVICE, 1, 0, 1]))),
+        block(frame(b"R", msgspec.msgpack.encode([b"p" * 4097, DEVICE, 1, 0, 1]))),
+        block(frame(b"T", msgspec.msgpack.encode([b"x", 1]))),
+        block(frame(b"R", msgspec.msgpack.encode([b"p", DEVICE, 1, 0, 1]) + b"\0")),
+        block(b"", codec=2),
+    ]
+    for stream in cases:
+        with pytest.raises(FormatError) as caught:
+            list(decode([stream]))
+        assert caught.value.offset >= len(MAGIC)
+
+
+def test_a_wrong_sum_is_an_integrity_error() -> None:
+    """Damage on the way is told apart from a bad sender."""
+    bad = bytearray(SMALL)
+    bad[-1] ^= 1
+    with pytest.raises(IntegrityError):
+        list(decode([bytes(bad)]))
+
+
+@given(st.binary(max_size=400))
+def test_noise_is_an_error_and_never_another_exception(noise: bytes) -> None:
+    """Whatever arrives, only DeltaError is raised; also behind a valid header and sum."""
+    for stream in (noise, MAGIC + noise, block(noise), block(noise, codec=1, length=50)):
+        try:
+            list(decode([stream]))
+        except DeltaError:
+            continue
