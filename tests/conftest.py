@@ -1,0 +1,64 @@
+"""What every test may use: profiles of randomness, free ports, programs that end with the test."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import hypothesis
+import pytest
+
+# No deadline: the machine is shared, and a slow example is not a wrong one. ./test repeats the same
+# examples, so that it fails for a change and not for luck; `--hypothesis-profile=search` looks on.
+hypothesis.settings.register_profile("default", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.register_profile(
+    "fast", hypothesis.settings.get_profile("default"), max_examples=20
+)
+hypothesis.settings.register_profile(
+    "search", deadline=None, max_examples=10_000, print_blob=True, derandomize=False
+)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+Spawn = Callable[..., "subprocess.Popen[bytes]"]
+GRACE = 10.0  # seconds between SIGTERM and SIGKILL
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port of 127.0.0.1 that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def spawn() -> Iterator[Spawn]:
+    """Start a program, as Popen does, in a session of its own that ends with the test."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*command: Any, **options: Any) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [os.fspath(part) for part in command], start_new_session=True, **options
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in reversed(started):
+        end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ask it to end, wait, then kill it with all that it left in its session."""
+    with process:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
