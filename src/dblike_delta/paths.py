@@ -1,0 +1,105 @@
+"""Paths of a folder: relative POSIX paths, exactly the bytes that the user's system gave.
+
+A path is checked once, where it comes in; whatever is handed on after that is one.  The root of a
+folder is b"", which is no path of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from dblike_delta.errors import PathError
+
+MAX_PATH: Final = 4096
+"""Bytes of a path: PATH_MAX of Linux."""
+MAX_PART: Final = 255
+"""Bytes of one part: NAME_MAX of every common file system."""
+RESERVED: Final = b".dblike"
+"""The first part that is the client's own, whatever its ASCII case."""
+
+# One pass in C finds whatever is wrong with the shape: an empty part, `.`, `..` or a NUL.
+_BAD_SHAPE = re.compile(rb"(?:\A|/)\.{0,2}(?:/|\Z)|\0")
+_LONG_PART = re.compile(rb"[^/]{%d}" % (MAX_PART + 1))
+
+
+def check_path(raw: bytes) -> bytes:
+    """`raw` itself where it is a path; else PathError, which says what is wrong with it."""
+    if len(raw) > MAX_PATH:
+        raise PathError(f"the path has {len(raw)} bytes; the limit is {MAX_PATH}", path=raw)
+    if _BAD_SHAPE.search(raw):
+        raise PathError(_shape_fault(raw), path=raw)
+    if len(raw) > MAX_PART and _LONG_PART.search(raw):
+        raise PathError(f"a part of the path is longer than {MAX_PART} bytes", path=raw)
+    if is_reserved(raw):
+        raise PathError(f"{display(RESERVED)} is the client's own directory", path=raw)
+    return raw
+
+
+def is_reserved(path: bytes) -> bool:
+    """Whether the path is the client's own directory or lies in it."""
+    return path[: len(RESERVED)].lower() == RESERVED and path[len(RESERVED) :][:1] in (b"", b"/")
+
+
+def parent(path: bytes) -> bytes:
+    """The directory that holds `path`; b"" at the top."""
+    return path.rpartition(b"/")[0]
+
+
+def name(path: bytes) -> bytes:
+    """The last part."""
+    return path.rpartition(b"/")[2]
+
+
+def join(directory: bytes, part: bytes) -> bytes:
+    """`part` in `directory`, which may be the root."""
+    return directory + b"/" + part if directory else part
+
+
+def ancestors(path: bytes) -> tuple[bytes, ...]:
+    """The directories above `path`, the topmost first, without the root.
+
+    >>> ancestors(b"a/b/c")
+    (b'a', b'a/b')
+    """
+    cuts = []
+    at = path.find(b"/")
+    while at >= 0:
+        cuts.append(path[:at])
+        at = path.find(b"/", at + 1)
+    return tuple(cuts)
+
+
+def is_below(path: bytes, directory: bytes) -> bool:
+    """Whether `path` lies in `directory` or deeper; everything lies below the root."""
+    return not directory or path.startswith(directory + b"/")
+
+
+def display(path: bytes) -> str:
+    r"""The path for people: what is no UTF-8 or can't be seen is escaped.
+
+    >>> display(b"caf\xc3\xa9/a\xff\n")
+    'café/a\\xff\\n'
+    """
+    text = path.decode("utf-8", "backslashreplace")
+    return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(character: str) -> str:
+    if character.isprintable():
+        return character
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def _shape_fault(raw: bytes) -> str:
+    if not raw:
+        return "the path is empty"
+    if b"\0" in raw:
+        return "the path holds a NUL byte"
+    if raw.startswith(b"/"):
+        return "the path begins with a slash"
+    if raw.endswith(b"/"):
+        return "the path ends with a slash"
+    if b"//" in raw:
+        return "the path has an empty part"
+    return "the path has a part '.' or '..'"

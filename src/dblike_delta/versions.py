@@ -1,0 +1,355 @@
+"""Versions and their merge: what a path is, as a pure function of the set of its versions.
+
+A version dominates another when its vector holds all that the other's holds, and more.  The heads
+are the versions that nothing dominates; the winner of them owns the path, and each content that
+would be lost by that gets a conflict copy.  Copies and directories that follow from a set of
+versions are *derived* versions: every site makes the very same ones, and from then on they are
+versions like any other, that can be edited and deleted.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
+from typing import Final, NamedTuple
+
+import msgspec
+from blake3 import blake3
+
+from dblike_delta import conflict_names
+from dblike_delta.conflict_names import is_conflict_copy, original_path
+from dblike_delta.errors import FormatError
+from dblike_delta.varints import put_varint, take_varint
+
+__all__ = [
+    "Dot",
+    "Kind",
+    "Merge",
+    "Version",
+    "VersionVector",
+    "conflict_copy",
+    "conflict_path",
+    "context",
+    "copies",
+    "derived_dot",
+    "directory_over",
+    "dominates",
+    "heads",
+    "is_conflict_copy",
+    "losers",
+    "merge",
+    "original_path",
+    "same_content",
+    "same_version",
+    "settle",
+    "winner",
+]
+
+DEVICE_BYTES: Final = 16
+MAX_COUNTER: Final = 2**63 - 1
+DIRECTORY_MODE: Final = 0o755
+"""What a directory gets that no device ever recorded."""
+
+
+class Kind(enum.IntEnum):
+    """What a path became."""
+
+    FILE = 1
+    DIRECTORY = 2
+    SYMLINK = 3
+    DELETED = 4
+
+
+class Dot(NamedTuple):
+    """A version's identity."""
+
+    device: bytes
+    counter: int
+
+
+class VersionVector:
+    """Device id → counter, immutable: all versions of a path that someone knew of.
+
+    `a <= b` says that b knows all that a knows; neither way round means concurrent.
+    """
+
+    __slots__ = ("_counters", "_hash")
+
+    def __init__(self) -> None:
+        self._counters: dict[bytes, int] = {}
+        self._hash: int | None = None
+
+    @classmethod
+    def of(cls, counters: Mapping[bytes, int]) -> VersionVector:
+        """The vector of these counters; ValueError for what can't be one."""
+        for device, counter in counters.items():
+            if len(device) != DEVICE_BYTES or not 1 <= counter <= MAX_COUNTER:
+                raise ValueError(f"no entry of a version vector: {device!r}: {counter}")
+        return cls._make(dict(counters))
+
+    @classmethod
+    def _make(cls, counters: dict[bytes, int]) -> VersionVector:
+        vector = cls()
+        vector._counters = counters
+        return vector
+
+    def get(self, device: bytes) -> int:
+        """The device's counter; 0 where nothing of it is known."""
+        return self._counters.get(device, 0)
+
+    def knows(self, dot: Dot) -> bool:
+        """Whether the version of this dot is known."""
+        return self._counters.get(dot.device, 0) >= dot.counter
+
+    def items(self) -> list[tuple[bytes, int]]:
+        """Device and counter, sorted by device."""
+        return sorted(self._counters.items())
+
+    def join(self, other: VersionVector) -> VersionVector:
+        """What both together know."""
+        if other <= self:
+            return self
+        counters = dict(self._counters)
+        for device, counter in other._counters.items():
+            if counters.get(device, 0) < counter:
+                counters[device] = counter
+        return self._make(counters)
+
+    def with_dot(self, dot: Dot) -> VersionVector:
+        """The same, and the version of that dot."""
+        if self.knows(dot):
+            return self
+        return self._make({**self._counters, dot.device: dot.counter})
+
+    def pack(self) -> bytes:
+        """As bytes: their number, then each device and its counter, sorted by device."""
+        out = bytearray()
+        put_varint(out, len(self._counters))
+        for device, counter in self.items():
+            out += device
+            put_varint(out, counter)
+        return bytes(out)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> VersionVector:
+        """The vector that packs to exactly `data`; else FormatError."""
+        number, at = take_varint(data, 0)
+        counters: dict[bytes, int] = {}
+        last = b""
+        for _ in range(number):
+            device = data[at : at + DEVICE_BYTES]
+            if len(device) < DEVICE_BYTES or device <= last:
+                raise FormatError("a version vector's devices are cut or not sorted", offset=at)
+            counters[device], end = take_varint(data, at + DEVICE_BYTES)
+            if not 1 <= counters[device] <= MAX_COUNTER:
+                raise FormatError("a version vector's counter is out of range", offset=at)
+            last, at = device, end
+        if at != len(data):
+            raise FormatError("bytes after the end of a version vector", offset=at)
+        return cls._make(counters)
+
+    def __le__(self, other: VersionVector) -> bool:
+        theirs = other._counters
+        if len(self._counters) > len(theirs):
+            return False
+        for device, counter in self._counters.items():  # noqa: SIM110 - all() costs twice as much
+            if theirs.get(device, 0) < counter:
+                return False
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, VersionVector) and self._counters == other._counters
+
+    def __hash__(self) -> int:
+        if self._hash is None:
+            self._hash = hash(frozenset(self._counters.items()))
+        return self._hash
+
+    def __len__(self) -> int:
+        return len(self._counters)
+
+    def __bool__(self) -> bool:
+        return bool(self._counters)
+
+    def __iter__(self) -> Iterator[Dot]:
+        return (Dot(device, counter) for device, counter in self.items())
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"{device.hex()[:8]}: {counter}" for device, counter in self.items())
+        return f"VersionVector({{{inside}}})"
+
+
+class Version(msgspec.Struct, frozen=True):
+    """What one device said a path became.  `vector` holds what the device knew, and the own dot."""
+
+    path: bytes
+    dot: Dot
+    vector: VersionVector
+    time: int
+    kind: Kind
+    hash: bytes = b""
+    size: int = 0
+    mode: int = 0
+    mtime_ns: int = 0
+    target: bytes = b""
+    author: str = ""
+    key_id: bytes = b""
+
+    @property
+    def live(self) -> bool:
+        """Whether the path exists by this version."""
+        return self.kind != Kind.DELETED
+
+
+class Merge(msgspec.Struct, frozen=True):
+    """The heads after a version came, whether it changed them, and their conflict copies."""
+
+    heads: tuple[Version, ...]
+    added: bool
+    copies: tuple[Version, ...] = ()
+
+
+_HAS_CONTENT = frozenset((Kind.FILE, Kind.SYMLINK))
+_by_dot = attrgetter("dot")
+_by_age = attrgetter("time", "dot")
+
+
+def same_content(a: Version, b: Version) -> bool:
+    """Whether nobody could tell the two apart by what is in them."""
+    return a.kind == b.kind and a.hash == b.hash and a.target == b.target
+
+
+def same_version(a: Version, b: Version) -> bool:
+    """Whether two versions of one dot say the same; if not, a device's counters were used twice."""
+    return a == b
+
+
+def dominates(newer: Version, older: Version) -> bool:
+    """Whether `newer` was made with knowledge of `older`, and so replaces it.
+
+    This compares whole vectors.  To look for the older one's dot alone would be the same for
+    devices that never forget what they knew, but is no order for others: what a merge makes of
+    their versions could then depend on which came first.
+    """
+    return (
+        newer.vector.knows(older.dot)
+        and older.vector <= newer.vector
+        and older.vector != newer.vector
+    )
+
+
+def merge(heads: tuple[Version, ...], version: Version) -> Merge:
+    """The heads with one more version: the same in whatever order, however often they come."""
+    merged = _add(heads, version)
+    if merged is heads:
+        return Merge(heads, False)
+    return Merge(merged, True, copies(merged))
+
+
+def heads(versions: Iterable[Version]) -> tuple[Version, ...]:
+    """The versions of one path that no other of them dominates, sorted by dot."""
+    found: tuple[Version, ...] = ()
+    for version in versions:
+        found = _add(found, version)
+    return found
+
+
+def winner(heads: Sequence[Version]) -> Version:
+    """The head that owns the path: the youngest live one, or the youngest if all are deletes."""
+    if len(heads) == 1:
+        return heads[0]
+    return max([head for head in heads if head.live] or heads, key=_by_age)
+
+
+def losers(heads: Sequence[Version]) -> tuple[Version, ...]:
+    """The heads that need a conflict copy: one for each content that the winner hides."""
+    if len(heads) < 2:
+        return ()
+    return _distinct(heads, hidden_by=winner(heads))
+
+
+def copies(heads: Sequence[Version]) -> tuple[Version, ...]:
+    """The conflict copies of these heads."""
+    return tuple(map(conflict_copy, losers(heads)))
+
+
+def context(heads: Iterable[Version]) -> VersionVector:
+    """All that the heads know: an edit made with it dominates them all."""
+    joined = VersionVector()
+    for head in heads:
+        joined = joined.join(head.vector)
+    return joined
+
+
+def conflict_copy(loser: Version) -> Version:
+    """The version that keeps a loser's content, at a path of its own; derived from nothing else."""
+    dot = derived_dot(b"dblike conflict copy", loser.dot)
+    return msgspec.structs.replace(
+        loser,
+        path=conflict_path(loser.path, loser),
+        dot=dot,
+        vector=VersionVector().with_dot(dot),
+    )
+
+
+def conflict_path(path: bytes, loser: Version) -> bytes:
+    """Where the conflict copy of a loser at `path` goes."""
+    tag = derived_dot(b"dblike conflict copy", loser.dot).device.hex()[:8]
+    return conflict_names.conflict_path(path, author=loser.author, time=loser.time, tag=tag)
+
+
+def directory_over(path: bytes, heads: Sequence[Version]) -> Version:
+    """The directory that a path becomes because something lives in it; dominates the heads."""
+    directories = [head for head in heads if head.kind == Kind.DIRECTORY]
+    dot = derived_dot(b"dblike directory" + path, *sorted(map(_by_dot, heads)))
+    return Version(
+        path=path,
+        dot=dot,
+        vector=context(heads).with_dot(dot),
+        time=max((head.time for head in heads), default=0),
+        kind=Kind.DIRECTORY,
+        mode=winner(directories).mode if directories else DIRECTORY_MODE,
+    )
+
+
+def settle(path: bytes, heads: Sequence[Version], has_live_children: bool) -> tuple[Version, ...]:
+    """All versions that follow from a path's heads.  Add them until nothing new comes of it.
+
+    A path with live children is a directory whatever its heads say: these children were written by
+    someone who did not know better, and nothing is lost.
+    """
+    if not has_live_children or (heads and winner(heads).kind == Kind.DIRECTORY):
+        return copies(heads)
+    displaced = tuple(map(conflict_copy, _distinct(heads)))
+    return (*displaced, directory_over(path, heads))
+
+
+def derived_dot(purpose: bytes, *dots: Dot) -> Dot:
+    """The dot of a version that follows from the versions of these dots."""
+    hasher = blake3(purpose)
+    for device, counter in dots:
+        hasher.update(device + counter.to_bytes(8, "big"))
+    return Dot(hasher.digest(length=DEVICE_BYTES), 1)
+
+
+def _add(heads: tuple[Version, ...], version: Version) -> tuple[Version, ...]:
+    """The heads with one more version; the very same tuple where nothing changes."""
+    if len(heads) == 1 and dominates(version, heads[0]):
+        return (version,)
+    for head in heads:
+        if head.dot == version.dot or dominates(head, version):
+            return heads
+    kept = [head for head in heads if not dominates(version, head)]
+    return tuple(sorted([*kept, version], key=_by_dot))
+
+
+def _distinct(heads: Sequence[Version], hidden_by: Version | None = None) -> tuple[Version, ...]:
+    """The oldest file or symlink of each content, other than the content of `hidden_by`."""
+    found: dict[tuple[Kind, bytes, bytes], Version] = {}
+    for head in sorted(heads, key=_by_age):
+        if head.kind in _HAS_CONTENT:
+            found.setdefault((head.kind, head.hash, head.target), head)
+    if hidden_by is not None:
+        found.pop((hidden_by.kind, hidden_by.hash, hidden_by.target), None)
+    return tuple(found.values())
