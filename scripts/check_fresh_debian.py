@@ -25,6 +25,10 @@ PACKAGES = "python3,ca-certificates"
 USER = "newcomer"
 ROLES = ("root", "sudo", "user")
 # How this machine reaches package registries is a fact of the machine: it goes along.
+REGISTRY_FILES = (
+    *("apt/sources.list", "pip.conf", "resolv.conf", "hosts"),
+    "ssl/certs/ca-certificates.crt",
+)
 PASSED_ON = re.compile(r"PIP_\w+|SSL_CERT_\w+|\w+_CA_BUNDLE|(https?|no|all)_proxy", re.IGNORECASE)
 
 
@@ -105,14 +109,18 @@ def mount(*arguments: str | Path) -> None:
 
 
 def configure_registries(system: Path) -> None:
-    for name in ("etc/apt/sources.list.d", "etc/ssl/certs"):
-        shutil.copytree(Path("/", name), system / name, dirs_exist_ok=True)
-    for name in ("etc/apt/sources.list", "etc/pip.conf", "etc/resolv.conf", "etc/hosts"):
-        if Path("/", name).exists():
-            shutil.copy(Path("/", name), system / name)
-    for path in Path("/etc/apt/apt.conf.d").iterdir():
-        if "Acquire::" in path.read_text(errors="replace"):
-            shutil.copy(path, system / "etc/apt/apt.conf.d")
+    names = [Path("/etc", name) for name in REGISTRY_FILES]
+    names += Path("/etc/apt/sources.list.d").glob("*")
+    names += [
+        path
+        for path in Path("/etc/apt/apt.conf.d").iterdir()
+        if "Acquire::" in path.read_text(errors="replace")
+    ]
+    for path in filter(Path.exists, names):
+        inside = system / path.relative_to("/")
+        # Never through a link: seen from here, it would lead to a file of this machine.
+        inside.unlink(missing_ok=True)
+        shutil.copyfile(path, inside)
     for directory in local_registries():
         inside = system / directory.relative_to("/")
         inside.mkdir(parents=True, exist_ok=True)
