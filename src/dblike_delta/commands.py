@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 LITERAL_LIMIT: Final = 1 << 20
-"""The longest literal that leaves the library in one piece: what a reader must be able to buffer."""
+"""The longest literal that leaves the library in one piece."""
 
 Data = bytes | bytearray | memoryview
 
@@ -62,7 +62,7 @@ class Coalescer:
             return
         self._flush_copy()
         view = memoryview(data)
-        while len(view):
+        while view:
             room = LITERAL_LIMIT - len(self._literal)
             if not self._literal and len(view) >= LITERAL_LIMIT:
                 self._ready.append(Literal(bytes(view[:LITERAL_LIMIT])))

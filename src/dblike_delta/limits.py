@@ -25,10 +25,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes that a delta may describe."""
     max_signature: int = 1 << 32
     """Bytes of a signature, header included."""
-    max_block_size: int = 16 << 20
+    max_block_size: int = 8 << 20
     """Bytes of a signature's block: what its reader has to buffer."""
-    max_empty_commands: int = 1 << 10
-    """Commands of a delta that carry nothing (rsync's no-op flood)."""
     max_extents: int = 1 << 24
     """Extents of a recipe."""
     max_devices: int = 1 << 16
