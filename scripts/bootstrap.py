@@ -61,9 +61,9 @@ def bootstrap(*, tests: bool, may_install: bool) -> None:
         return
     absent = system_packages.missing(needs)
     with work_log() as log:
-        if absent and may_install:
+        if absent and may_install and system_packages.can_install():
             say(f"Installing system packages for: {', '.join(need.name for need in absent)} …")
-            absent = system_packages.install(absent, log)
+            absent = system_packages.install(absent)
         warn_about(absent)
         say("Setting up .venv (once) …")
         make_venv(log)
@@ -201,7 +201,7 @@ def work_log() -> Iterator[Path]:
 
 def run(log: Path, *command: str | Path) -> None:
     environment = os.environ | {"PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    with log.open("ab") as out:
+    with log.open("wb") as out:
         subprocess.run(
             command,
             stdin=subprocess.DEVNULL,

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,7 +29,10 @@ REGISTRY_FILES = (
     *("apt/sources.list", "pip.conf", "resolv.conf", "hosts"),
     "ssl/certs/ca-certificates.crt",
 )
-PASSED_ON = re.compile(r"PIP_\w+|SSL_CERT_\w+|\w+_CA_BUNDLE|(https?|no|all)_proxy", re.IGNORECASE)
+PASSED_ON = re.compile(
+    r"PIP_(CERT|INDEX_URL|TRUSTED_HOST)|SSL_CERT_\w+|\w+_CA_BUNDLE|(https?|no|all)_proxy",
+    re.IGNORECASE,
+)
 
 
 def main() -> int:
@@ -121,20 +124,6 @@ def configure_registries(system: Path) -> None:
         # Never through a link: seen from here, it would lead to a file of this machine.
         inside.unlink(missing_ok=True)
         shutil.copyfile(path, inside)
-    for directory in local_registries():
-        inside = system / directory.relative_to("/")
-        inside.mkdir(parents=True, exist_ok=True)
-        mount("--bind", "-o", "ro", directory, inside)
-
-
-def local_registries() -> Iterator[Path]:
-    """Directories of this machine that pip is told to look in."""
-    listing = subprocess.run(
-        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
-    )
-    for word in re.findall(r"(?<![\w.])/[\w./-]+", listing.stdout.replace("file://", " ")):
-        if Path(word).is_dir():
-            yield Path(word)
 
 
 def make_user(system: Path, role: str) -> None:
@@ -169,9 +158,6 @@ def try_as(role: str, base: Path, options: argparse.Namespace) -> bool:
     home = Path("/root") if role == "root" else Path("/home", USER)
     if role != "root":
         make_user(system, role)
-    pip = Path.home() / ".config/pip"
-    if pip.exists():
-        shutil.copytree(pip, system / home.relative_to("/") / ".config/pip")
     clone(system / home.relative_to("/") / "dblike")
     if role != "root":
         in_system(system, ["chown", "-R", f"{USER}:{USER}", str(home)])

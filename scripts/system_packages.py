@@ -96,22 +96,24 @@ def become_root() -> list[str] | None:
     return ["sudo"] if sys.stdin.isatty() else None
 
 
-def install(needs: Sequence[Need], log: Path) -> list[Need]:
+def can_install() -> bool:
+    """Whether `install` can work here at all."""
+    return shutil.which("apt-get") is not None and become_root() is not None
+
+
+def install(needs: Sequence[Need]) -> list[Need]:
     """Install with apt what is missing, without questions; returns what is still missing after."""
-    root = become_root()
-    if root is None or shutil.which("apt-get") is None:
-        return list(needs)
     apt = [
-        *root,
+        *(become_root() or ()),
         *("env", "DEBIAN_FRONTEND=noninteractive"),
         *("apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=120", "-o", "Acquire::Retries=3"),
     ]
     get = [*apt, "install", "--no-install-recommends"]
-    _run([*apt, "update"], log)
-    if not _run([*get, *(package for need in needs for package in need.packages)], log):
+    _run([*apt, "update"])
+    if not _run([*get, *(package for need in needs for package in need.packages)]):
         # One unknown name makes apt refuse all of them: what can be had is worth having.
         for need in missing(needs):
-            _run([*get, *need.packages], log)
+            _run([*get, *need.packages])
     return missing(needs)
 
 
@@ -122,9 +124,10 @@ def command_for(needs: Iterable[Need]) -> str:
     return f"{sudo}apt-get update && {sudo}apt-get install -y --no-install-recommends {names}"
 
 
-def _run(command: Sequence[str], log: Path) -> bool:
-    with log.open("ab") as out:
-        done = subprocess.run(
-            command, stdin=None, stdout=out, stderr=subprocess.STDOUT, check=False
-        )
+def _run(command: Sequence[str]) -> bool:
+    """Run apt; of what it prints, only its errors are shown."""
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    for line in done.stderr.splitlines():
+        if line.startswith("E:"):
+            print(f"  apt-get: {line}", file=sys.stderr)
     return done.returncode == 0
