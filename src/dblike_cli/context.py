@@ -1,4 +1,4 @@
-"""What a cycle works with: every contact to the world is a field, so that all of it can be replaced."""
+"""What a cycle works with: each contact to the world is a field, to be replaced at will."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Device(msgspec.Struct, frozen=True):
-    """This installation: its id, which versions' dots carry, and its name for people."""
+    """An installation of the client: its id, which versions' dots carry, and its name for people."""
 
     id: bytes
     name: str

@@ -13,6 +13,8 @@ Exception
     ├── LoggedOut     10    no credential, or one that was revoked
     ├── Locked        11    another instance holds the folder
     └── TooOld        12    server or client is too old for the other
+
+What the protocol and the library raise (`ExchangeError`, `DeltaError`) is theirs.
 """
 
 from __future__ import annotations
