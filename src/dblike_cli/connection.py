@@ -1,0 +1,230 @@
+"""One connection to a server: a request out, a reply in.
+
+Only the parser of replies is taken from http.client.  On loopback this carries 1 GiB as fast as
+urllib3, a small request in less than half the time, and it loads in half the time; the buffers of a
+changeset go to the socket as they are, and a small request leaves in one piece.
+"""
+
+from __future__ import annotations
+
+import http.client
+import select
+import socket
+import ssl
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final
+
+import msgspec
+
+from dblike_cli.netlimit import TokenBucket
+from dblike_delta.changeset import Part
+from dblike_delta.exchange import Request, Unreachable
+
+_CHUNK: Final = 1 << 20
+_GATHER: Final = 256 << 10
+"""Buffers smaller than this are put together until they reach it: a call each would cost more."""
+
+
+class Timeouts(msgspec.Struct, frozen=True):
+    """Seconds for each phase: connect (with TLS), the reply's head, and every read or write."""
+
+    connect: float = 10.0
+    head: float = 120.0
+    data: float = 60.0
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where a server is: `prefix` is the part of its URL before /v1."""
+
+    host: str
+    port: int
+    secure: bool
+    prefix: str = ""
+
+    @property
+    def name(self) -> str:
+        """host:port, as a person knows it and as the Host header wants it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.secure else 80) else f"{host}:{self.port}"
+
+
+class Wire(msgspec.Struct, frozen=True):
+    """What every connection of a transport shares."""
+
+    up: TokenBucket
+    down: TokenBucket
+    timeouts: Timeouts
+    tls: ssl.SSLContext | None
+
+
+class Connection:
+    """A socket that takes one request at a time."""
+
+    def __init__(self, address: Address, wire: Wire) -> None:
+        self._address = address
+        self._wire = wire
+        try:
+            self._sock = self._open()
+        except (OSError, UnicodeError) as error:
+            raise Unreachable(f"{address.name}: {reason(error)}") from None
+
+    def exchange(self, request: Request) -> http.client.HTTPResponse:
+        """Send, and wait for the reply's head; the connection is closed where that fails."""
+        try:
+            self._send(request)
+            self._sock.settimeout(self._wire.timeouts.head)
+            reply = http.client.HTTPResponse(self._sock, method=request.method)
+            reply.begin()
+            self._sock.settimeout(self._wire.timeouts.data)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            self.close()
+            raise Unreachable(f"{self._address.name}: {reason(error)}") from None
+        except BaseException:
+            self.close()
+            raise
+        return reply
+
+    @property
+    def waits(self) -> bool:
+        """Whether it can take a request: a readable one was closed, or is out of step."""
+        return not _readable(self._sock)
+
+    def close(self) -> None:
+        """Drop it."""
+        self._sock.close()
+
+    def _open(self) -> socket.socket:
+        address, timeout = self._address, self._wire.timeouts.connect
+        sock = socket.create_connection((address.host, address.port), timeout)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if address.secure:
+                assert self._wire.tls is not None
+                return self._wire.tls.wrap_socket(sock, server_hostname=address.host)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _send(self, request: Request) -> None:
+        """Head and body.  A server may answer early and stop reading: then its reply says why."""
+        up = self._wire.up
+        self._sock.settimeout(self._wire.timeouts.data)
+        try:
+            for piece in _gather(_stream(self._address, request), up.piece(_CHUNK)):
+                up.take(len(piece))
+                self._sock.sendall(piece)
+        except (BrokenPipeError, ConnectionResetError):
+            if not _readable(self._sock):
+                raise
+
+
+class HttpResponse:
+    """A reply whose body is read as it comes; `done` hears whether its connection can go on."""
+
+    def __init__(
+        self, reply: http.client.HTTPResponse, down: TokenBucket, done: Callable[[bool], None]
+    ) -> None:
+        self.status = reply.status
+        self.headers: Mapping[str, str] = {
+            name.lower(): value for name, value in reply.getheaders()
+        }
+        self._reply = reply
+        self._down = down
+        self._done = done
+        self._open = True
+
+    def chunks(self) -> Iterator[bytes]:
+        """The body in pieces of up to 1 MiB, as soon as they are there."""
+        size = self._down.piece(_CHUNK)
+        try:
+            while data := self._reply.read1(size):
+                self._down.take(len(data))
+                yield data
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            self._finish(reusable=False)
+            raise Unreachable(f"the reply was cut: {reason(error)}") from None
+        missing = self._reply.length
+        self._finish(reusable=not missing)
+        if missing:
+            raise Unreachable(f"the reply was cut: {missing} bytes are missing")
+
+    def close(self) -> None:
+        """Give the connection back; drop it where some of the body was not read."""
+        self._finish(reusable=self._reply.isclosed() or self._reply.length == 0)
+
+    def _finish(self, *, reusable: bool) -> None:
+        if self._open:
+            self._open = False
+            self._reply.close()
+            self._done(reusable and not self._reply.will_close)
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong with a connection, in one line for a person."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    if isinstance(error, TimeoutError):
+        return "timed out"
+    if isinstance(error, http.client.RemoteDisconnected | http.client.IncompleteRead):
+        return "closed the connection"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"{type(error).__name__} {error}".strip()
+
+
+def _stream(address: Address, request: Request) -> Iterator[Part]:
+    """The bytes of a request: its head, then its body."""
+    body, length = request.body, request.length
+    lines = [f"{request.method} {address.prefix}{request.target} HTTP/1.1", f"Host: {address.name}"]
+    lines += [f"{name}: {value}" for name, value in request.headers.items()]
+    lines.append("Accept-Encoding: identity")
+    if length is not None:
+        lines.append(f"Content-Length: {length}")
+    elif body is not None:
+        lines.append("Transfer-Encoding: chunked")
+    if any("\r" in line or "\n" in line for line in lines):
+        raise ValueError("a line break in a request's head")
+    yield "\r\n".join([*lines, "", ""]).encode("latin-1")
+    parts: Iterable[Part] = (body,) if isinstance(body, bytes) else body or ()
+    yield from parts if length is not None else _chunked(parts)
+
+
+def _chunked(parts: Iterable[Part]) -> Iterator[Part]:
+    """The framing of a body whose length is not known when it starts."""
+    started = False
+    for part in parts:
+        started = True
+        if len(part):
+            yield b"%x\r\n" % len(part)
+            yield part
+            yield b"\r\n"
+    if started:
+        yield b"0\r\n\r\n"
+
+
+def _gather(parts: Iterable[Part], largest: int) -> Iterator[Part]:
+    """The same bytes: small buffers together, large ones as they are but cut to `largest`."""
+    gathered = bytearray()
+    for part in parts:
+        if gathered and len(gathered) + len(part) > _GATHER:
+            yield from _cut(gathered, largest)
+            gathered = bytearray()
+        if len(part) < _GATHER:
+            gathered += part
+        else:
+            yield from _cut(part, largest)
+    if gathered:
+        yield from _cut(gathered, largest)
+
+
+def _cut(part: Part, largest: int) -> Iterator[memoryview]:
+    view = memoryview(part)
+    for at in range(0, len(view), largest):
+        yield view[at : at + largest]
+
+
+def _readable(sock: socket.socket) -> bool:
+    poller = select.poll()
+    poller.register(sock, select.POLLIN | select.POLLHUP)
+    return bool(poller.poll(0))
