@@ -1,0 +1,191 @@
+"""The server's configuration: one JSON file, DBLIKE_… from the environment, defaults.
+
+This is the only place that reads the environment.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Natural = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class ConfigError(Exception):
+    """A configuration that can't be used: which key, and what to do."""
+
+
+class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class SiteConfig(_Part, frozen=True):
+    """What the site is called, and where others reach it."""
+
+    name: str = ""
+    url: str = ""
+
+
+class Peer(_Part, frozen=True):
+    """Another site of the cluster."""
+
+    url: str
+
+
+class Retention(_Part, frozen=True):
+    """What `gc` keeps of a path beside its heads: all versions younger than `days`, and the newest
+    `versions` of them however old they are."""
+
+    days: Natural = 30
+    versions: Natural = 10
+
+
+class LimitsConfig(_Part, frozen=True):
+    """Above these a request is refused.  Sizes in bytes; 0 is no limit for `quota`."""
+
+    file_size: Positive = 1 << 40
+    quota: Natural = 0
+    sockets_per_user: Positive = 500
+    logins_per_minute: Positive = 30
+    uploads_per_user: Positive = 64
+
+
+class Replication(_Part, frozen=True):
+    """How many sites shall hold a commit before it is answered, and how long to wait for them."""
+
+    copies: Positive = 1
+    wait_ms: Natural = 0
+
+
+class Log(_Part, frozen=True):
+    """`format` is "text" or "json"."""
+
+    format: str = "text"
+    level: str = "info"
+
+
+class Config(_Part, frozen=True):
+    """All keys of the server's configuration.  `data` is where everything embedded lies."""
+
+    data: str = "dblike-data"
+    site: SiteConfig = SiteConfig()
+    bind: str = "127.0.0.1:8384"
+    workers: Positive = 2
+    threads: Positive = 16
+    database: str = ""
+    store: str = ""
+    endpoint_url: str = ""
+    peers: tuple[Peer, ...] = ()
+    cluster_key: str = ""
+    cluster_key_file: str = ""
+    auth: tuple[dict[str, Any], ...] = ({"plugin": "simple"},)
+    retention: Retention = Retention()
+    limits: LimitsConfig = LimitsConfig()
+    replication: Replication = Replication()
+    notify: str = "local"
+    log: Log = Log()
+
+    @property
+    def database_url(self) -> str:
+        """The SQLAlchemy URL; SQLite below `data` where none is given."""
+        return self.database or f"sqlite:///{Path(self.data).absolute() / 'dblike.db'}"
+
+    @property
+    def key(self) -> bytes:
+        """The cluster's key; raises ConfigError where there is none, or a weak one."""
+        text = self.cluster_key
+        if not text and self.cluster_key_file:
+            try:
+                text = Path(self.cluster_key_file).read_text(encoding="utf-8").strip()
+            except OSError as error:
+                raise ConfigError(f"cluster_key_file: {error}") from None
+        if len(text) < 32:
+            raise ConfigError(
+                "cluster_key is absent or shorter than 32 characters: "
+                "`dblike-server init` writes a config with a fresh one"
+            )
+        return text.encode()
+
+
+def load_config(
+    path: Path | None, *, data: Path | None = None, environ: Mapping[str, str] | None = None
+) -> Config:
+    """The configuration from a file (or defaults), with `data` and the environment over it.
+
+    Raises ConfigError, which names the key and the nearest known one.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        values = _read(path)
+    values |= _from_environment(os.environ if environ is None else environ)
+    if data is not None:
+        values["data"] = str(data)
+    return decode_config(values)
+
+
+def decode_config(values: dict[str, Any]) -> Config:
+    """A configuration from plain values.  Raises ConfigError."""
+    _check_keys(values, Config, "")
+    try:
+        return msgspec.convert(values, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(str(error).replace("`$.", "`")) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_no_twice)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: the outermost value must be an object")
+    return values
+
+
+def _no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("a key stands there twice")
+    return values
+
+
+def _check_keys(values: dict[str, Any], kind: type[msgspec.Struct], prefix: str) -> None:
+    known = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+    for key, value in values.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {prefix}{near[0]}?" if near else ""
+            raise ConfigError(f"unknown key {prefix}{key}{hint}")
+        inner = known[key]
+        if isinstance(value, dict) and isinstance(inner, type) and issubclass(inner, msgspec.Struct):
+            _check_keys(value, inner, f"{prefix}{key}.")
+
+
+_ENVIRONMENT = "DBLIKE_"
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    """DBLIKE_BIND=… and the like; values that are JSON are read as such."""
+    known = {field.encode_name for field in msgspec.structs.fields(Config)}
+    values: dict[str, Any] = {}
+    for name, text in environ.items():
+        key = name.removeprefix(_ENVIRONMENT).lower()
+        if name.startswith(_ENVIRONMENT) and key in known:
+            values[key] = _value(text)
+    return values
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,142 @@
+"""The database: an engine, transactions that are run again, and what each dialect needs.
+
+A transaction is a function of a connection.  It may be run several times, so it changes nothing but
+the database; what it returns is what its last run returned.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.pool import StaticPool
+
+from dblike_delta.seams import Random
+from dblike_srv.errors import Busy, NoSpace
+from dblike_srv.models import metadata
+
+_T = TypeVar("_T")
+
+ATTEMPTS: Final = 6
+BUSY_MS: Final = 10_000
+RETRIED: Final = frozenset((1020, 1047, 1053, 1180, 1205, 1213, 1290, 2003, 2006, 2013, 2014, 4031))
+"""MariaDB's and Galera's errors after which the whole transaction is run again."""
+
+log = logging.getLogger(__name__)
+
+
+class Database:
+    """Connections to one database; safe to share between threads, made anew after a fork."""
+
+    def __init__(self, url: str, random: Random) -> None:
+        self._random = random
+        self.engine = _engine(url)
+        self.embedded = self.engine.dialect.name == "sqlite"
+        self._writing = threading.Lock()
+
+    def create(self) -> None:
+        """Make the tables that are absent."""
+        self.transact(metadata.create_all)
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        self.engine.dispose()
+
+    def read(self, work: Callable[[Connection], _T]) -> _T:
+        """Run `work` on one consistent view of the database."""
+        return self._run(work, write=False)
+
+    def transact(self, work: Callable[[Connection], _T]) -> _T:
+        """Run `work` in a transaction that is durable when this returns.
+
+        Raises Busy after several attempts, NoSpace where the disk is full.  Where the outcome of a
+        COMMIT is unknown the work is run again: it must find what it did the first time.
+        """
+        if not self.embedded:
+            return self._run(work, write=True)
+        with self._writing:  # threads queue here, fairly, rather than in SQLite's busy loop
+            return self._run(work, write=True)
+
+    def _run(self, work: Callable[[Connection], _T], *, write: bool) -> _T:
+        for attempt in range(ATTEMPTS):
+            try:
+                with self.engine.connect() as connection:
+                    connection = connection.execution_options(dblike_write=write)  # noqa: PLW2901
+                    with connection.begin():
+                        return work(connection)
+            except (OperationalError, InterfaceError) as error:
+                _judge(error, last=attempt == ATTEMPTS - 1)
+                log.info("transaction run again after: %s", error.orig)
+                self._pause(attempt)
+        raise AssertionError("unreachable")
+
+    def _pause(self, attempt: int) -> None:
+        threading.Event().wait(self._random.uniform(0.0, 0.02 * 2**attempt))
+
+
+def _engine(url: str) -> Engine:
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        memory = parsed.database in (None, "", ":memory:")
+        extra: dict[str, Any] = {"poolclass": StaticPool} if memory else {"pool_size": 32}
+        engine = create_engine(
+            parsed, connect_args={"check_same_thread": False, "timeout": BUSY_MS / 1000}, **extra
+        )
+        event.listen(engine, "connect", _sqlite_connect)
+        event.listen(engine, "begin", _sqlite_begin)
+        return engine
+    engine = create_engine(
+        parsed,
+        pool_pre_ping=True,
+        pool_recycle=280,
+        pool_use_lifo=True,
+        pool_size=32,
+        isolation_level="READ COMMITTED",
+        connect_args={"connect_timeout": 5, "read_timeout": 30, "write_timeout": 30},
+    )
+    event.listen(engine, "connect", _mysql_connect)
+    return engine
+
+
+def _sqlite_connect(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves
+    cursor = connection.cursor()
+    for pragma in (
+        f"busy_timeout={BUSY_MS}",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "cache_size=-65536",
+        "temp_store=MEMORY",
+        "mmap_size=0",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _sqlite_begin(connection: Connection) -> None:
+    write = connection.get_execution_options().get("dblike_write")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def _mysql_connect(connection: Any, _record: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'")
+
+
+def _judge(error: DBAPIError, *, last: bool) -> None:
+    """Return where the transaction may be run again; else raise what it means."""
+    text = str(error.orig)
+    if "database or disk is full" in text or "disk I/O error" in text:
+        raise NoSpace("the site's disk is full or failing") from error
+    code = error.orig.args[0] if error.orig is not None and error.orig.args else None
+    again = code in RETRIED or "locked" in text or "busy" in text or error.connection_invalidated
+    if not again:
+        raise error
+    if last:
+        raise Busy("the database is busy or away") from error

@@ -1,0 +1,177 @@
+"""The tables, and nothing else.
+
+Names and paths are bytes: text collations fold what users keep apart.  A path is found by a 16-byte
+key (XXH3-128) and then compared byte by byte, since MySQL's indexes end at 3,072 bytes and a
+collision must change nothing but speed.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects.mysql import LONGBLOB, MEDIUMBLOB, VARBINARY
+
+metadata = MetaData()
+
+Row = BigInteger().with_variant(Integer, "sqlite")
+"""A key that the database allots."""
+
+
+def _binary(length: int) -> LargeBinary:
+    return LargeBinary(length).with_variant(VARBINARY(length), "mysql", "mariadb")  # type: ignore[return-value]
+
+
+_Blob = LargeBinary().with_variant(MEDIUMBLOB(), "mysql", "mariadb")
+_LongBlob = LargeBinary().with_variant(LONGBLOB(), "mysql", "mariadb")
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("value", _binary(1024), nullable=False),
+)
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", Row, primary_key=True, autoincrement=True),
+    Column("uid", _binary(16), nullable=False, unique=True),
+    Column("name", _binary(255), nullable=False, unique=True),
+    Column("password", String(255), nullable=False, default=""),
+    Column("disabled", SmallInteger, nullable=False, default=0),
+    Column("quota", BigInteger, nullable=False, default=0),  # bytes; 0 is none
+    Column("used", BigInteger, nullable=False, default=0),  # bytes in packs
+    Column("created", BigInteger, nullable=False),
+)
+
+devices = Table(
+    "devices",
+    metadata,
+    Column("id", _binary(16), primary_key=True),
+    Column("user", Row, ForeignKey("users.id"), nullable=False, index=True),
+    Column("name", String(64), nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("last_seen", BigInteger, nullable=False, default=0),
+    Column("revoked", BigInteger, nullable=False, default=0),
+    Column("token", _binary(32), nullable=True, unique=True),  # hash of the bearer token
+    Column("highest", BigInteger, nullable=False, default=0),  # counter known of it
+    Column("site_counter", BigInteger, nullable=False, default=0),  # of edits made through REST
+)
+
+folders = Table(
+    "folders",
+    metadata,
+    Column("row", Row, primary_key=True, autoincrement=True),
+    Column("id", _binary(16), nullable=False, unique=True),
+    Column("user", Row, ForeignKey("users.id"), nullable=False),
+    Column("name", _binary(64), nullable=False),
+    Column("seq", BigInteger, nullable=False, default=0),  # of the last version that came
+    Column("files", BigInteger, nullable=False, default=0),
+    Column("bytes", BigInteger, nullable=False, default=0),
+    Column("created", BigInteger, nullable=False),
+    UniqueConstraint("user", "name"),
+)
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("folder", Row, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),  # in order of arrival here
+    Column("path_key", _binary(16), nullable=False),
+    Column("path", _binary(4096), nullable=False),
+    Column("device", _binary(16), nullable=False),
+    Column("counter", BigInteger, nullable=False),
+    Column("vector", _Blob, nullable=False),
+    Column("time", BigInteger, nullable=False),
+    Column("kind", SmallInteger, nullable=False),
+    Column("hash", _binary(32), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("mode", Integer, nullable=False),
+    Column("mtime_ns", BigInteger, nullable=False),
+    Column("target", _binary(4096), nullable=False),
+    Column("author", String(64), nullable=False),
+    Column("key_id", _binary(64), nullable=False),
+    UniqueConstraint("device", "counter"),
+    Index("versions_of_path", "folder", "path_key", "seq"),
+    Index("versions_of_hash", "hash"),
+)
+
+journals = Table(
+    "journals",
+    metadata,
+    Column("folder", Row, primary_key=True, autoincrement=False),
+    Column("site", _binary(16), primary_key=True),
+    Column("head", BigInteger, nullable=False),  # the last number that is here
+)
+
+journal = Table(
+    "journal",
+    metadata,
+    Column("folder", Row, primary_key=True, autoincrement=False),
+    Column("site", _binary(16), primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, nullable=False),  # of the version
+    Index("journal_by_version", "folder", "seq"),
+    sqlite_with_rowid=False,
+)
+
+paths = Table(
+    "paths",
+    metadata,
+    Column("id", Row, primary_key=True, autoincrement=True),
+    Column("folder", Row, nullable=False),
+    Column("path_key", _binary(16), nullable=False),
+    Column("parent_key", _binary(16), nullable=False),
+    Column("path", _binary(4096), nullable=False),
+    Column("winner", BigInteger, nullable=False),  # versions.seq
+    Column("heads", _Blob, nullable=False),  # varints of versions.seq; empty: the winner alone
+    Column("context", _Blob, nullable=False),  # packed join of the heads' vectors
+    Column("live", SmallInteger, nullable=False),
+    Index("paths_by_key", "folder", "path_key"),
+    Index("paths_by_parent", "folder", "parent_key", "live"),
+)
+
+contents = Table(
+    "contents",
+    metadata,
+    Column("id", Row, primary_key=True, autoincrement=True),
+    Column("user", Row, ForeignKey("users.id"), nullable=False),
+    Column("hash", _binary(32), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("state", SmallInteger, nullable=False),  # 0 unchecked, 1 checked, 2 damaged
+    Column("recipe", _LongBlob, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    UniqueConstraint("user", "hash"),
+)
+
+packs = Table(
+    "packs",
+    metadata,
+    Column("id", Row, primary_key=True, autoincrement=True),
+    Column("user", Row, ForeignKey("users.id"), nullable=False),
+    Column("hash", _binary(32), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("dying", BigInteger, nullable=False, default=0),  # since when nothing needs it; 0: needed
+    UniqueConstraint("user", "hash"),
+    sqlite_autoincrement=True,
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("key", _binary(64), primary_key=True),  # an account or an address
+    Column("failures", Integer, nullable=False),
+    Column("last", BigInteger, nullable=False),
+)

@@ -1,0 +1,76 @@
+"""Seals: what a site hands out to be brought back, with a keyed sum so that nobody can invent it.
+
+A *context* says which versions of a path a device knows of; one that claimed counters which nobody
+has seen would dominate everyone's future edits.  A *cursor* says how much of each journal someone
+has; one that is ahead of the journal means that this site's disk went back in time.  Both are sealed
+with the cluster's key (BLAKE3, keyed), so that any site of the cluster can open them.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+from typing import Final
+
+from blake3 import blake3
+
+from dblike_delta.errors import DeltaError
+from dblike_delta.versions import VersionVector
+from dblike_srv.errors import Gone, Invalid
+
+MAC_BYTES: Final = 12
+"""96 bits: a forger has to ask a site, once for each guess."""
+
+_EMPTY = VersionVector()
+
+
+class Seal:
+    """Seals and opens with the cluster's key."""
+
+    def __init__(self, cluster_key: bytes) -> None:
+        self._contexts = _derive("dblike 2026 context", cluster_key)
+        self._cursors = _derive("dblike 2026 cursor", cluster_key)
+
+    def context(self, folder: bytes, path: bytes, packed: bytes) -> bytes:
+        """Seal the packed vector of a path's heads."""
+        return _mac(self._contexts, folder + path + b"\0" + packed) + packed
+
+    def open_context(self, folder: bytes, path: bytes, sealed: bytes) -> VersionVector:
+        """The vector that was sealed for this path; none for an empty seal.  Raises Invalid."""
+        if not sealed:
+            return _EMPTY
+        mac, packed = sealed[:MAC_BYTES], sealed[MAC_BYTES:]
+        if not hmac.compare_digest(mac, _mac(self._contexts, folder + path + b"\0" + packed)):
+            raise Invalid("the context is not one that a site handed out", field="context")
+        try:
+            return VersionVector.unpack(packed)
+        except DeltaError as error:
+            raise Invalid(f"the context is malformed: {error}", field="context") from None
+
+    def cursor(self, folder: bytes, numbers: dict[bytes, int]) -> str:
+        """Seal journal numbers, site by site; the same numbers always give the same text."""
+        packed = VersionVector.of({site: n for site, n in numbers.items() if n}).pack()
+        sealed = _mac(self._cursors, folder + packed) + packed
+        return base64.urlsafe_b64encode(sealed).rstrip(b"=").decode()
+
+    def open_cursor(self, folder: bytes, text: str) -> dict[bytes, int]:
+        """Journal numbers, site by site; none for the empty cursor.  Raises Gone."""
+        if not text:
+            return {}
+        try:
+            raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+            mac, packed = raw[:MAC_BYTES], raw[MAC_BYTES:]
+            if hmac.compare_digest(mac, _mac(self._cursors, folder + packed)):
+                return dict(VersionVector.unpack(packed).items())
+        except (binascii.Error, ValueError):
+            pass
+        raise Gone("the cursor is of no use for this folder: start with none", field="cursor")
+
+
+def _derive(purpose: str, key: bytes) -> bytes:
+    return blake3(key, derive_key_context=purpose).digest()
+
+
+def _mac(key: bytes, data: bytes) -> bytes:
+    return blake3(data, key=key).digest(length=MAC_BYTES)

@@ -1,0 +1,1 @@
+"""Where packs are kept: one contract (`base`), several stores."""

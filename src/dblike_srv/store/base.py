@@ -1,0 +1,49 @@
+"""The pack store: where literal bytes lie, in immutable packs that are named by their BLAKE3 hash.
+
+A pack is written under a temporary name, and has its own name only when it is durable.  Errors:
+`FileNotFoundError` where there is no such pack, any other `OSError` where the store fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+Data = bytes | bytearray | memoryview
+
+
+class PackWriter(Protocol):
+    """A pack being written."""
+
+    size: int
+
+    def write(self, data: Data) -> None:
+        """Append; the data may be changed by the caller afterwards."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """What was written before."""
+
+    def commit(self, name: bytes) -> None:
+        """Make the pack durable under `name`; one of that name that is there already stays."""
+
+    def abort(self) -> None:
+        """Forget it.  May be called at any time, also after `commit`, which it does not undo."""
+
+
+class PackStore(Protocol):
+    """Packs by name."""
+
+    def writer(self) -> PackWriter:
+        """Begin a pack."""
+
+    def read(self, name: bytes, offset: int, length: int) -> bytes:
+        """Exactly `length` bytes; OSError where the pack is shorter."""
+
+    def size(self, name: bytes) -> int:
+        """Bytes of the pack."""
+
+    def delete(self, name: bytes) -> None:
+        """Remove a pack; one that is not there is no error."""
+
+    def names(self) -> Iterator[bytes]:
+        """All packs, in no order."""
