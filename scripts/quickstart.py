@@ -24,7 +24,7 @@ from typing import NamedTuple, NoReturn
 from processes import Command, Failed, Program, free_port, run, wait_for_server
 
 ROOT = Path(__file__).resolve().parent.parent
-BIN = ROOT / ".venv" / "bin"
+BIN = Path(sys.executable).parent
 USER = "demo"
 PATIENCE = 60.0  # seconds until a file that did not arrive counts as lost
 LOG_LINES = 25
