@@ -151,7 +151,7 @@ def difference(have: Recipe | Sequence[Recipe], want: Recipe) -> list[Part]:
     parts = _Parts()
     if head:
         parts.copy(0, base.ends[head - 1])
-    covers = _covers(base, frozenset(extent.pack for extent in middle))
+    covers = _covers(base, _spans(middle))
     for extent in middle:
         _express(extent, base, covers.get(extent.pack, _NOTHING), parts)
     if tail:
@@ -262,12 +262,23 @@ def _common(some: Sequence[Extent], others: Sequence[Extent]) -> int:
     return min(len(some), len(others))
 
 
-def _covers(base: Recipe, packs: frozenset[int]) -> dict[int, _Cover]:
-    """For each of these packs, where its bytes are in the base."""
+def _spans(extents: Iterable[Extent]) -> dict[int, tuple[int, int]]:
+    """For each pack, from where to where these extents reach."""
+    spans: dict[int, tuple[int, int]] = {}
+    for pack, offset, length in extents:
+        first, last = spans.get(pack, (offset, offset))
+        spans[pack] = min(first, offset), max(last, offset + length)
+    return spans
+
+
+def _covers(base: Recipe, spans: dict[int, tuple[int, int]]) -> dict[int, _Cover]:
+    """For each of these packs, where in the base its bytes between two offsets are."""
     runs: dict[int, list[tuple[int, int, int]]] = {}
     for (pack, offset, length), end in zip(base.extents, base.ends, strict=True):
-        if pack in packs:
-            runs.setdefault(pack, []).append((offset, offset + length, end - length))
+        if pack in spans:
+            first, last = spans[pack]
+            if offset < last and offset + length > first:
+                runs.setdefault(pack, []).append((offset, offset + length, end - length))
     return {pack: _cover(sorted(of_pack)) for pack, of_pack in runs.items()}
 
 
