@@ -98,7 +98,7 @@ def play(demo: Demo, *, once: bool) -> None:
         say(f"Server      {demo.url}")
         for name in FOLDERS:
             link(demo, name)
-            say(f"Folder      {demo.folder(name)}")
+            say(f"Folder      {shown(demo.folder(name))}")
         watchers = [stack.enter_context(running_watch(demo, name)) for name in FOLDERS]
         programs = [server, *watchers]
         show_rounds(demo, programs)
@@ -237,8 +237,8 @@ def check_in_sync(demo: Demo) -> None:
 
 
 def explain(demo: Demo) -> None:
-    laptop, desktop = (shlex.quote(os.path.relpath(demo.folder(name))) for name in FOLDERS)
-    dblike = shlex.quote(os.path.relpath(BIN / "dblike"))
+    laptop, desktop = (shown(demo.folder(name)) for name in FOLDERS)
+    dblike = shown(BIN / "dblike")
     say(f"""\
 All of it keeps running. Try, in another terminal:
 
@@ -247,11 +247,17 @@ All of it keeps running. Try, in another terminal:
   {dblike} -C {desktop} log
   {dblike} -C {laptop} --help
 
-Link one more folder (user {USER}, the password is in {demo.directory / "quickstart.json"}):
+Link one more folder (user {USER}, the password is in {shown(demo.directory / "quickstart.json")}):
 
   {dblike} clone {demo.url} another --user {USER}
 
-Logs are in {demo.directory / "logs"}. Ctrl-C stops everything and keeps the files.""")
+Logs are in {shown(demo.directory / "logs")}. Ctrl-C stops everything and keeps the files.""")
+
+
+def shown(path: Path) -> str:
+    """As one would type it here."""
+    relative = os.path.relpath(path)
+    return shlex.quote(str(path) if relative.startswith("..") else relative)
 
 
 def wait_for_interrupt(programs: Sequence[Program]) -> NoReturn:
