@@ -26,7 +26,7 @@ USER = "newcomer"
 ROLES = ("root", "sudo", "user")
 # How this machine reaches package registries is a fact of the machine: it goes along.
 REGISTRY_FILES = (
-    *("apt/sources.list", "pip.conf", "resolv.conf", "hosts"),
+    *("pip.conf", "resolv.conf", "hosts"),
     "ssl/certs/ca-certificates.crt",
 )
 PASSED_ON = re.compile(
@@ -113,7 +113,8 @@ def mount(*arguments: str | Path) -> None:
 
 def configure_registries(system: Path) -> None:
     names = [Path("/etc", name) for name in REGISTRY_FILES]
-    names += Path("/etc/apt/sources.list.d").glob("*")
+    if release(Path("/")) == release(system):
+        names += [Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*")]
     names += [
         path
         for path in Path("/etc/apt/apt.conf.d").iterdir()
@@ -124,6 +125,12 @@ def configure_registries(system: Path) -> None:
         # Never through a link: seen from here, it would lead to a file of this machine.
         inside.unlink(missing_ok=True)
         shutil.copyfile(path, inside)
+
+
+def release(system: Path) -> str:
+    text = (system / "usr/lib/os-release").read_text()
+    found = re.search(r"^VERSION_CODENAME=(\w+)$", text, re.MULTILINE)
+    return found[1] if found else ""
 
 
 def make_user(system: Path, role: str) -> None:

@@ -56,7 +56,8 @@ class Recorder:
         self.pid, self._terminal = pty.fork()
         if self.pid == 0:
             os.chdir(directory)
-            os.execvpe("bash", ["bash", "--norc", "--noprofile", "-i"], shell_environment())
+            shell = ["bash", "--norc", "--noprofile", "-i"]
+            os.execvpe(shell[0], shell, shell_environment())  # noqa: S606 - it is the shell
         termios.tcsetwinsize(self._terminal, (ROWS, COLUMNS))
 
     def type(self, text: str) -> None:
