@@ -344,3 +344,22 @@ class DeltaDecoder:
                 available=self._max_size,
                 offset=self._offset + at,
             )
+
+
+def whole_literal(delta: memoryview) -> memoryview | None:
+    """The content, where `delta` is a whole delta of just one literal; else None.
+
+    Most files are small and new: this spares them a decoder.
+    """
+    if delta[:4] != DELTA_MAGIC or len(delta) < 6 or delta[-1]:
+        return None
+    opcode = delta[4]
+    if 0 < opcode <= _SHORT_LITERAL:
+        start, length = 5, opcode
+    elif _SHORT_LITERAL < opcode < _COPY_N1_N1:
+        width = _WIDTHS[opcode - _LITERAL_N1]
+        start = 5 + width
+        length = int.from_bytes(delta[5:start], "big")
+    else:
+        return None
+    return delta[start:-1] if start + length + 1 == len(delta) else None

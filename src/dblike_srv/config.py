@@ -166,7 +166,11 @@ def _check_keys(values: dict[str, Any], kind: type[msgspec.Struct], prefix: str)
             hint = f"; did you mean {prefix}{near[0]}?" if near else ""
             raise ConfigError(f"unknown key {prefix}{key}{hint}")
         inner = known[key]
-        if isinstance(value, dict) and isinstance(inner, type) and issubclass(inner, msgspec.Struct):
+        if (
+            isinstance(value, dict)
+            and isinstance(inner, type)
+            and issubclass(inner, msgspec.Struct)
+        ):
             _check_keys(value, inner, f"{prefix}{key}.")
 
 

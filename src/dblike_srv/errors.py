@@ -1,15 +1,15 @@
 """What a site answers no with.
 
-    SiteError
-    ├── Invalid             the request means nothing valid; `field` says where          422
-    ├── NotFound            not there, or not yours: the two look the same               404
-    ├── Conflict            at odds with what is here                                    409
-    ├── Gone                the cursor or upload is of no use here: start over           410
-    ├── PreconditionFailed  If-Match or If-None-Match does not hold                      412
-    ├── TooLarge            above a limit                                                413
-    ├── QuotaExceeded       above the user's quota                                       507
-    ├── NoSpace             the site's disk is full                                      507
-    └── Busy                try again after `retry_after` seconds                        503
+SiteError
+├── Invalid             the request means nothing valid; `field` says where          422
+├── NotFound            not there, or not yours: the two look the same               404
+├── Conflict            at odds with what is here                                    409
+├── Gone                the cursor or upload is of no use here: start over           410
+├── PreconditionFailed  If-Match or If-None-Match does not hold                      412
+├── TooLarge            above a limit                                                413
+├── QuotaExceeded       above the user's quota                                       507
+├── NoSpace             the site's disk is full                                      507
+└── Busy                try again after `retry_after` seconds                        503
 """
 
 from __future__ import annotations

@@ -163,7 +163,9 @@ packs = Table(
     Column("hash", _binary(32), nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("created", BigInteger, nullable=False),
-    Column("dying", BigInteger, nullable=False, default=0),  # since when nothing needs it; 0: needed
+    Column(
+        "dying", BigInteger, nullable=False, default=0
+    ),  # since when nothing needs it; 0: needed
     UniqueConstraint("user", "hash"),
     sqlite_autoincrement=True,
 )

@@ -93,7 +93,9 @@ def _identify(database: Database, random: Random) -> bytes:
         connection.execute(insert(meta), new)
         return fresh
 
-    known = database.read(lambda c: c.execute(select(meta.c.value).where(meta.c.key == "site")).scalar())
+    known = database.read(
+        lambda c: c.execute(select(meta.c.value).where(meta.c.key == "site")).scalar()
+    )
     if known is not None:
         return database.read(work)
     return database.transact(work)

@@ -1,0 +1,87 @@
+"""Folders: the unit of sync, access and journal; and where each stands."""
+
+from __future__ import annotations
+
+import re
+
+from sqlalchemy import Connection, insert, select
+from sqlalchemy.exc import IntegrityError
+
+from dblike_delta.messages import FolderView
+from dblike_srv.errors import Conflict, Invalid, NotFound
+from dblike_srv.identity import FolderRef, Identity
+from dblike_srv.models import folders, journals
+from dblike_srv.site import Site
+
+HOME = "home"
+"""The folder that every user starts with."""
+
+_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def create_folder(site: Site, identity: Identity, name: str) -> FolderRef:
+    """A new folder; Conflict where the user has one of that name."""
+    if not name or len(name.encode()) > 64 or _ID.fullmatch(name):
+        raise Invalid(
+            "a folder's name has 1 to 64 bytes, and does not look like an id", field="name"
+        )
+    fresh = site.random.bytes(16)
+    values = {
+        "id": fresh, "user": identity.user, "name": name.encode(), "created": site.clock.now_ms(),
+    }  # fmt: skip
+
+    def work(connection: Connection) -> None:
+        connection.execute(insert(folders).values(values))
+
+    try:
+        site.database.transact(work)
+    except IntegrityError:
+        raise Conflict(f"there is a folder named {name} already", field="name") from None
+    found = find_folder(site, identity, name)
+    if found is None:
+        raise NotFound("no such folder", field="folder")
+    return found
+
+
+def find_folder(site: Site, identity: Identity, name_or_id: str) -> FolderRef | None:
+    """The user's folder of that name or hex id."""
+    query = select(folders.c.row, folders.c.id, folders.c.name, folders.c.user)
+    query = query.where(folders.c.user == identity.user)
+    if _ID.fullmatch(name_or_id):
+        query = query.where(folders.c.id == bytes.fromhex(name_or_id))
+    else:
+        query = query.where(folders.c.name == name_or_id.encode("utf-8", "surrogateescape"))
+    row = site.database.read(lambda connection: connection.execute(query).first())
+    return None if row is None else FolderRef(row[0], bytes(row[1]), bytes(row[2]).decode(), row[3])
+
+
+def list_folders(site: Site, identity: Identity) -> list[FolderView]:
+    """All of the user's folders, by name."""
+    query = select(folders).where(folders.c.user == identity.user).order_by(folders.c.name)
+
+    def work(connection: Connection) -> list[FolderView]:
+        rows = connection.execute(query).mappings().all()
+        return [
+            FolderView(
+                id=bytes(row["id"]).hex(),
+                name=bytes(row["name"]).decode(),
+                cursor=site.seal.cursor(bytes(row["id"]), heads_of(connection, row["row"])),
+                files=row["files"],
+                bytes=row["bytes"],
+            )
+            for row in rows
+        ]
+
+    return site.database.read(work)
+
+
+def heads_of(connection: Connection, folder: int) -> dict[bytes, int]:
+    """The last number of each site's journal of the folder that is here."""
+    query = select(journals.c.site, journals.c.head).where(journals.c.folder == folder)
+    return {bytes(site): head for site, head in connection.execute(query)}
+
+
+def cursor_of(site: Site, folder: FolderRef) -> str:
+    """The cursor that covers all that is here of the folder."""
+    heads = site.database.read(lambda connection: heads_of(connection, folder.row))
+    return site.seal.cursor(folder.id, heads)

@@ -1,0 +1,225 @@
+"""Intake: the events of a changeset become items, their literals a pack.
+
+Nothing here touches the database but to find the bases of deltas; what an item means is decided
+when all of them are here (`journal`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from blake3 import blake3
+
+from dblike_delta.changeset import Body, End, Event
+from dblike_delta.commands import Copy, Literal
+from dblike_delta.errors import DeltaError, FormatError, PathError
+from dblike_delta.formats import DeltaDecoder, whole_literal
+from dblike_delta.messages import CommitStatus, CursorMark, Record, Refusal, Trailer
+from dblike_delta.paths import check_path
+from dblike_delta.recipe import Extent, Recipe
+from dblike_delta.versions import Kind
+from dblike_srv.contents import EMPTY_HASH
+from dblike_srv.store.base import PackWriter
+
+NEW_PACK = 0
+"""Stands in recipes for the pack that is being written, until it has a number."""
+
+
+@dataclasses.dataclass(slots=True)
+class Item:
+    """One version of a changeset: what was said, and what came.
+
+    `status` is set where it can't be accepted.  `stored` says that content came with it, `checked`
+    that its bytes were hashed here.
+    """
+
+    record: Record
+    hash: bytes
+    size: int
+    recipe: Recipe = dataclasses.field(default_factory=Recipe)
+    stored: bool = False
+    checked: bool = False
+    status: CommitStatus | None = None
+    detail: str = ""
+
+    def refuse(self, detail: str, status: CommitStatus = "refused") -> None:
+        """Say why it can't be accepted; the first reason stays."""
+        if self.status is None:
+            self.status, self.detail = status, detail
+
+
+class Intake:
+    """Takes events in the order in which they come.
+
+    `base` finds the recipe of a content of the user's.  `file_limit` bounds one file, `allowance`
+    the literal bytes in all.  Raises DeltaError where the stream itself is wrong.
+    """
+
+    def __init__(
+        self,
+        writer: PackWriter,
+        base: Callable[[bytes], Recipe | None],
+        *,
+        file_limit: int,
+        allowance: int,
+    ) -> None:
+        self.items: list[Item] = []
+        self.digest = blake3()
+        self._writer = writer
+        self._base = base
+        self._file_limit = file_limit
+        self._allowance = allowance
+        self._body: _Body | None = None
+
+    def take(self, event: Event) -> None:
+        """The next event."""
+        match event:
+            case Record():
+                self._begin(event)
+            case Body():
+                self._open().take(event.data)
+            case Trailer():
+                self._open().finish(event)
+                self._body = None
+            case End():
+                if self._body is not None:
+                    raise FormatError("the changeset ends inside of a body")
+            case Refusal() | CursorMark():
+                raise FormatError("a refusal or a cursor has no place in a commit")
+
+    def _begin(self, record: Record) -> None:
+        if self._body is not None:
+            raise FormatError("a record inside of another one's body")
+        item = Item(record, record.hash, record.size)
+        self.items.append(item)
+        _check(item, self._file_limit)
+        if not record.body:
+            return
+        self._body = _Body(self, item)
+        if record.base and item.status is None:
+            self._body.set_base(self._base(record.base))
+        elif item.status is None and record.size > self._left:
+            item.refuse("over quota: the user's space is used up")
+
+    def _open(self) -> _Body:
+        if self._body is None:
+            raise FormatError("content without a record that announces it")
+        return self._body
+
+    @property
+    def _left(self) -> int:
+        return self._allowance - self._writer.size
+
+    def store(self, data: bytes | memoryview) -> Extent:
+        """Append literal bytes to the pack."""
+        extent = Extent(NEW_PACK, self._writer.size, len(data))
+        self.digest.update(data)
+        self._writer.write(data)
+        return extent
+
+    def fits(self, item: Item, length: int) -> bool:
+        """Whether `length` more literal bytes are within the quota; says so in the item if not."""
+        if length <= self._left:
+            return True
+        item.refuse("over quota: the user's space is used up")
+        return False
+
+
+class _Body:
+    """The body of one item: a delta against nothing, or against a base's recipe."""
+
+    def __init__(self, intake: Intake, item: Item) -> None:
+        self._intake = intake
+        self._item = item
+        self._base: Recipe | None = None
+        self._hasher = None if item.record.base else blake3()
+        self._decoder: DeltaDecoder | None = None
+        self._extents: list[Extent] = []
+        self._finished = False
+
+    def set_base(self, base: Recipe | None) -> None:
+        """What copies are taken from."""
+        if base is None:
+            self._item.refuse("the site lacks the delta's base", "base-missing")
+        self._base = base
+
+    def take(self, data: memoryview) -> None:
+        """A piece of the delta.  The rest of a refused item's body is passed over."""
+        if self._item.status is not None:
+            return
+        if self._decoder is None and not self._finished and self._hasher is not None:
+            whole = whole_literal(data)
+            if whole is not None and len(whole) == self._item.record.size:
+                self._literal(whole)
+                self._finished = True
+                return
+        try:
+            self._feed(data)
+        except DeltaError as error:
+            self._item.refuse(f"the body is no valid delta: {error}", "bad-content")
+
+    def finish(self, trailer: Trailer) -> None:
+        """The body is whole: compare it with what was said of it."""
+        item = self._item
+        if item.status is not None:
+            return
+        recipe = Recipe.of(self._extents)
+        if not self._finished and (self._decoder is None or not self._decoder.finished):
+            item.refuse("the body is cut short", "bad-content")
+        elif recipe.size != trailer.size or (item.hash and item.hash != trailer.hash):
+            item.refuse("the body is not of the size or hash that was said", "bad-content")
+        elif self._hasher is not None and self._hasher.digest() != trailer.hash:
+            item.refuse("the body does not make the hash that was said", "bad-content")
+        else:
+            item.hash, item.size, item.recipe = trailer.hash, trailer.size, recipe
+            item.stored, item.checked = True, self._hasher is not None
+
+    def _feed(self, data: memoryview) -> None:
+        if self._decoder is None:
+            size = self._base.size if self._base is not None else 0
+            self._decoder = DeltaDecoder(base_size=size, max_size=self._item.record.size)
+        for command in self._decoder.feed(data):
+            match command:
+                case Copy() if self._base is not None:
+                    self._extents += self._base.pieces(command.offset, command.length)
+                case Literal():
+                    self._literal(command.data)
+                case _:
+                    pass
+
+    def _literal(self, data: bytes | bytearray | memoryview) -> None:
+        if not self._intake.fits(self._item, len(data)):
+            return
+        if self._hasher is not None:
+            self._hasher.update(data)
+        self._extents.append(self._intake.store(memoryview(data)))
+
+
+def _check(item: Item, file_limit: int) -> None:
+    """Refuse what can't be a version, whatever else is known."""
+    record = item.record
+    try:
+        check_path(record.path)
+    except PathError as error:
+        item.refuse(str(error))
+    if record.key_id or record.vector or record.start:
+        item.refuse("key_id, vector and start have no place in a device's commit")
+    if record.kind == Kind.FILE:
+        _check_file(item, file_limit)
+    elif record.body or record.hash or record.size or record.base:
+        item.refuse("only files have content")
+    if (record.kind == Kind.SYMLINK) != bool(record.target) or b"\0" in record.target:
+        item.refuse("a symlink has a target, and nothing else has")
+
+
+def _check_file(item: Item, file_limit: int) -> None:
+    record = item.record
+    if record.size > file_limit:
+        item.refuse(f"the file has {record.size} bytes; the limit is {file_limit}")
+    if record.hash and len(record.hash) != len(EMPTY_HASH):
+        item.refuse("the content hash must have 32 bytes")
+    if not record.body and not record.hash:
+        item.refuse("a file needs content or the hash of one")
+    if record.base and not record.body:
+        item.refuse("a base without a body")

@@ -1,0 +1,313 @@
+"""The paths of a folder while versions are added to it: heads in, versions and new heads out.
+
+A `Tree` lives as long as one transaction.  It reads the paths that it is asked about, applies the
+merge of `dblike_delta.versions` to them, and writes what came of it.  This is the only writer of
+versions, journals and paths.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+import xxhash
+from sqlalchemy import Connection, bindparam, insert, select, update
+
+from dblike_delta import paths as pathnames
+from dblike_delta.varints import put_varint, take_varints
+from dblike_delta.versions import (
+    Dot,
+    Kind,
+    Version,
+    VersionVector,
+    context,
+    directory_over,
+    merge,
+    settle,
+    winner,
+)
+from dblike_srv.contents import batches
+from dblike_srv.models import folders, journal, journals, paths, versions
+
+VERSION_COLUMNS = (
+    versions.c.seq, versions.c.path, versions.c.device, versions.c.counter, versions.c.vector,
+    versions.c.time, versions.c.kind, versions.c.hash, versions.c.size, versions.c.mode,
+    versions.c.mtime_ns, versions.c.target, versions.c.author, versions.c.key_id,
+)  # fmt: skip
+
+
+def path_key(path: bytes) -> bytes:
+    """The key under which a path is looked for; equal keys are no proof of equal paths."""
+    return xxhash.xxh3_128_digest(path)
+
+
+def version_of(row: Any) -> Version:
+    """A version from a row of VERSION_COLUMNS."""
+    (_, path, device, counter, vector, time, kind, digest, size, mode, mtime_ns, target, author,
+     key_id) = row  # fmt: skip
+    return Version(
+        path=bytes(path),
+        dot=Dot(bytes(device), counter),
+        vector=VersionVector.unpack(bytes(vector)),
+        time=time,
+        kind=Kind(kind),
+        hash=bytes(digest),
+        size=size,
+        mode=mode,
+        mtime_ns=mtime_ns,
+        target=bytes(target),
+        author=author,
+        key_id=bytes(key_id),
+    )
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Node:
+    """A path: its heads, and where it stands in the database.  `row` is 0 for a new one."""
+
+    path: bytes
+    row: int = 0
+    heads: tuple[Version, ...] = ()
+    before: Version | None = None
+    touched: bool = False
+
+    @property
+    def winner(self) -> Version | None:
+        return winner(self.heads) if self.heads else None
+
+    @property
+    def is_directory(self) -> bool:
+        return bool(self.heads) and winner(self.heads).kind == Kind.DIRECTORY
+
+    @property
+    def live(self) -> bool:
+        return bool(self.heads) and winner(self.heads).live
+
+
+class Tree:
+    """The paths of one folder within one transaction, which holds the folder's row locked."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        folder: int,
+        site: bytes,
+        *,
+        key: Callable[[bytes], bytes] = path_key,
+    ) -> None:
+        self._connection = connection
+        self._folder = folder
+        self._site = site
+        self._key = key
+        self._nodes: dict[bytes, Node] = {}
+        self._children: dict[bytes, set[bytes]] = {}
+        self._seqs: dict[Dot, int] = {}
+        self._new: list[Version] = []
+        query = select(folders.c.seq).where(folders.c.row == folder).with_for_update()
+        self._seq: int = connection.execute(query).scalar_one()
+        self._head = self._journal_head()
+        self.before = self._head
+
+    @property
+    def head(self) -> int:
+        """This site's last journal number, with what was added."""
+        return self._head + len(self._new)
+
+    def load(self, wanted: Iterable[bytes]) -> None:
+        """Read paths, so that `node` need not ask for each by itself."""
+        missing = [path for path in dict.fromkeys(wanted) if path not in self._nodes]
+        for path in missing:
+            self._nodes[path] = Node(path)
+        keys = {self._key(path) for path in missing}
+        rows: dict[Node, list[int]] = {}
+        for batch in batches(keys):
+            query = select(paths.c.id, paths.c.path, paths.c.winner, paths.c.heads).where(
+                paths.c.folder == self._folder, paths.c.path_key.in_(batch)
+            )
+            for row, path, best, packed in self._connection.execute(query):
+                node = self._nodes.get(bytes(path))
+                if node is not None and not node.row and not node.touched:
+                    node.row = row
+                    rows[node] = take_varints(bytes(packed), 0) if packed else [best]
+        self._load_heads(rows)
+
+    def node(self, path: bytes) -> Node:
+        """A path as it is now."""
+        if path not in self._nodes:
+            self.load([path])
+        return self._nodes[path]
+
+    def add(self, version: Version) -> bool:
+        """A new version, and all that follows from it.  False where the path did not change."""
+        changed = self._add(version)
+        if changed and version.live:
+            self._make_parents(version.path)
+        return changed
+
+    def _add(self, version: Version) -> bool:
+        node = self.node(version.path)
+        was_directory = node.is_directory
+        merged = merge(node.heads, version)
+        self._record(version)
+        if not merged.added:
+            return False
+        self._set_heads(node, merged.heads)
+        crowded = was_directory and not node.is_directory and self._has_children(node.path)
+        for derived in settle(node.path, node.heads, crowded) if crowded else merged.copies:
+            self._derive(derived)
+        return True
+
+    def _derive(self, version: Version) -> None:
+        """A version that follows from others: made once, whoever makes it."""
+        if not self._is_known(version.dot):
+            self.add(version)
+
+    def _make_parents(self, path: bytes) -> None:
+        for above in reversed(pathnames.ancestors(path)):
+            node = self.node(above)
+            if node.is_directory:
+                return
+            derived = settle(above, node.heads, True) if node.heads else ()
+            for version in derived or (directory_over(above, node.heads),):
+                self._derive(version)
+
+    def _is_known(self, dot: Dot) -> bool:
+        if dot in self._seqs:
+            return True
+        query = select(versions.c.seq).where(
+            versions.c.device == dot.device, versions.c.counter == dot.counter
+        )
+        return self._connection.execute(query).first() is not None
+
+    def _set_heads(self, node: Node, heads: tuple[Version, ...]) -> None:
+        if not node.touched:
+            node.before, node.touched = node.winner, True
+        node.heads = heads
+        self._children.setdefault(pathnames.parent(node.path), set()).add(node.path)
+
+    def _record(self, version: Version) -> None:
+        self._new.append(version)
+        self._seqs[version.dot] = self._seq + len(self._new)
+
+    def _has_children(self, path: bytes) -> bool:
+        """Whether anything lives directly in `path`, with what this transaction did."""
+        touched = self._children.get(path, set())
+        if any(self._nodes[child].live for child in touched):
+            return True
+        query = select(paths.c.path).where(
+            paths.c.folder == self._folder, paths.c.parent_key == self._key(path), paths.c.live == 1
+        )
+        return any(
+            bytes(child) not in touched and pathnames.parent(bytes(child)) == path
+            for (child,) in self._connection.execute(query)
+        )
+
+    def _journal_head(self) -> int:
+        query = select(journals.c.head).where(
+            journals.c.folder == self._folder, journals.c.site == self._site
+        )
+        return int(self._connection.execute(query).scalar() or 0)
+
+    def _load_heads(self, rows: dict[Node, list[int]]) -> None:
+        seqs = {seq: node for node, wanted in rows.items() for seq in wanted}
+        for batch in batches(seqs):
+            query = select(*VERSION_COLUMNS).where(
+                versions.c.folder == self._folder, versions.c.seq.in_(batch)
+            )
+            for row in self._connection.execute(query):
+                version = version_of(row)
+                self._seqs[version.dot] = row[0]
+                node = seqs[row[0]]
+                node.heads = tuple(sorted((*node.heads, version), key=lambda head: head.dot))
+
+    # --- writing
+
+    def write(self) -> None:
+        """Write all that was added."""
+        if not self._new:
+            return
+        touched = [node for node in self._nodes.values() if node.touched]
+        self._connection.execute(insert(versions), [self._version_row(v) for v in self._new])
+        self._connection.execute(insert(journal), self._journal_rows())
+        self._write_paths(touched)
+        self._write_folder(touched)
+
+    def _version_row(self, version: Version) -> dict[str, Any]:
+        row = msgspec.structs.asdict(version)
+        dot = row.pop("dot")
+        row["vector"] = version.vector.pack()
+        row["kind"] = int(version.kind)
+        row |= {
+            "folder": self._folder, "seq": self._seqs[version.dot], "device": dot.device,
+            "counter": dot.counter, "path_key": self._key(version.path),
+        }  # fmt: skip
+        return row
+
+    def _journal_rows(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "folder": self._folder,
+                "site": self._site,
+                "number": self._head + n,
+                "seq": self._seq + n,
+            }
+            for n in range(1, len(self._new) + 1)
+        ]
+
+    def _write_paths(self, touched: list[Node]) -> None:
+        fresh = [self._path_row(node) for node in touched if not node.row]
+        known = [self._path_row(node) | {"row": node.row} for node in touched if node.row]
+        if fresh:
+            self._connection.execute(insert(paths), fresh)
+        if known:
+            names = ("winner", "heads", "context", "live")
+            change = update(paths).where(paths.c.id == bindparam("row"))
+            change = change.values({name: bindparam(f"new_{name}") for name in names})
+            rows = [{"row": r["row"]} | {f"new_{n}": r[n] for n in names} for r in known]
+            self._connection.execute(change, rows)
+
+    def _path_row(self, node: Node) -> dict[str, Any]:
+        best = winner(node.heads)
+        packed = bytearray()
+        if len(node.heads) > 1:
+            for head in node.heads:
+                put_varint(packed, self._seqs[head.dot])
+        return {
+            "folder": self._folder,
+            "path_key": self._key(node.path),
+            "parent_key": self._key(pathnames.parent(node.path)),
+            "path": node.path,
+            "winner": self._seqs[best.dot],
+            "heads": bytes(packed),
+            "context": context(node.heads).pack(),
+            "live": int(best.live),
+        }
+
+    def _write_folder(self, touched: list[Node]) -> None:
+        files = sum(_is_file(node.winner) - _is_file(node.before) for node in touched)
+        size = sum(_bytes(node.winner) - _bytes(node.before) for node in touched)
+        self._connection.execute(
+            update(folders)
+            .where(folders.c.row == self._folder)
+            .values(
+                seq=self._seq + len(self._new),
+                files=folders.c.files + files,
+                bytes=folders.c.bytes + size,
+            )
+        )
+        where = (journals.c.folder == self._folder, journals.c.site == self._site)
+        if self.before:
+            self._connection.execute(update(journals).where(*where).values(head=self.head))
+        else:
+            row = {"folder": self._folder, "site": self._site, "head": self.head}
+            self._connection.execute(insert(journals).values(row))
+
+
+def _is_file(version: Version | None) -> int:
+    return int(version is not None and version.kind == Kind.FILE)
+
+
+def _bytes(version: Version | None) -> int:
+    return version.size if version is not None and version.kind == Kind.FILE else 0
