@@ -64,7 +64,7 @@ class Connection:
         self._address = address
         self._wire = wire
         try:
-            self._sock = self._open()
+            self._sock = open_socket(address, wire.timeouts.connect, wire.tls)
         except (OSError, UnicodeError) as error:
             raise Unreachable(f"{address.name}: {reason(error)}") from None
 
@@ -92,19 +92,6 @@ class Connection:
     def close(self) -> None:
         """Drop it."""
         self._sock.close()
-
-    def _open(self) -> socket.socket:
-        address, timeout = self._address, self._wire.timeouts.connect
-        sock = socket.create_connection((address.host, address.port), timeout)
-        try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if address.secure:
-                assert self._wire.tls is not None
-                return self._wire.tls.wrap_socket(sock, server_hostname=address.host)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
 
     def _send(self, request: Request) -> None:
         """Head and body.  A server may answer early and stop reading: then its reply says why."""
@@ -158,6 +145,20 @@ class HttpResponse:
             self._open = False
             self._reply.close()
             self._done(reusable and not self._reply.will_close)
+
+
+def open_socket(address: Address, timeout: float, tls: ssl.SSLContext | None) -> socket.socket:
+    """A connected socket, encrypted where the address says so; raises OSError, UnicodeError."""
+    sock = socket.create_connection((address.host, address.port), timeout)
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if address.secure:
+            assert tls is not None
+            return tls.wrap_socket(sock, server_hostname=address.host)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def reason(error: BaseException) -> str:

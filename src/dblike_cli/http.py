@@ -114,18 +114,18 @@ class HttpTransport:
         self._random = random
         self._pause = pause
         self._tries = tries or Tries()
-        addresses = [address_of(url) for url in urls]
+        self.addresses = [address_of(url) for url in urls]
         up, down = (TokenBucket(rate, clock, pause) for rate in rates)
-        tls = _tls(ca) if any(address.secure for address in addresses) else None
-        wire = Wire(up, down, timeouts or Timeouts(), tls)
-        self._sites = [Site(address, wire) for address in addresses]
+        self.tls = _tls(ca) if any(address.secure for address in self.addresses) else None
+        wire = Wire(up, down, timeouts or Timeouts(), self.tls)
+        self._sites = [Site(address, wire) for address in self.addresses]
         self._current = 0
         self._away_since = 0.0
 
     @property
-    def site(self) -> str:
-        """The server that serves now, as host:port."""
-        return self._sites[self._current].address.name
+    def site(self) -> Address:
+        """The server that serves now."""
+        return self.addresses[self._current]
 
     def request(self, request: Request) -> Response:
         """Send and wait for the reply's head; raises Unreachable when no server answers."""

@@ -1,0 +1,199 @@
+"""Watching a directory tree: what the kernel says becomes hints, and doubt becomes "everywhere".
+
+On Linux this stands on watchdog's inotify reader, below its observer.  The observer would also
+watch .dblike, where every download makes a dozen events; it holds a file that is moved out of the
+tree back for half a second; and it swallows the error that says that the watches are used up.
+Elsewhere the observer serves.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from dblike_delta.paths import is_below, is_reserved, join
+
+if TYPE_CHECKING:
+    from watchdog.observers.inotify_c import InotifyEvent, InotifyFD, WatchDescriptor
+
+_LIMIT: Final = Path("/proc/sys/fs/inotify/max_user_watches")
+
+_MODIFY, _ATTRIB, _CLOSE_WRITE = 0x2, 0x4, 0x8
+_MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x40, 0x80, 0x100, 0x200
+_DELETE_SELF, _MOVE_SELF, _UNMOUNT = 0x400, 0x800, 0x2000
+_ONLYDIR, _DONT_FOLLOW, _EXCL_UNLINK, _ISDIR = 0x1000000, 0x2000000, 0x4000000, 0x40000000
+_CHANGES = _MODIFY | _ATTRIB | _CLOSE_WRITE | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE
+_MASK: Final = _CHANGES | _DELETE_SELF | _MOVE_SELF | _ONLYDIR | _DONT_FOLLOW | _EXCL_UNLINK
+_SETTLED = _CLOSE_WRITE | _MOVED_FROM | _MOVED_TO | _DELETE
+"""After these the path is what it will be; after the others more is likely to follow at once."""
+
+
+class Listener(Protocol):
+    """Hears of changes, from another thread."""
+
+    def touch(self, path: bytes, *, settled: bool) -> None:
+        """Look at `path`, and at what lies below it."""
+
+    def everywhere(self) -> None:
+        """Events were lost: look everywhere."""
+
+
+class TreeWatch(Protocol):
+    """Watches a tree while it is open."""
+
+    blind: int
+    """Directories that can't be watched, because there are no watches left."""
+
+    def close(self) -> None:
+        """Stop watching."""
+
+
+def watch_tree(root: Path, listener: Listener) -> TreeWatch | None:
+    """Watch everything below `root` but .dblike; None where nothing can be watched at all."""
+    try:
+        linux = sys.platform.startswith("linux")
+        return InotifyTree(os.fsencode(root), listener) if linux else ObserverTree(root, listener)
+    except OSError:
+        return None
+
+
+def watch_limit() -> int | None:
+    """How many directories this user may watch, where the system says so."""
+    try:
+        return int(_LIMIT.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+class InotifyTree:
+    """One inotify instance, one watch for each directory."""
+
+    def __init__(self, root: bytes, listener: Listener) -> None:
+        from watchdog.observers.inotify_c import InotifyFD
+
+        self.blind = 0
+        self._root = root
+        self._listener = listener
+        self._lock = threading.Lock()
+        self._paths: dict[WatchDescriptor, bytes] = {}
+        self._inotify: InotifyFD = InotifyFD()
+        self._inotify.start()
+        self._watch(b"")
+        if not self._paths:
+            self.close()
+            raise OSError(errno.ENOSPC, "no inotify watches are left")
+        self._watch_below(b"")
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._inotify.stop()
+        self._inotify.join()
+
+    # --- what watchdog's reader calls, in its thread
+
+    def on_event(self, event: InotifyEvent) -> None:
+        """Something happened in a watched directory."""
+        with self._lock:
+            directory = self._paths.get(event.wd)
+        if directory is None:
+            return
+        if not event.name:
+            if event.mask & (_DELETE_SELF | _MOVE_SELF | _UNMOUNT) and not directory:
+                self._listener.everywhere()
+            return
+        path = join(directory, event.name)
+        if is_reserved(path):
+            return
+        if event.mask & _ISDIR:
+            self._directory(path, event.mask)
+        self._listener.touch(path, settled=bool(event.mask & (_SETTLED | _ISDIR)))
+
+    def on_watch_deleted(self, wd: WatchDescriptor) -> None:
+        """A watched directory is gone."""
+        with self._lock:
+            self._paths.pop(wd, None)
+
+    def on_queue_overflow(self) -> None:
+        """The kernel dropped events: new directories may be among them."""
+        self._watch_below(b"")
+        self._listener.everywhere()
+
+    # --- inside
+
+    def _directory(self, path: bytes, mask: int) -> None:
+        if mask & _MOVED_FROM:
+            self._unwatch(path)
+        if mask & (_CREATE | _MOVED_TO):
+            # Watched first and listed afterwards, so that nothing falls between the two.
+            self._watch(path)
+            self._watch_below(path)
+
+    def _watch(self, path: bytes) -> None:
+        full = os.path.join(self._root, path) if path else self._root
+        try:
+            wd = self._inotify.add_callback(full, _MASK, self, id(self))  # type: ignore[arg-type]
+        except OSError as error:
+            self.blind += error.errno == errno.ENOSPC
+            return
+        if wd >= 0:  # watchdog says -1 for a directory that may not be read
+            with self._lock:
+                self._paths[wd] = path
+
+    def _watch_below(self, top: bytes) -> None:
+        pending = [top]
+        while pending:
+            directory = pending.pop()
+            try:
+                entries = os.scandir(os.path.join(self._root, directory))
+            except OSError:
+                continue
+            with entries:
+                below = [
+                    join(directory, e.name) for e in entries if e.is_dir(follow_symlinks=False)
+                ]
+            for path in below:
+                if not is_reserved(path):
+                    self._watch(path)
+                    pending.append(path)
+
+    def _unwatch(self, top: bytes) -> None:
+        with self._lock:
+            gone = [wd for wd, path in self._paths.items() if path == top or is_below(path, top)]
+            for wd in gone:
+                del self._paths[wd]
+        self._inotify.remove_callbacks([(wd, id(self)) for wd in gone])  # type: ignore[misc]
+
+
+class ObserverTree:
+    """Whatever the system has, through watchdog's observer."""
+
+    def __init__(self, root: Path, listener: Listener) -> None:
+        from watchdog.events import FileSystemEventHandler
+        from watchdog.observers import Observer
+
+        self.blind = 0
+        self._root = os.path.join(os.fsencode(root), b"")
+        self._listener = listener
+        handler = FileSystemEventHandler()
+        handler.on_any_event = self._hear  # type: ignore[method-assign]
+        self._observer = Observer()
+        self._observer.schedule(handler, os.fspath(root), recursive=True)
+        self._observer.start()
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._observer.stop()
+        self._observer.join()
+
+    def _hear(self, event: Any) -> None:
+        if event.event_type in ("opened", "closed_no_write"):
+            return
+        settled = event.event_type in ("closed", "moved", "deleted") or event.is_directory
+        for raw in filter(None, (event.src_path, event.dest_path)):
+            path = os.fsencode(raw)
+            if path.startswith(self._root) and not is_reserved(path[len(self._root) :]):
+                self._listener.touch(path[len(self._root) :], settled=settled)
