@@ -1,0 +1,351 @@
+"""Accounts: users, their devices, and the tokens by which a device is known.
+
+A token is 256 random bits, shown once and stored as a hash; it belongs to one device.  Logging in
+again on a device ends its former token.  Whoever is revoked or disabled is refused from the next
+request on.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import msgspec
+from blake3 import blake3
+from sqlalchemy import Connection, Row, and_, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from dblike_delta.messages import DeviceView, LoginReply, LoginRequest, PasswordChange
+from dblike_srv.auth import throttle
+from dblike_srv.auth.base import Credentials, Principal
+from dblike_srv.auth.plugins import Gate
+from dblike_srv.auth.simple import hash_password, verify_password
+from dblike_srv.errors import Conflict, Invalid, NotFound, SiteError
+from dblike_srv.folders import HOME, create_folder
+from dblike_srv.hub_client import Session
+from dblike_srv.identity import Identity
+from dblike_srv.models import devices, users
+from dblike_srv.site import Site
+
+SEEN_EVERY_MS: Final = 300_000
+"""How exact "last seen" is: a write for each request would be a write for each request."""
+_MARK: Final = "dbl_"
+_CHUNK: Final = 400
+
+
+class Unauthorized(SiteError):
+    """No token, or none that is good (any more); or credentials that nobody knows."""
+
+
+class TooMany(SiteError):
+    """Too many attempts or sockets; wait for `retry_after` seconds."""
+
+    def __init__(self, detail: str, *, retry_after: float) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class Forbidden(SiteError):
+    """Known, and still not allowed."""
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """An authenticated request: who, and the session that a WebSocket of it would belong to."""
+
+    identity: Identity
+    session: Session
+
+
+class UserView(msgspec.Struct, frozen=True):
+    """An account, for its administrator."""
+
+    name: str
+    disabled: bool
+    quota: int
+    used: int
+    created: int
+    devices: int
+
+
+# --- sessions
+
+
+def login(site: Site, gate: Gate, request: LoginRequest, address: str) -> LoginReply:
+    """Credentials for a token of this device; raises Unauthorized, TooMany, Conflict, Busy."""
+    keys = throttle.keys_of(request.user, address)
+    wait = throttle.attempt(site, keys)
+    if wait:
+        raise TooMany("too many failed logins", retry_after=wait)
+    try:
+        principal = gate.admit(Credentials(request.user, request.password, address))
+    except SiteError:
+        throttle.forgive(site, keys, succeeded=False)
+        raise
+    if principal is None:
+        raise Unauthorized("unknown user or wrong password")
+    user = _user_of(site, principal)
+    throttle.forgive(site, keys, succeeded=True)
+    return _open_session(site, user, principal.user, request)
+
+
+def _user_of(site: Site, principal: Principal) -> int:
+    found = site.database.read(lambda connection: _find_user(connection, principal.user))
+    if found is None and principal.create:
+        create_user(site, principal.user, None)
+        found = site.database.read(lambda connection: _find_user(connection, principal.user))
+    if found is None or found.disabled:
+        raise Unauthorized("unknown user or wrong password")
+    return int(found.id)
+
+
+def _open_session(site: Site, user: int, name: str, request: LoginRequest) -> LoginReply:
+    token = _MARK + base64.urlsafe_b64encode(site.random.bytes(32)).rstrip(b"=").decode()
+    chosen = request.device_id or site.random.bytes(16).hex()
+    device, now = bytes.fromhex(chosen), site.clock.now_ms()
+
+    def work(connection: Connection) -> None:
+        known = connection.execute(select(devices).where(devices.c.id == device)).one_or_none()
+        if known is None:
+            connection.execute(insert(devices).values(id=device, user=user, name="", created=now))
+        elif known.user != user or known.revoked:
+            raise Conflict("this device id is taken: choose another", field="device_id")
+        values = {"name": request.device, "token": _hash(token), "last_seen": now}
+        connection.execute(update(devices).where(devices.c.id == device).values(values))
+
+    site.database.transact(work)
+    return LoginReply(
+        token=token, user=name, device_id=chosen, site_id=site.id.hex(), time=now, servers=[]
+    )
+
+
+def identify(site: Site, token: str) -> Caller:
+    """Whose token this is; raises Unauthorized."""
+    digest = _hash(token)
+    found = site.database.read(lambda connection: _by_token(connection, digest))
+    if found is None or not hmac.compare_digest(bytes(found.token), digest):
+        raise Unauthorized("log in first: the token is missing, ended or revoked")
+    now = site.clock.now_ms()
+    if abs(now - found.last_seen) > SEEN_EVERY_MS:
+        _see(site, bytes(found.id), now)
+    device, name = bytes(found.id), bytes(found.user_name).decode()
+    return Caller(
+        Identity(user=found.user, user_name=name, device=device, device_name=found.name),
+        Session(user=found.user, device=device, token=digest),
+    )
+
+
+def _by_token(connection: Connection, digest: bytes) -> Row[tuple[object, ...]] | None:
+    return connection.execute(
+        select(
+            devices.c.id,
+            devices.c.user,
+            devices.c.name,
+            devices.c.token,
+            devices.c.last_seen,
+            users.c.name.label("user_name"),
+        )
+        .join(users, users.c.id == devices.c.user)
+        .where(devices.c.token == digest, devices.c.revoked == 0, users.c.disabled == 0)
+    ).one_or_none()
+
+
+def _see(site: Site, device: bytes, now: int) -> None:
+    statement = update(devices).where(devices.c.id == device).values(last_seen=now)
+    site.database.transact(lambda connection: connection.execute(statement))
+
+
+def alive(site: Site, sessions: Iterable[Session]) -> set[Session]:
+    """Those of the sessions whose token is still good."""
+    wanted = {session.token: session for session in sessions}
+    tokens = list(wanted)
+
+    def work(connection: Connection) -> set[Session]:
+        found: set[Session] = set()
+        for at in range(0, len(tokens), _CHUNK):
+            query = (
+                select(devices.c.token)
+                .join(users, users.c.id == devices.c.user)
+                .where(devices.c.token.in_(tokens[at : at + _CHUNK]))
+                .where(devices.c.revoked == 0, users.c.disabled == 0)
+            )
+            found.update(wanted[bytes(token)] for token in connection.scalars(query))
+        return found
+
+    return site.database.read(work)
+
+
+def logout(site: Site, identity: Identity) -> None:
+    """End this device's token; the device may log in again."""
+    _end_tokens(site, devices.c.id == identity.device)
+
+
+def change_password(site: Site, identity: Identity, change: PasswordChange) -> None:
+    """Set a new password; the other devices' tokens end.  Raises Invalid."""
+    stored = site.database.read(
+        lambda connection: connection.scalar(
+            select(users.c.password).where(users.c.id == identity.user)
+        )
+    )
+    if not stored:
+        raise Invalid("this account's password is kept elsewhere", field="old")
+    keys = throttle.keys_of(identity.user_name, "")
+    wait = throttle.attempt(site, keys)
+    if wait:
+        raise TooMany("too many wrong passwords", retry_after=wait)
+    if not verify_password(stored, change.old):
+        raise Invalid("this is not the old password", field="old")
+    throttle.forgive(site, keys, succeeded=True)
+    _store_password(site, identity.user, change.new, keep=identity.device)
+
+
+# --- devices
+
+
+def list_devices(site: Site, user: int, *, current: bytes = b"") -> list[DeviceView]:
+    """The user's devices, oldest first."""
+    query = select(devices).where(devices.c.user == user).order_by(devices.c.created, devices.c.id)
+    rows = site.database.read(lambda connection: connection.execute(query).all())
+    return [
+        DeviceView(
+            id=bytes(row.id).hex(),
+            name=row.name,
+            created=row.created,
+            last_seen=row.last_seen,
+            current=bytes(row.id) == current,
+            revoked=bool(row.revoked),
+        )
+        for row in rows
+    ]
+
+
+def revoke_device(site: Site, user: int, device_id: str) -> None:
+    """End a device's token for good; raises NotFound where it isn't this user's."""
+    try:
+        device = bytes.fromhex(device_id)
+    except ValueError:
+        device = b""
+    mine = and_(devices.c.id == device, devices.c.user == user)
+    found = site.database.read(
+        lambda connection: connection.scalar(select(devices.c.id).where(mine))
+    )
+    if found is None:
+        raise NotFound("no such device", field="id")
+    _end_tokens(site, mine, revoked=site.clock.now_ms())
+
+
+def _end_tokens(site: Site, which: object, **values: int) -> None:
+    statement = update(devices).where(which).values(token=None, **values)  # type: ignore[arg-type]
+    site.database.transact(lambda connection: connection.execute(statement))
+
+
+# --- users
+
+
+def create_user(site: Site, name: str, password: str | None, *, quota: int = 0) -> None:
+    """A new account with its folder; without a password only other plugins let it in."""
+    _check_name(name)
+    stored = hash_password(password) if password is not None else ""
+    values = {
+        "uid": site.random.bytes(16),
+        "name": name.encode(),
+        "password": stored,
+        "quota": quota,
+        "created": site.clock.now_ms(),
+    }
+    try:
+        site.database.transact(lambda connection: connection.execute(insert(users).values(values)))
+    except IntegrityError:
+        raise Conflict(f"there is a user {name} already", field="name") from None
+    create_folder(site, administrator(site, name), HOME)
+
+
+def administrator(site: Site, name: str) -> Identity:
+    """The user's identity for the server's own commands: no device of theirs."""
+    row = find_user(site, name)
+    return Identity(user=row.id, user_name=name, device=bytes(16), device_name="server")
+
+
+def find_user(site: Site, name: str) -> Row[tuple[object, ...]]:
+    """The user's row; raises NotFound."""
+    found = site.database.read(lambda connection: _find_user(connection, name))
+    if found is None:
+        raise NotFound(f"no user {name}", field="name")
+    return found
+
+
+def _find_user(connection: Connection, name: str) -> Row[tuple[object, ...]] | None:
+    return connection.execute(select(users).where(users.c.name == name.encode())).one_or_none()
+
+
+def list_users(site: Site) -> list[UserView]:
+    """All accounts, by name."""
+
+    def work(connection: Connection) -> list[UserView]:
+        good = connection.scalars(select(devices.c.user).where(devices.c.token.is_not(None)))
+        counts: dict[int, int] = {}
+        for user in good:
+            counts[user] = counts.get(user, 0) + 1
+        rows = connection.execute(select(users).order_by(users.c.name)).all()
+        return [_user_view(row._mapping, counts.get(row.id, 0)) for row in rows]  # noqa: SLF001
+
+    return site.database.read(work)
+
+
+def _user_view(row: Mapping[str, object], count: int) -> UserView:
+    name = row["name"]
+    assert isinstance(name, bytes)
+    fields = {key: row[key] for key in ("quota", "used", "created")}
+    view = {**fields, "name": name.decode(), "disabled": bool(row["disabled"]), "devices": count}
+    return msgspec.convert(view, UserView)
+
+
+def set_password(site: Site, name: str, password: str) -> None:
+    """A new password; all the user's tokens end."""
+    _store_password(site, find_user(site, name).id, password, keep=b"")
+
+
+def _store_password(site: Site, user: int, password: str, *, keep: bytes) -> None:
+    if not password or len(password) > 1024:
+        raise Invalid("a password has 1 to 1024 characters", field="new")
+    stored = hash_password(password)
+
+    def work(connection: Connection) -> None:
+        connection.execute(update(users).where(users.c.id == user).values(password=stored))
+        others = and_(devices.c.user == user, devices.c.id != keep)
+        connection.execute(update(devices).where(others).values(token=None))
+
+    site.database.transact(work)
+
+
+def set_disabled(site: Site, name: str, disabled: bool) -> None:
+    """Refuse the user from now on, or let them in again; tokens end with it."""
+    user = find_user(site, name).id
+
+    def work(connection: Connection) -> None:
+        connection.execute(update(users).where(users.c.id == user).values(disabled=int(disabled)))
+        if disabled:
+            connection.execute(update(devices).where(devices.c.user == user).values(token=None))
+
+    site.database.transact(work)
+
+
+def set_quota(site: Site, name: str, quota: int) -> None:
+    """Limit the bytes that the user's packs take; 0 is no limit."""
+    user = find_user(site, name).id
+    site.database.transact(
+        lambda connection: connection.execute(
+            update(users).where(users.c.id == user).values(quota=quota)
+        )
+    )
+
+
+def _check_name(name: str) -> None:
+    size = len(name.encode("utf-8", "surrogateescape"))
+    if not 1 <= size <= 255 or not name.isprintable() or name != name.strip() or ":" in name:
+        raise Invalid("a user's name is 1 to 255 bytes of printable text without ':'", field="name")
+
+
+def _hash(token: str) -> bytes:
+    return blake3(token.encode("utf-8", "replace"), derive_key_context="dblike 2026 token").digest()

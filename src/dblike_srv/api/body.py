@@ -1,0 +1,124 @@
+"""Request bodies, read in large pieces.
+
+Under gunicorn's threaded worker the body of a plain HTTP/1 request with a known length is received
+from the socket into one buffer; its own reader copies every byte several times on the way.
+Anywhere else, `wsgi.input` is read as usual.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from typing import Any, Final
+
+from dblike_srv.errors import SiteError
+
+PIECE: Final = 1 << 20
+_SMALL: Final = 64 << 10
+
+Part = bytes | memoryview
+
+
+class BodyCut(SiteError):
+    """The request's body ended before its announced end, or came too slowly."""
+
+
+def body_chunks(environ: dict[str, Any]) -> Iterator[Part]:
+    """The body in pieces; each may be a view that is good until the next one is asked for.
+
+    Raises BodyCut where the body is shorter than it said, or a piece takes longer than the socket's
+    timeout.
+    """
+    reader = _length_reader(environ)
+    try:
+        if reader is None:
+            yield from _from_input(environ)
+        else:
+            yield from _from_socket(environ, reader)
+    except TimeoutError:
+        raise BodyCut("the body came too slowly") from None
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise BodyCut("the body was cut short") from None
+
+
+def _length_reader(environ: dict[str, Any]) -> Any:
+    """The server's reader of a body of known length, where it can be bypassed; else None."""
+    if "gunicorn.socket" not in environ:
+        return None
+    from gunicorn.http.body import Body, LengthReader
+    from gunicorn.http.unreader import SocketUnreader
+
+    body = environ["wsgi.input"]
+    if type(body) is not Body or type(body.reader) is not LengthReader or body.buf.tell():
+        return None
+    reader = body.reader
+    unreader = reader.unreader
+    # A TLS socket holds bytes of its own, and a short body is not worth the detour.
+    if type(unreader) is not SocketUnreader or hasattr(unreader.sock, "pending"):
+        return None
+    return reader if reader.length > _SMALL else None
+
+
+def _from_socket(environ: dict[str, Any], reader: Any) -> Iterator[Part]:
+    """Drain what gunicorn holds already, then receive straight from the socket.
+
+    `reader.length` is kept true all the while, so that gunicorn knows what of the body is unread
+    and where the next request begins.
+    """
+    body, unreader = environ["wsgi.input"], reader.unreader
+    body.failed = True  # should this stop half-way, the connection is of no more use
+    held = unreader.take_buffered()
+    if len(held) > reader.length:
+        unreader.unread(held[reader.length :])
+        held = held[: reader.length]
+    if held:
+        reader.length -= len(held)
+        yield held
+    buffer = memoryview(bytearray(min(PIECE, reader.length)))
+    while reader.length:
+        size = _fill(unreader.sock, buffer[: min(len(buffer), reader.length)])
+        reader.length -= size
+        yield buffer[:size]
+    body.failed = False
+
+
+def _fill(sock: Any, buffer: memoryview) -> int:
+    """Receive until the buffer is at least half full: fewer and larger pieces."""
+    size = 0
+    while size < len(buffer) and (not size or size < len(buffer) // 2):
+        received = sock.recv_into(buffer[size:])
+        if not received:
+            raise BodyCut("the body was cut short")
+        size += received
+    return size
+
+
+def _from_input(environ: dict[str, Any]) -> Iterator[Part]:
+    """Whatever the WSGI server offers.  Without a length only a server that ends the input itself
+    (a chunked body under gunicorn) can be read."""
+    stream = environ["wsgi.input"]
+    announced = environ.get("CONTENT_LENGTH") or ""
+    if not announced.isdecimal():
+        if environ.get("wsgi.input_terminated"):
+            while piece := _read(stream, PIECE):
+                yield piece
+        return
+    left = int(announced)
+    while left:
+        piece = _read(stream, min(PIECE, left))
+        if not piece:
+            raise BodyCut("the body was cut short")
+        left -= len(piece)
+        yield piece
+
+
+def _read(stream: Any, size: int) -> bytes:
+    try:
+        piece: bytes = stream.read(size)
+    except (OSError, SiteError):
+        raise
+    except Exception as error:  # noqa: BLE001 - the servers' parse errors have no common root
+        raise BodyCut(f"the body can't be read: {type(error).__name__}") from None
+    return piece

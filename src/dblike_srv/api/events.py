@@ -1,0 +1,72 @@
+"""The WebSocket: a handshake in a request's thread, then the hub has it."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+from urllib.parse import urlsplit
+
+from flask import Blueprint, request
+from flask_sock import Sock
+from simple_websocket import Server
+
+from dblike_srv import accounts
+from dblike_srv.api.inbound import caller, extra
+from dblike_srv.api.problems import BadRequest
+from dblike_srv.errors import NotFound
+from dblike_srv.hub import Hub, leave
+
+blueprint = Blueprint("events", __name__, url_prefix="/v1")
+sock = Sock()
+
+OPTIONS: dict[str, Any] = {"max_message_size": 4096}
+"""Of the handshake's WebSocket object; all else about a socket is the hub's."""
+
+
+class _NoThread:
+    """What simple_websocket would read the socket with.  The hub reads instead."""
+
+    name = ""
+
+    def __init__(self, **_: Any) -> None:
+        pass
+
+    def start(self) -> None:
+        pass
+
+
+OPTIONS["thread_class"] = _NoThread
+
+
+@blueprint.before_request
+def admit() -> None:
+    """Everything that may be refused, before the handshake says yes."""
+    who = caller()
+    if request.headers.get("Upgrade", "").lower() != "websocket":
+        raise BadRequest("this is a WebSocket", field="Upgrade")
+    _check_origin()
+    hub: Hub = extra("hub")
+    if not hub.room_for(who.session):
+        raise accounts.TooMany("too many sockets of one user", retry_after=30)
+    if "gunicorn.socket" not in request.environ:
+        raise NotFound("this server has no WebSockets")
+    # Compression would cost each idle socket a window, and a bomb could be sent through it.
+    request.environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
+
+
+def _check_origin() -> None:
+    """A page of another site must not use the socket in its visitor's name."""
+    origin = request.headers.get("Origin")
+    if origin and urlsplit(origin).netloc != request.host:
+        raise accounts.Forbidden("this page may not open sockets here", field="Origin")
+
+
+@sock.route("/events", bp=blueprint)
+def events(ws: Server) -> None:
+    """Tells where each folder of the user stands, now and whenever that changes."""
+    # What the client sent behind its handshake is in gunicorn's buffer, and would be lost there.
+    received = b""
+    with contextlib.suppress(AttributeError):
+        received = request.environ["wsgi.input"].reader.unreader.take_buffered()
+    extra("hub").adopt(leave(ws.sock), caller().session, received)
+    ws.connected = False  # so that nobody says goodbye on it

@@ -1,0 +1,124 @@
+"""Folders: which there are, what changed in them, what is and was in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from flask import Blueprint, Response, request
+
+from dblike_delta.changeset import Encoder, Part
+from dblike_delta.messages import (
+    CHANGESET_TYPE,
+    ChangeList,
+    CursorMark,
+    FolderCreate,
+    FolderList,
+    FolderView,
+    Record,
+    RestoreReply,
+    RestoreRequest,
+    TreeList,
+    VersionList,
+)
+from dblike_srv import changes, folders, history
+from dblike_srv.api.inbound import folder, identity, message, moment, number, path_in, site
+from dblike_srv.api.operation import INTEGER, TEXT, operation
+from dblike_srv.api.outbound import reply, stream, wants
+from dblike_srv.api.views import view_record
+from dblike_srv.identity import FolderRef
+
+blueprint = Blueprint("folders", __name__, url_prefix="/v1/folders")
+
+LIMIT: Final = 100_000
+"""Paths or versions in one reply, at most."""
+PAGE: Final = {"type": "integer", "minimum": 1, "maximum": LIMIT}
+
+
+@blueprint.get("")
+@operation(gives=FolderList)
+def list_all() -> Response:
+    """The folders that the user may use."""
+    return reply(FolderList(folders.list_folders(site(), identity())))
+
+
+@blueprint.post("")
+@operation(FolderCreate, gives=FolderView, status=201)
+def create() -> Response:
+    """A new folder."""
+    me = identity()
+    made = folders.create_folder(site(), me, message(FolderCreate).name)
+    return reply(_view(made), 201)
+
+
+@blueprint.get("/<folder_name>")
+@operation(gives=FolderView)
+def view(folder_name: str) -> Response:
+    """One folder: where it stands and what it holds."""
+    return reply(_view(folder(folder_name)))
+
+
+def _view(wanted: FolderRef) -> FolderView:
+    views = folders.list_folders(site(), identity())
+    return next(view for view in views if view.id == wanted.id.hex())
+
+
+@blueprint.get("/<folder_name>/changes")
+@operation(
+    gives=(ChangeList, CHANGESET_TYPE),
+    query={"cursor": TEXT, "since": INTEGER, "limit": PAGE},
+)
+def list_changes(folder_name: str) -> Response:
+    """Changed paths, each with its present state, and the cursor that covers them.
+
+    Since `cursor` (none: everything), or since a moment in epoch milliseconds.  As a changeset the
+    records have no bodies.
+    """
+    source = folder(folder_name)
+    limit, moment_ms = number("limit", 10_000, least=1, most=LIMIT), moment("since")
+    if moment_ms is None:
+        found = changes.changes(site(), source, request.args.get("cursor", ""), limit)
+    else:
+        found = changes.since(site(), source, moment_ms, limit)
+    return _render(*found)
+
+
+def _render(records: list[Record], cursor: str, more: bool) -> Response:  # noqa: FBT001 - a result
+    if wants(CHANGESET_TYPE):
+        return stream(_frames(records, CursorMark(cursor, more)))
+    now = site().clock.now_ms()
+    return reply(ChangeList([view_record(record) for record in records], cursor, more, now))
+
+
+def _frames(records: list[Record], mark: CursorMark) -> Iterator[Part]:
+    encoder = Encoder()
+    for record in records:
+        yield from encoder.record(record)
+    yield from encoder.cursor(mark)
+    yield from encoder.finish()
+
+
+@blueprint.get("/<folder_name>/tree")
+@operation(gives=TreeList, query={"path": TEXT, "at": INTEGER, "limit": PAGE, "after": TEXT})
+def tree(folder_name: str) -> Response:
+    """What is live at and below a path, now or at a moment, sorted by path."""
+    source, below = folder(folder_name), path_in("path")
+    limit, after = number("limit", 1000, least=1, most=LIMIT), path_in("after")
+    return reply(history.tree(site(), source, below, at=moment("at"), limit=limit, after=after))
+
+
+@blueprint.get("/<folder_name>/log")
+@operation(gives=VersionList, query={"limit": PAGE, "before": TEXT})
+def log(folder_name: str) -> Response:
+    """The folder's history, newest first."""
+    source = folder(folder_name)
+    limit, before = number("limit", 100, least=1, most=LIMIT), request.args.get("before", "")
+    return reply(history.log(site(), source, limit=limit, before=before))
+
+
+@blueprint.post("/<folder_name>/restore")
+@operation(RestoreRequest, gives=RestoreReply)
+def restore(folder_name: str) -> Response:
+    """Bring a version, a deleted file or a whole directory back, as new versions."""
+    me, source = identity(), folder(folder_name)
+    return reply(history.restore(site(), me, source, message(RestoreRequest)))

@@ -1,0 +1,54 @@
+"""Sessions: log in and out, the password, the user's devices."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, request
+
+from dblike_delta.messages import DeviceList, LoginReply, LoginRequest, PasswordChange
+from dblike_srv import accounts
+from dblike_srv.api.inbound import caller, extra, identity, message, site
+from dblike_srv.api.operation import operation
+from dblike_srv.api.outbound import nothing, reply
+
+blueprint = Blueprint("sessions", __name__, url_prefix="/v1")
+
+
+@blueprint.post("/login")
+@operation(LoginRequest, gives=LoginReply, public=True)
+def login() -> Response:
+    """Credentials for a bearer token of this device."""
+    wanted = message(LoginRequest, largest=16 << 10)
+    return reply(accounts.login(site(), extra("gate"), wanted, request.remote_addr or ""))
+
+
+@blueprint.post("/logout")
+@operation(status=204)
+def logout() -> Response:
+    """End this device's token."""
+    accounts.logout(site(), identity())
+    return nothing()
+
+
+@blueprint.post("/password")
+@operation(PasswordChange, status=204)
+def password() -> Response:
+    """Set a new password; the other devices' tokens end."""
+    me = identity()
+    accounts.change_password(site(), me, message(PasswordChange, largest=16 << 10))
+    return nothing()
+
+
+@blueprint.get("/devices")
+@operation(gives=DeviceList)
+def devices() -> Response:
+    """The user's devices, oldest first."""
+    me = identity()
+    return reply(DeviceList(accounts.list_devices(site(), me.user, current=me.device)))
+
+
+@blueprint.delete("/devices/<device>")
+@operation(status=204)
+def revoke(device: str) -> Response:
+    """End a device's token for good."""
+    accounts.revoke_device(site(), caller().identity.user, device)
+    return nothing()

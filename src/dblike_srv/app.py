@@ -1,0 +1,42 @@
+"""The application: a table of contents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flask import Flask
+
+from dblike_srv.api import events, files, folders, frame, ops, problems, rsync, sessions, sync
+from dblike_srv.auth.plugins import load_gate
+from dblike_srv.directory import SiteDirectory
+from dblike_srv.hub import Hub, HubSettings
+from dblike_srv.metrics import Metrics
+from dblike_srv.site import Site
+
+
+def create_app(site: Site) -> Flask:
+    """The WSGI application that serves `site`."""
+    app = Flask("dblike_srv", static_folder=None)
+    app.config["SOCK_SERVER_OPTIONS"] = events.OPTIONS
+    app.url_map.merge_slashes = False
+    app.url_map.strict_slashes = False
+    app.url_map.converters["raw"] = files.RawPath
+
+    hub = Hub(
+        SiteDirectory(site),
+        site.clock,
+        HubSettings(per_user=site.config.limits.sockets_per_user),
+    )
+    site.notices.subscribe(hub.notify)
+    app.extensions |= {
+        "dblike": site,
+        "dblike-gate": load_gate(site, site.config.auth),
+        "dblike-hub": hub,
+        "dblike-metrics": Metrics(Path(site.config.data) / "run" / "metrics"),
+    }
+
+    frame.register(app)
+    problems.register(app)
+    for part in (ops, sessions, folders, sync, files, rsync, events):
+        app.register_blueprint(part.blueprint)
+    return app

@@ -1,0 +1,29 @@
+"""Whether a worker can do its work: what /readyz and `dblike-server status` say."""
+
+from __future__ import annotations
+
+import logging
+
+from sqlalchemy import select
+
+from dblike_srv.models import meta
+from dblike_srv.site import Site
+
+log = logging.getLogger(__name__)
+
+
+def check_ready(site: Site) -> str:
+    """What is broken, in words for anyone; empty where all is well."""
+    try:
+        site.database.read(lambda connection: connection.scalar(select(meta.c.value).limit(1)))
+    except Exception:
+        log.exception("not ready: the database")
+        return "the database can't be reached"
+    try:
+        site.store.size(bytes(32))
+    except FileNotFoundError:
+        pass
+    except Exception:
+        log.exception("not ready: the store")
+        return "the store can't be reached"
+    return ""
