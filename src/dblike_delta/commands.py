@@ -7,6 +7,8 @@ from typing import Final, NamedTuple
 
 LITERAL_LIMIT: Final = 1 << 20
 """The longest literal that leaves the library in one piece."""
+_LARGE: Final = 64 << 10
+"""A literal of this size is left as it is: joining would copy it to save a few bytes."""
 
 Data = bytes | bytearray | memoryview
 
@@ -61,13 +63,12 @@ class Coalescer:
         if not len(data):
             return
         self._flush_copy()
+        if not self._literal and _LARGE <= len(data) <= LITERAL_LIMIT:
+            self._ready.append(Literal(bytes(data)))
+            return
         view = memoryview(data)
         while view:
             room = LITERAL_LIMIT - len(self._literal)
-            if not self._literal and len(view) >= LITERAL_LIMIT:
-                self._ready.append(Literal(bytes(view[:LITERAL_LIMIT])))
-                view = view[LITERAL_LIMIT:]
-                continue
             self._literal += view[:room]
             view = view[room:]
             if len(self._literal) == LITERAL_LIMIT:

@@ -2,14 +2,14 @@
 
 ValueError
 └── DeltaError              the root: whatever came in was not usable
-├── FormatError         bytes that are not what they should be, and where (offset)
-├── LimitError          a size, count or cost above the limit
-├── IntegrityError      well-formed, but the content is not what was promised
-│   └── BaseMismatch    the base is not the file that the delta was made against
-├── PathError           not a path of a folder
-├── BaseMissing         a delta against content that is not here
-├── KernelError         the kernel asked for by DBLIKE_KERNEL can't be had
-└── Cancelled           the caller asked to stop
+    ├── FormatError         bytes that are not what they should be, and where (offset)
+    ├── LimitError          a size, count or cost above the limit
+    ├── IntegrityError      well-formed, but the content is not what was promised
+    │   └── BaseMismatch    the base is not the file that the delta was made against
+    ├── PathError           not a path of a folder
+    ├── BaseMissing         a delta against content that is not here
+    ├── KernelError         the kernel asked for by DBLIKE_KERNEL can't be had
+    └── Cancelled           the caller asked to stop
 """
 
 from __future__ import annotations

@@ -1,0 +1,219 @@
+"""Deltas: what makes the new file out of the old one, found with the old one's signature only."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from typing import IO, Final, cast
+
+from blake3 import blake3
+
+from dblike_delta import kernel
+from dblike_delta.commands import Coalescer, Command, Copy, Data, End, Literal
+from dblike_delta.errors import LimitError
+from dblike_delta.formats import DELTA_MAGIC, END, DeltaDecoder, encode_copy, encode_literal_header
+from dblike_delta.limits import DEFAULT_LIMITS, Limits
+from dblike_delta.parameters import parameters
+from dblike_delta.signature import Signature
+from dblike_delta.streams import Readable, Writable, read_pieces, write_all
+
+SPOOL: Final = 8 << 20
+"""A delta of more bytes than this waits in a temporary file."""
+_ROOM: Final = 256 << 10
+"""Of the search's buffer beyond the blocks that may still match: it stays in the L2 cache."""
+
+
+class DeltaEncoder:
+    """Finds the base's blocks in a file that streams through: `update` with its bytes, `finish`.
+
+    Both give the commands that are settled, joined; literals have at most 1 MiB.  The buffer may be
+    reused after `update` returns; the search runs without the GIL.  `vain_limit`: bytes that may be
+    hashed in vain, against a signature that somebody prepared; over it, LimitError.
+    """
+
+    def __init__(self, signature: Signature, *, vain_limit: int | None = None) -> None:
+        capacity = 4 * signature.block_size + _ROOM
+        numbers = parameters(signature.header)
+        self._scanner = kernel.Scanner(
+            numbers, signature.rows, signature.size, capacity, vain_limit
+        )
+        self._joined = Coalescer()
+
+    def update(self, data: Data) -> list[Command]:
+        """The file's next bytes."""
+        try:
+            return self._join(self._scanner.feed(data))
+        except OverflowError:
+            raise self._too_much() from None
+
+    def finish(self) -> list[Command]:
+        """The file has ended: the rest of the commands."""
+        try:
+            ops = self._scanner.finish()
+        except OverflowError:
+            raise self._too_much() from None
+        return self._join(ops) + self._joined.finish()
+
+    @property
+    def matches(self) -> int:
+        """Blocks found so far."""
+        return self._scanner.matches
+
+    @property
+    def alarms(self) -> int:
+        """Weak sums that promised a block and lied."""
+        return self._scanner.alarms
+
+    def _join(self, ops: list[tuple[int, int] | bytes]) -> list[Command]:
+        for op in ops:
+            if isinstance(op, tuple):
+                self._joined.copy(*op)
+            else:
+                self._joined.literal(op)
+        return self._joined.take()
+
+    def _too_much(self) -> LimitError:
+        return LimitError("the signature's sums collide too often: more work than it is worth")
+
+
+class Delta:
+    """Commands in librsync's format, and what is known about both files.
+
+    Kept in memory up to 8 MiB, then in a temporary file.  `hash` is the BLAKE3-256 of the new file
+    where known; `base_size` the old file's size where known.  Close it, or use it as a context
+    manager, to be rid of the temporary file at once.
+    """
+
+    def __init__(self, *, base_size: int | None = None) -> None:
+        # Delta owns the spool and closes it.
+        self._spool = cast("IO[bytes]", tempfile.SpooledTemporaryFile(SPOOL))  # noqa: SIM115
+        self.base_size = base_size
+        self.hash = b""
+        self.size = self.copied = self.literal = self.commands = self.encoded = 0
+
+    def __enter__(self) -> Delta:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Command]:
+        """The commands, literals in pieces."""
+        decoder = DeltaDecoder(base_size=self.base_size)
+        for piece in self.pieces():
+            for event in decoder.feed(piece):
+                if not isinstance(event, End):
+                    yield event
+        decoder.finish()
+
+    def close(self) -> None:
+        self._spool.close()
+
+    def pieces(self) -> Iterator[memoryview]:
+        """The encoded bytes; a piece is good until the next one is asked for."""
+        self._spool.seek(0)
+        return read_pieces(self._spool)
+
+    def dump(self, file: Writable) -> None:
+        """Write the delta in librsync's format."""
+        for piece in self.pieces():
+            write_all(file, piece)
+
+    @classmethod
+    def load(cls, file: Readable, limits: Limits = DEFAULT_LIMITS) -> Delta:
+        """Read and check a delta to the end of the file."""
+        delta, decoder = cls(), DeltaDecoder(limits)
+        try:
+            for piece in read_pieces(file):
+                for event in decoder.feed(piece):
+                    if not isinstance(event, End):
+                        delta._count(event)
+                delta._spool.write(piece)
+                delta.encoded += len(piece)
+            decoder.finish()
+        except BaseException:
+            delta.close()
+            raise
+        return delta
+
+    def _count(self, command: Command) -> None:
+        self.commands += 1
+        if isinstance(command, Copy):
+            self.copied += command.length
+            self.size += command.length
+        else:
+            self.literal += len(command.data)
+            self.size += len(command.data)
+
+
+class _DeltaWriter:
+    """Writes commands as they come, and counts."""
+
+    def __init__(self, delta: Delta, file: Writable) -> None:
+        self._delta, self._file = delta, file
+        self._put(DELTA_MAGIC)
+
+    def write(self, commands: list[Command]) -> None:
+        for command in commands:
+            self._delta._count(command)  # noqa: SLF001 - the two are one
+            if isinstance(command, Copy):
+                self._put(encode_copy(*command))
+            else:
+                self._put(encode_literal_header(len(command.data)))
+                self._put(command.data)
+
+    def finish(self) -> None:
+        self._put(END)
+
+    def _put(self, data: Data) -> None:
+        write_all(self._file, data)
+        self._delta.encoded += len(data)
+
+
+def delta(
+    signature: Signature, file: Readable, *, vain_limit: int | None = None, hash: bool = True  # noqa: A002
+) -> Delta:
+    """The delta that makes `file`, read once from where it stands, out of the signature's base.
+
+    `hash`: also the new file's BLAKE3, so that `patch` can tell whether it got the right base.
+    """
+    result = Delta(base_size=signature.size)
+    try:
+        _write(result, result._spool, signature, file, vain_limit, hash)
+    except BaseException:
+        result.close()
+        raise
+    return result
+
+
+def write_delta(
+    signature: Signature, file: Readable, out: Writable, *, vain_limit: int | None = None
+) -> Delta:
+    """Like `delta`, but the encoded commands go to `out` (a pipe, if need be) at once.
+
+    What is returned holds the counts and the hash only.
+    """
+    result = Delta(base_size=signature.size)
+    _write(result, out, signature, file, vain_limit, hashed=True)
+    result.close()
+    return result
+
+
+def _write(
+    result: Delta,
+    out: Writable,
+    signature: Signature,
+    file: Readable,
+    vain_limit: int | None,
+    hashed: bool,
+) -> None:
+    encoder, writer = DeltaEncoder(signature, vain_limit=vain_limit), _DeltaWriter(result, out)
+    hasher = blake3() if hashed else None
+    for piece in read_pieces(file):
+        if hasher is not None:
+            hasher.update(piece)
+        writer.write(encoder.update(piece))
+    writer.write(encoder.finish())
+    writer.finish()
+    result.hash = hasher.digest() if hasher is not None else b""

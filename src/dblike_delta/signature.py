@@ -1,0 +1,277 @@
+"""Signatures: what a file looked like, block by block, in a few bytes each."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from typing import Final
+
+import msgspec
+import xxhash
+from blake3 import blake3
+
+from dblike_delta import kernel
+from dblike_delta.commands import Data
+from dblike_delta.errors import FormatError, IntegrityError, LimitError
+from dblike_delta.formats import (
+    CHECK_BYTES,
+    SEED_BYTES,
+    STRONG_SIZES,
+    XXH3_STRONG,
+    XXH3_STRONG_MIN,
+    Magic,
+    SignatureHeader,
+    pack_signature_header,
+    signature_header_size,
+    unpack_signature_header,
+)
+from dblike_delta.limits import DEFAULT_LIMITS, Limits
+from dblike_delta.parameters import parameters
+from dblike_delta.streams import PIECE, Readable, Writable, read_exactly, read_pieces, write_all
+
+BLOCK_MIN: Final = 512
+BLOCK_MAX: Final = 1 << 20
+
+_FORMATS: Final = {"xxh3": Magic.XXH3, "librsync": Magic.RK_BLAKE2}
+
+
+def choose_block_size(file_size: int) -> int:
+    """The block size for a signature that a device keeps: sqrt(file_size) / 8, a power of two.
+
+    A signature costs r * size / B bytes (r: bytes of a row, about 22), each of E edits about B bytes
+    of literal; the sum is least at B = sqrt(r * size / E).  rsync's sqrt(size) supposes about a dozen
+    edits.  As our signatures stay where they are, they may be larger: the eighth of it is right for
+    1,400 edits.  1 GiB: blocks of 4 KiB, a signature of 6 MB.
+
+    >>> choose_block_size(1 << 30)
+    4096
+    """
+    if file_size <= (8 * BLOCK_MIN) ** 2:
+        return BLOCK_MIN
+    return min(BLOCK_MAX, 1 << round(math.log2(file_size) / 2 - 3))
+
+
+class Signature(msgspec.Struct, frozen=True):
+    """A header and one row for each block: weak sum, place of the anchor, strong sum."""
+
+    header: SignatureHeader
+    rows: bytes
+
+    @property
+    def block_size(self) -> int:
+        return self.header.block_size
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the base; librsync's signatures do not say."""
+        return self.header.size
+
+    @property
+    def hash(self) -> bytes:
+        """BLAKE3-256 of the base, where known; else empty."""
+        return self.header.hash
+
+    @property
+    def blocks(self) -> int:
+        return len(self.rows) // self.header.row_size
+
+    def pack(self) -> bytes:
+        """The bytes that `load` reads."""
+        out = io.BytesIO()
+        self.dump(out)
+        return out.getvalue()
+
+    def dump(self, file: Writable) -> None:
+        """Write the signature."""
+        head = pack_signature_header(self.header)
+        write_all(file, head)
+        write_all(file, self.rows)
+        if self.header.magic == Magic.XXH3:
+            write_all(file, _check(head, self.rows))
+
+    @classmethod
+    def load(cls, file: Readable, limits: Limits = DEFAULT_LIMITS) -> Signature:
+        """Read a signature to the end of the file; FormatError, LimitError or IntegrityError."""
+        head = file.read(12) or b""
+        size = signature_header_size(head)
+        if len(head) == 12 and size > 12:
+            head += read_exactly(file, size - 12, "the signature's header", 12)
+        header = unpack_signature_header(head, limits)
+        if header.rows_size is None:
+            return cls(header, _read_rows(file, header, limits))
+        return cls._load_own(file, head, header, limits)
+
+    @classmethod
+    def unpack(cls, data: Data, limits: Limits = DEFAULT_LIMITS) -> Signature:
+        """The signature in `data`."""
+        return cls.load(io.BytesIO(data), limits)
+
+    @classmethod
+    def _load_own(
+        cls, file: Readable, head: bytes, header: SignatureHeader, limits: Limits
+    ) -> Signature:
+        assert header.rows_size is not None
+        if header.rows_size > limits.max_signature:
+            raise LimitError(
+                f"a signature of {header.rows_size} bytes", wanted=header.rows_size, offset=28
+            )
+        rows = read_exactly(file, header.rows_size, "the signature", len(head))
+        at = len(head) + len(rows)
+        check = read_exactly(file, CHECK_BYTES, "the signature", at)
+        if file.read(1):
+            raise FormatError("bytes after the end of the signature", offset=at + CHECK_BYTES)
+        if check != _check(head, rows):
+            raise IntegrityError("the signature does not match its own sum: it was damaged")
+        _check_places(header, rows, len(head))
+        return cls(header, rows)
+
+
+class SignatureBuilder:
+    """Signs a file while it streams through: `update` with its bytes, then `finish`.
+
+    `seed`: 16 random bytes, so that nobody can prepare colliding blocks; drawn where not given.
+    """
+
+    def __init__(
+        self,
+        block_size: int,
+        seed: bytes | None = None,
+        *,
+        format: str = "xxh3",  # noqa: A002 - the name of the public promise
+        strong_size: int | None = None,
+    ) -> None:
+        magic = _magic(format)
+        if magic == Magic.XXH3:
+            seed = os.urandom(SEED_BYTES) if seed is None else seed
+        self._header = SignatureHeader(
+            magic=magic,
+            block_size=_checked_block(block_size),
+            strong_size=_checked_strong(magic, strong_size),
+            seed=_checked_seed(magic, seed),
+        )
+        self._signer = kernel.Signer(parameters(self._header))
+        self._rows = bytearray()
+        self._rest = bytearray()
+        self.size = 0
+
+    def update(self, data: Data) -> None:
+        """The file's next bytes."""
+        block, view = self._header.block_size, memoryview(data)
+        self.size += len(view)
+        if self._rest:
+            room = block - len(self._rest)
+            self._rest += view[:room]
+            view = view[room:]
+            if len(self._rest) < block:
+                return
+            self._rows += self._signer.rows(self._rest)
+            self._rest = bytearray()
+        whole = len(view) - len(view) % block
+        if whole:
+            self._rows += self._signer.rows(view[:whole])
+        self._rest += view[whole:]
+
+    def finish(self, content_hash: bytes = b"") -> Signature:
+        """The signature; `content_hash` is the file's BLAKE3-256, where the caller has it."""
+        if len(content_hash) not in {0, 32}:
+            raise ValueError("a content hash has 32 bytes")
+        if self._rest:
+            self._rows += self._signer.rows(self._rest)
+        header = self._header
+        if header.magic == Magic.XXH3:
+            header = msgspec.structs.replace(header, size=self.size, hash=content_hash)
+        return Signature(header, bytes(self._rows))
+
+
+def signature(
+    file: Readable,
+    *,
+    block_size: int | None = None,
+    format: str = "xxh3",  # noqa: A002 - the name of the public promise
+    strong_size: int | None = None,
+    seed: bytes | None = None,
+    hash: bool = False,  # noqa: A002 - the same
+) -> Signature:
+    """The signature of a file, read once from where it stands.
+
+    `block_size`: chosen by the file's size where that can be asked, else 2 KiB.  `format`: "xxh3", or
+    "librsync" for rdiff's.  `hash`: also the file's BLAKE3, into the signature.
+    """
+    if block_size is None:
+        block_size = _default_block(file, format)
+    builder = SignatureBuilder(block_size, seed, format=format, strong_size=strong_size)
+    hasher = blake3() if hash else None
+    for piece in read_pieces(file, max(PIECE, block_size)):
+        builder.update(piece)
+        if hasher is not None:
+            hasher.update(piece)
+    return builder.finish(hasher.digest() if hasher is not None else b"")
+
+
+def _default_block(file: Readable, format: str) -> int:  # noqa: A002
+    try:
+        here = file.seek(0, 1)  # type: ignore[attr-defined]
+        size = file.seek(0, 2) - here  # type: ignore[attr-defined]
+        file.seek(here)  # type: ignore[attr-defined]
+    except (AttributeError, OSError, ValueError):
+        return 2048
+    if _magic(format) == Magic.XXH3:
+        return choose_block_size(size)
+    # As librsync does since 2.2: the square root, a multiple of 128, at least 256.
+    return max(256, math.isqrt(size) & ~127)
+
+
+def _magic(name: str) -> Magic:
+    if name not in _FORMATS:
+        raise ValueError(f"unknown format {name!r}: must be xxh3 or librsync")
+    return _FORMATS[name]
+
+
+def _checked_block(block_size: int) -> int:
+    if not 1 <= block_size <= DEFAULT_LIMITS.max_block_size:
+        raise ValueError(f"block size {block_size}: must be 1 to {DEFAULT_LIMITS.max_block_size}")
+    return block_size
+
+
+def _checked_strong(magic: Magic, size: int | None) -> int:
+    least, most = (XXH3_STRONG_MIN, XXH3_STRONG)
+    if magic != Magic.XXH3:
+        least, most = 1, STRONG_SIZES[magic]
+    if size is not None and not least <= size <= most:
+        raise ValueError(f"strong sums of {size} bytes: must be {least} to {most}")
+    return most if size is None else size
+
+
+def _checked_seed(magic: Magic, seed: bytes | None) -> bytes:
+    if magic != Magic.XXH3:
+        return b""
+    if seed is None or len(seed) != SEED_BYTES:
+        raise ValueError(f"a seed has {SEED_BYTES} bytes")
+    return bytes(seed)
+
+
+def _read_rows(file: Readable, header: SignatureHeader, limits: Limits) -> bytes:
+    """librsync's rows: as many as there are until the end."""
+    rows = bytearray()
+    for piece in read_pieces(file):
+        rows += piece
+        if len(rows) > limits.max_signature:
+            raise LimitError(f"a signature of over {limits.max_signature} bytes", offset=12)
+    extra = len(rows) % header.row_size
+    if extra:
+        raise FormatError("the signature's last row is cut short", offset=12 + len(rows) - extra)
+    return bytes(rows)
+
+
+def _check(head: bytes, rows: bytes) -> bytes:
+    hasher = xxhash.xxh3_64(head)
+    hasher.update(rows)
+    return hasher.digest()
+
+
+def _check_places(header: SignatureHeader, rows: bytes, at: int) -> None:
+    bad = kernel.bad_place(parameters(header), rows, header.size)
+    if bad is not None:
+        offset = at + bad * header.row_size + 4
+        raise FormatError("an anchor's place beyond its block", offset=offset)

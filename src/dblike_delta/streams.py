@@ -1,0 +1,78 @@
+"""Binary file-like objects of any kind, read in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, Protocol
+
+from dblike_delta.errors import DeltaError, FormatError
+
+PIECE: Final = 1 << 20
+
+
+class Readable(Protocol):
+    """Anything with a binary `read`."""
+
+    def read(self, size: int, /) -> bytes | None:
+        """At most `size` bytes, none at the end."""
+
+
+class Writable(Protocol):
+    """Anything with a binary `write`."""
+
+    def write(self, data: bytes | bytearray | memoryview, /) -> int | None:
+        """Take the bytes, or as many as the result says."""
+
+
+class Seekable(Readable, Protocol):
+    """A base: it is read at any offset."""
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Go there."""
+
+
+def read_pieces(file: Readable, size: int = PIECE) -> Iterator[memoryview]:
+    """All of the file.  A piece is good until the next one is asked for."""
+    into = getattr(file, "readinto", None)
+    if into is None:
+        while piece := _read(file, size):
+            yield memoryview(piece)
+        return
+    buffer = bytearray(size)
+    view = memoryview(buffer)
+    while got := into(buffer):
+        yield view[:got]
+    if got is None:
+        raise DeltaError("the file gave no bytes: non-blocking files can't be read")
+
+
+def read_exactly(file: Readable, size: int, what: str, at: int) -> bytes:
+    """`size` bytes, read in pieces so that a false claim costs nothing; `at` is where they begin."""
+    parts, missing = [], size
+    while missing:
+        part = _read(file, min(missing, PIECE))
+        if not part:
+            raise FormatError(f"{what} is cut short", offset=at + size - missing)
+        parts.append(part)
+        missing -= len(part)
+    return b"".join(parts)
+
+
+def write_all(file: Writable, data: bytes | bytearray | memoryview) -> None:
+    """Write every byte, however few the file takes at once."""
+    taken = file.write(data)
+    while taken is not None and taken < len(data):
+        data = memoryview(data)[taken:]
+        taken = file.write(data)
+
+
+def size_of(file: Seekable) -> int:
+    """How many bytes a seekable file has."""
+    return file.seek(0, 2)
+
+
+def _read(file: Readable, size: int) -> bytes:
+    data = file.read(size)
+    if data is None:
+        raise DeltaError("the file gave no bytes: non-blocking files can't be read")
+    return data
