@@ -86,7 +86,7 @@ def set_key(file: Path, key: str, text: str) -> Config:
     return _convert(data, key)
 
 
-def keys() -> Iterator[tuple[str, Any]]:
+def all_keys() -> Iterator[tuple[str, Any]]:
     """Every dotted key and its type."""
     yield from _keys(Config, "")
 
@@ -156,7 +156,7 @@ def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _override(data: dict[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
-    for key, kind in keys():
+    for key, kind in all_keys():
         text = environment.get(PREFIX + key.replace(".", "_").upper())
         if text is not None:
             _put(data, key, _parse(text, kind))
@@ -188,7 +188,9 @@ def _check_names(data: Any, kind: type[msgspec.Struct], source: str, prefix: str
 def _nearest(name: str) -> str:
     from difflib import get_close_matches
 
-    names = [key for key, _ in keys()] + [key.split(".")[0] for key, _ in keys() if "." in key]
+    names = [key for key, _ in all_keys()] + [
+        key.split(".")[0] for key, _ in all_keys() if "." in key
+    ]
     near = get_close_matches(name, names, n=1, cutoff=0.5)
     near = near or [key for key in names if key.rpartition(".")[2] == name.rpartition(".")[2]]
     return f"; did you mean {near[0]!r}?" if near else f"; keys are {', '.join(sorted(set(names)))}"
@@ -206,10 +208,10 @@ def _keys(kind: type[msgspec.Struct], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _field(key: str) -> Any:
-    for name, kind in keys():
+    for name, kind in all_keys():
         if name == key:
             return kind
-    if any(name.startswith(f"{key}.") for name, _ in keys()):
+    if any(name.startswith(f"{key}.") for name, _ in all_keys()):
         return dict
     raise NotFound(f"there is no key {key!r}{_nearest(key)}")
 

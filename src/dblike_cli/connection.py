@@ -75,6 +75,9 @@ class Connection:
             self._sock.settimeout(self._wire.timeouts.head)
             reply = http.client.HTTPResponse(self._sock, method=request.method)
             reply.begin()
+            if reply.length is None and not reply.chunked:
+                # Ours always say where a reply ends; one that does not was cut inside its head.
+                raise http.client.HTTPException("a reply without a length")
             self._sock.settimeout(self._wire.timeouts.data)
         except (OSError, http.client.HTTPException, ValueError) as error:
             self.close()

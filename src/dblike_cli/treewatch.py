@@ -80,6 +80,7 @@ class InotifyTree:
         self._listener = listener
         self._lock = threading.Lock()
         self._paths: dict[WatchDescriptor, bytes] = {}
+        self._watches: dict[bytes, WatchDescriptor] = {}
         self._inotify: InotifyFD = InotifyFD()
         self._inotify.start()
         self._watch(b"")
@@ -115,17 +116,19 @@ class InotifyTree:
     def on_watch_deleted(self, wd: WatchDescriptor) -> None:
         """A watched directory is gone."""
         with self._lock:
-            self._paths.pop(wd, None)
+            self._forget(wd)
 
     def on_queue_overflow(self) -> None:
-        """The kernel dropped events: new directories may be among them."""
+        """The kernel dropped events: directories may have come, gone and moved."""
+        self._unwatch(b"")
+        self._watch(b"")
         self._watch_below(b"")
         self._listener.everywhere()
 
     # --- inside
 
     def _directory(self, path: bytes, mask: int) -> None:
-        if mask & _MOVED_FROM:
+        if mask & (_MOVED_FROM | _MOVED_TO):
             self._unwatch(path)
         if mask & (_CREATE | _MOVED_TO):
             # Watched first and listed afterwards, so that nothing falls between the two.
@@ -133,6 +136,8 @@ class InotifyTree:
             self._watch_below(path)
 
     def _watch(self, path: bytes) -> None:
+        if path in self._watches:
+            return
         full = os.path.join(self._root, path) if path else self._root
         try:
             wd = self._inotify.add_callback(full, _MASK, self, id(self))  # type: ignore[arg-type]
@@ -142,6 +147,7 @@ class InotifyTree:
         if wd >= 0:  # watchdog says -1 for a directory that may not be read
             with self._lock:
                 self._paths[wd] = path
+                self._watches[path] = wd
 
     def _watch_below(self, top: bytes) -> None:
         pending = [top]
@@ -161,11 +167,18 @@ class InotifyTree:
                     pending.append(path)
 
     def _unwatch(self, top: bytes) -> None:
+        if top not in self._watches:
+            return
         with self._lock:
             gone = [wd for wd, path in self._paths.items() if path == top or is_below(path, top)]
             for wd in gone:
-                del self._paths[wd]
+                self._forget(wd)
         self._inotify.remove_callbacks([(wd, id(self)) for wd in gone])  # type: ignore[misc]
+
+    def _forget(self, wd: WatchDescriptor) -> None:
+        path = self._paths.pop(wd, None)
+        if path is not None and self._watches.get(path) == wd:
+            del self._watches[path]
 
 
 class ObserverTree:

@@ -1,0 +1,278 @@
+"""The transport: connections, time-outs, cut replies, failing over."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+import pytest
+
+from dblike_cli.connection import Timeouts
+from dblike_cli.http import HttpTransport, Tries
+from dblike_delta.exchange import Request, Unreachable
+from dblike_delta.seams import SystemClock, SystemRandom
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@dataclass
+class Server:
+    """Reads whole requests, and answers each as `answer(number, head, body)` says."""
+
+    answer: Callable[[int, bytes, bytes], bytes | None] = lambda *_: OK
+    requests: list[tuple[bytes, bytes]] = field(default_factory=list)
+    connections: int = 0
+
+    def __post_init__(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self.listener.accept()
+                self.connections += 1
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rb") as stream, contextlib.suppress(OSError):
+            while head := b"".join(iter(stream.readline, b"\r\n")):
+                length = 0
+                for line in head.splitlines():
+                    if line.lower().startswith(b"content-length:"):
+                        length = int(line.partition(b":")[2])
+                body = _chunks(stream) if b"chunked" in head else stream.read(length)
+                self.requests.append((head, body))
+                reply = self.answer(len(self.requests), head, body)
+                if reply is None:
+                    return
+                connection.sendall(reply)
+                if b"\r\n\r\n" not in reply or b"Connection: close" in reply:
+                    return
+
+    def close(self) -> None:
+        self.listener.close()
+
+
+def _chunks(stream: BinaryIO) -> bytes:
+    body = b""
+    while size := int(stream.readline(), 16):
+        body += stream.read(size)
+        stream.readline()
+    stream.readline()
+    return body
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    yield made
+    made.close()
+
+
+_opened: list[HttpTransport] = []
+
+
+@pytest.fixture(autouse=True)
+def closed_in_the_end() -> Iterator[None]:
+    yield
+    while _opened:
+        _opened.pop().close()
+
+
+def transport(*urls: str, waits: list[float] | None = None, **options: Any) -> HttpTransport:
+    pause = (lambda _: None) if waits is None else waits.append
+    defaults = {
+        "timeouts": Timeouts(5.0, 5.0, 5.0),
+        "tries": Tries(3, 0.5),
+        "clock": SystemClock(),
+        "random": SystemRandom(),
+        "pause": pause,
+    }
+    _opened.append(HttpTransport(urls, **(defaults | options)))
+    return _opened[-1]
+
+
+def read(carrier: HttpTransport, request: Request | None = None) -> bytes:
+    reply = carrier.request(request or Request("GET", "/v1/time"))
+    return b"".join(reply.chunks())
+
+
+def dead_url() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+
+def test_one_connection_serves_many_requests(server: Server) -> None:
+    carrier = transport(server.url)
+    assert [read(carrier) for _ in range(5)] == [b"ok"] * 5
+    assert server.connections == 1
+
+
+def test_buffers_go_out_in_order_whatever_their_sizes(server: Server) -> None:
+    parts = [b"a", memoryview(b"b" * 300_000), b"", bytearray(b"c" * 10), b"d" * 2_000_000]
+    whole = b"".join(parts)
+    read(transport(server.url), Request("POST", "/x", {"A": "1"}, parts, len(whole)))
+    head, body = server.requests[0]
+    assert body == whole
+    assert b"\r\nA: 1\r\n" in head
+
+
+def test_a_body_of_unknown_length_is_chunked(server: Server) -> None:
+    read(transport(server.url), Request("POST", "/x", {}, iter([b"one", b"", b"two"])))
+    assert server.requests[0][1] == b"onetwo"
+
+
+def test_headers_of_replies_are_lower_case(server: Server) -> None:
+    server.answer = lambda *_: b"HTTP/1.1 200 OK\r\nX-DBLike-Time: 7\r\nContent-Length: 0\r\n\r\n"
+    reply = transport(server.url).request(Request("GET", "/"))
+    reply.close()
+    assert reply.headers["x-dblike-time"] == "7"
+
+
+def test_a_header_can_hold_no_second_request(server: Server) -> None:
+    with pytest.raises(Unreachable, match="line break"):
+        transport(server.url).request(Request("GET", "/", {"A": "1\r\n\r\nGET /evil"}))
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("cut", [0, 10, 17, 50, 58, 59])
+def test_a_reply_that_is_cut_is_no_reply(server: Server, cut: int) -> None:
+    whole = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello"
+    server.answer = lambda *_: whole[:cut] + b"" if cut else None
+    with pytest.raises(Unreachable):
+        read(transport(server.url))
+
+
+def test_a_kept_connection_that_died_is_replaced(server: Server) -> None:
+    """The server may close a kept connection at any time: nobody notices."""
+    server.answer = lambda number, *_: None if number == 2 else OK
+    carrier = transport(server.url, tries=Tries(1))
+    assert read(carrier) == b"ok"
+    assert read(carrier) == b"ok"
+    assert server.connections == 2
+
+
+def test_a_reply_not_read_to_its_end_costs_its_connection(server: Server) -> None:
+    carrier = transport(server.url)
+    carrier.request(Request("GET", "/")).close()
+    assert read(carrier) == b"ok"
+    assert server.connections == 2
+
+
+def test_the_next_server_is_asked_when_one_is_gone(server: Server) -> None:
+    carrier = transport(dead_url(), server.url)
+    assert read(carrier) == b"ok"
+    assert server.url.endswith(carrier.site.name)
+
+
+def test_the_next_server_is_asked_when_one_is_busy(server: Server) -> None:
+    busy = Server(lambda *_: b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
+    carrier = transport(busy.url, server.url)
+    assert [read(carrier) for _ in range(3)] == [b"ok"] * 3
+    assert len(busy.requests) == 1, "and from then on the one that works"
+    busy.close()
+
+
+def test_the_first_server_is_asked_again_later(server: Server) -> None:
+    class Later(SystemClock):
+        ahead = 0.0
+
+        def monotonic(self) -> float:
+            return super().monotonic() + self.ahead
+
+    first = Server(lambda number, *_: None if number == 1 else OK)
+    clock = Later()
+    carrier = transport(first.url, server.url, clock=clock)
+    read(carrier)
+    assert carrier.site.name in server.url
+    clock.ahead = 1000.0
+    read(carrier)
+    assert carrier.site.name in first.url
+    first.close()
+
+
+def test_when_all_are_busy_their_word_is_handed_on(server: Server) -> None:
+    server.answer = lambda *_: b"HTTP/1.1 503 No\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n"
+    waits: list[float] = []
+    reply = transport(server.url, waits=waits).request(Request("GET", "/"))
+    reply.close()
+    assert reply.status == 503
+    assert len(server.requests) == 3
+    assert len(waits) == 2
+    assert all(7 <= wait <= 7.25 for wait in waits), "as long as the server asked"
+
+
+def test_pauses_grow_and_differ() -> None:
+    waits: list[float] = []
+    with pytest.raises(Unreachable, match="Connection refused"):
+        read(transport(dead_url(), waits=waits, tries=Tries(4, 1.0)))
+    assert [0.5 <= waits[0] <= 1, 1 <= waits[1] <= 2, 2 <= waits[2] <= 4] == [True] * 3
+
+
+def test_every_server_is_named_when_none_answers() -> None:
+    first, second = dead_url(), dead_url()
+    with pytest.raises(Unreachable) as failure:
+        read(transport(first, second))
+    assert first[7:] in str(failure.value)
+    assert second[7:] in str(failure.value)
+
+
+def test_a_body_that_can_not_be_repeated_is_sent_once(server: Server) -> None:
+    server.answer = lambda *_: None
+    with pytest.raises(Unreachable):
+        read(transport(server.url), Request("POST", "/", {}, iter([b"once"]), 4))
+    assert len(server.requests) == 1
+
+
+def test_redirects_are_not_followed(server: Server) -> None:
+    """The token goes to the servers that the user named, and nowhere else."""
+    other = Server()
+    moved = b"HTTP/1.1 302 Found\r\nLocation: %b/v1/time\r\nContent-Length: 0\r\n\r\n"
+    server.answer = lambda *_: moved % other.url.encode()
+    with pytest.raises(Unreachable, match="redirects"):
+        read(transport(server.url, tries=Tries(1)))
+    assert other.requests == []
+    other.close()
+
+
+def test_an_early_no_is_heard_while_sending(server: Server) -> None:
+    """A server that refuses a large body closes before it has read all of it: its reason counts."""
+
+    def refuse(connection: socket.socket) -> None:
+        connection.recv(1000)
+        connection.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\n\r\nmuch")
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(1 << 20):
+            pass
+        connection.close()
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=lambda: refuse(listener.accept()[0]), daemon=True).start()
+    carrier = transport(f"http://127.0.0.1:{listener.getsockname()[1]}")
+    reply = carrier.request(Request("POST", "/", {}, [bytes(5 << 20)], 5 << 20))
+    assert (reply.status, b"".join(reply.chunks())) == (413, b"much")
+    listener.close()
+
+
+def test_a_silent_server_is_given_up() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    carrier = transport(
+        f"http://127.0.0.1:{listener.getsockname()[1]}",
+        timeouts=Timeouts(0.1, 0.1, 0.1),
+        tries=Tries(1),
+    )
+    with pytest.raises(Unreachable, match="timed out"):
+        read(carrier)
+    listener.close()
+
+
+def test_a_url_may_have_a_path(server: Server) -> None:
+    read(transport(f"{server.url}/sync/"))
+    assert server.requests[0][0].startswith(b"GET /sync/v1/time HTTP/1.1\r\n")

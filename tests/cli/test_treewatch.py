@@ -1,0 +1,203 @@
+"""Watching a tree: real directories, real inotify, hints that miss nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dblike_cli.treewatch import InotifyTree, ObserverTree, TreeWatch
+
+
+class Heard:
+    """Collects what is heard, and waits for it."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.settled: list[bytes] = []
+        self.touched: list[bytes] = []
+        self.overflows = 0
+
+    def touch(self, path: bytes, *, settled: bool) -> None:
+        with self.changed:
+            (self.settled if settled else self.touched).append(path)
+            self.changed.notify_all()
+
+    def everywhere(self) -> None:
+        with self.changed:
+            self.overflows += 1
+            self.changed.notify_all()
+
+    def wait_for(self, *paths: bytes) -> None:
+        with self.changed:
+            assert self.changed.wait_for(lambda: set(paths) <= {*self.settled, *self.touched}, 10)
+
+    def forget(self) -> None:
+        with self.changed:
+            self.settled.clear()
+            self.touched.clear()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    made = tmp_path / "root"
+    (made / ".dblike").mkdir(parents=True)
+    (made / "sub" / "deep").mkdir(parents=True)
+    return made
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+@pytest.fixture(params=[InotifyTree, ObserverTree])
+def tree(request: pytest.FixtureRequest, root: Path, heard: Heard) -> Iterator[TreeWatch]:
+    place = os.fsencode(root) if request.param is InotifyTree else root
+    watch = request.param(place, heard)
+    yield watch
+    watch.close()
+
+
+@pytest.fixture
+def inotify(root: Path, heard: Heard) -> Iterator[InotifyTree]:
+    watch = InotifyTree(os.fsencode(root), heard)
+    yield watch
+    watch.close()
+
+
+@pytest.mark.usefixtures("tree")
+def test_a_written_file(root: Path, heard: Heard) -> None:
+    (root / "sub" / "deep" / "file").write_text("x")
+    heard.wait_for(b"sub/deep/file")
+
+
+@pytest.mark.usefixtures("tree")
+def test_names_are_bytes(root: Path, heard: Heard) -> None:
+    name = b"caf\xe9\n"
+    with open(os.path.join(os.fsencode(root), name), "wb"):
+        pass
+    heard.wait_for(name)
+
+
+@pytest.mark.usefixtures("tree")
+def test_all_that_can_happen_to_a_file(root: Path, heard: Heard) -> None:
+    file = root / "file"
+    file.write_text("x")
+    heard.wait_for(b"file")
+    actions: list[tuple[Callable[..., object], tuple[object, ...], bytes]] = [
+        (file.chmod, (0o600,), b"file"),
+        (file.rename, (root / "other",), b"other"),
+        ((root / "link").symlink_to, ("file",), b"link"),
+        (os.link, (root / "other", root / "hard"), b"hard"),
+        ((root / "hard").unlink, (), b"hard"),
+        ((root / "empty").mkdir, (), b"empty"),
+        ((root / "empty").rmdir, (), b"empty"),
+        (os.mkfifo, (root / "fifo",), b"fifo"),
+    ]
+    for action, arguments, seen in actions:
+        heard.forget()
+        action(*arguments)
+        heard.wait_for(seen)
+
+
+def test_closing_settles_a_file(inotify: InotifyTree, root: Path, heard: Heard) -> None:
+    with (root / "file").open("w") as file:
+        file.write("x")
+        file.flush()
+        heard.wait_for(b"file")
+        assert b"file" not in heard.settled
+    with heard.changed:
+        assert heard.changed.wait_for(lambda: b"file" in heard.settled, 10)
+
+
+def test_our_own_directory_is_not_watched(inotify: InotifyTree, root: Path, heard: Heard) -> None:
+    (root / ".dblike" / "state").write_text("x")
+    (root / ".dblike" / "tmp").mkdir()
+    (root / "file").write_text("x")
+    heard.wait_for(b"file")
+    assert {*heard.settled, *heard.touched} == {b"file"}
+
+
+def test_reading_is_no_change(inotify: InotifyTree, root: Path, heard: Heard) -> None:
+    (root / "file").write_text("x")
+    heard.wait_for(b"file")
+    with heard.changed:
+        heard.changed.wait_for(lambda: b"file" in heard.settled, 10)
+    heard.forget()
+    (root / "file").read_text()
+    list(root.iterdir())
+    (root / "last").write_text("x")
+    heard.wait_for(b"last")
+    assert {*heard.settled, *heard.touched} == {b"last"}
+
+
+@pytest.mark.usefixtures("tree")
+def test_a_new_tree_is_watched_all_the_way_down(root: Path, heard: Heard) -> None:
+    (root / "a" / "b" / "c").mkdir(parents=True)
+    heard.wait_for(b"a")
+    (root / "a" / "b" / "c" / "file").write_text("x")
+    with heard.changed:
+        assert heard.changed.wait_for(
+            lambda: b"a" in heard.settled and b"a/b/c/file" in {*heard.settled, *heard.touched}, 10
+        )
+
+
+def test_a_directory_moved_in_and_out(
+    inotify: InotifyTree, root: Path, heard: Heard, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    (outside / "in").mkdir(parents=True)
+    outside.rename(root / "moved")
+    heard.wait_for(b"moved")
+    (root / "moved" / "in" / "file").write_text("x")
+    heard.wait_for(b"moved/in/file")
+    (root / "moved").rename(outside)
+    with heard.changed:
+        assert heard.changed.wait_for(lambda: heard.settled.count(b"moved") >= 2, 10)
+    heard.forget()
+    (outside / "in" / "unseen").write_text("x")
+    (root / "seen").write_text("x")
+    heard.wait_for(b"seen")
+    assert {*heard.settled, *heard.touched} == {b"seen"}
+
+
+def test_a_directory_renamed_is_known_by_its_new_name(
+    inotify: InotifyTree, root: Path, heard: Heard
+) -> None:
+    (root / "sub").rename(root / "new")
+    heard.wait_for(b"sub", b"new")
+    (root / "new" / "deep" / "file").write_text("x")
+    heard.wait_for(b"new/deep/file")
+
+
+def test_watches_of_deleted_directories_are_forgotten(
+    inotify: InotifyTree, root: Path, heard: Heard
+) -> None:
+    shutil.rmtree(root / "sub")
+    heard.wait_for(b"sub")
+    (root / "sub").mkdir()
+    (root / "sub" / "again").write_text("x")
+    heard.wait_for(b"sub/again")
+    assert sorted(inotify._paths.values()) == [b"", b"sub"]
+
+
+def test_an_overflow_means_everywhere(inotify: InotifyTree, root: Path, heard: Heard) -> None:
+    """What the kernel dropped may be a new directory, so the tree is walked again."""
+    inotify._unwatch(b"sub")
+    inotify.on_queue_overflow()
+    assert heard.overflows == 1
+    (root / "sub" / "file").write_text("x")
+    heard.wait_for(b"sub/file")
+
+
+def test_the_root_going_away_means_everywhere(
+    inotify: InotifyTree, root: Path, heard: Heard, tmp_path: Path
+) -> None:
+    root.rename(tmp_path / "elsewhere")
+    with heard.changed:
+        assert heard.changed.wait_for(lambda: heard.overflows > 0, 10)
