@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Device(msgspec.Struct, frozen=True):
-    """An installation of the client: its id, which versions' dots carry, and its name for people."""
+    """An installation of the client: the id in its versions' dots, and its name for people."""
 
     id: bytes
     name: str

@@ -1,0 +1,101 @@
+"""Between the three forms of what is at a path: lstat, a tree's Entry, a Record of the protocol.
+
+A *stamp* is what lstat said when a content was known: as long as it says the same the content is
+taken to be the same.  ctime and inode are in it, so a file whose times were set back is looked at.
+"""
+
+from __future__ import annotations
+
+import stat
+import struct
+from typing import Final
+
+from dblike_cli.fs import Stat
+from dblike_delta.messages import Record
+from dblike_delta.plan import Entry, Remote, Synced
+from dblike_delta.versions import Dot, Kind
+
+UNTRUSTED: Final = b""
+"""The stamp of a content that may have changed since in the same tick: look at it again."""
+
+PERMISSIONS: Final = 0o777
+_STAMP: Final = struct.Struct("<qqqqQQ")
+_pack = _STAMP.pack
+_KINDS: Final = {
+    stat.S_IFREG: Kind.FILE,
+    stat.S_IFDIR: Kind.DIRECTORY,
+    stat.S_IFLNK: Kind.SYMLINK,
+}
+
+
+def stamp_of(st: Stat) -> bytes:
+    """The stamp for what lstat says; a directory's times speak of what is in it, and stay out."""
+    mode = st.st_mode
+    if mode & 0o170000 == stat.S_IFDIR:
+        return _pack(mode, 0, 0, 0, 0, st.st_dev)
+    return _pack(mode, st.st_size, st.st_mtime_ns, st.st_ctime_ns, st.st_ino, st.st_dev)
+
+
+def inode_of(stamp: bytes) -> tuple[int, int]:
+    """Device and inode of a file's stamp; zeros where it has none."""
+    if not stamp:
+        return 0, 0
+    fields = _STAMP.unpack(stamp)
+    return fields[5], fields[4]
+
+
+def kind_of(st: Stat) -> Kind | None:
+    """What can be synced, or None."""
+    return _KINDS.get(stat.S_IFMT(st.st_mode))
+
+
+def file_entry(st: Stat, digest: bytes) -> Entry:
+    """A file of that content; an empty `digest` says that nobody looked yet."""
+    return Entry(Kind.FILE, digest, st.st_size, st.st_mode & PERMISSIONS, st.st_mtime_ns)
+
+
+def directory_entry(st: Stat) -> Entry:
+    """A directory: nothing but its permissions."""
+    return Entry(Kind.DIRECTORY, mode=st.st_mode & PERMISSIONS)
+
+
+def symlink_entry(target: bytes) -> Entry:
+    """A symlink: nothing but where it points."""
+    return Entry(Kind.SYMLINK, target=target)
+
+
+def is_racy(st: Stat, tick: int) -> bool:
+    """Whether a change after `tick` (the disk's own time, before the content was read) could hide.
+
+    ctime says so; the second look at mtime is for disks that keep no ctime, in whole seconds.
+    """
+    return st.st_ctime_ns >= tick or 0 <= st.st_mtime_ns - tick <= 2_000_000_000
+
+
+def trusted_stamp(st: Stat, tick: int) -> bytes:
+    """The stamp to remember for a content that was read after `tick`."""
+    return UNTRUSTED if is_racy(st, tick) else stamp_of(st)
+
+
+def entry_of(record: Record) -> Entry | None:
+    """What a record says a path is (None: deleted), without what is not synced of its kind."""
+    match record.kind:
+        case Kind.FILE:
+            mode = record.mode & PERMISSIONS
+            return Entry(Kind.FILE, record.hash, record.size, mode, record.mtime_ns)
+        case Kind.DIRECTORY:
+            return Entry(Kind.DIRECTORY, mode=record.mode & PERMISSIONS)
+        case Kind.SYMLINK:
+            return symlink_entry(record.target)
+        case _:
+            return None
+
+
+def remote_of(record: Record) -> Remote:
+    """The present state at the site that a record stands for."""
+    return Remote(entry_of(record), Dot(record.device, record.counter), record.context)
+
+
+def synced_of(remote: Remote) -> Synced:
+    """What is agreed on once the site's state is here."""
+    return Synced(remote.entry, remote.context, remote.dot)

@@ -1,0 +1,64 @@
+"""What is not synced by the user's wish: `.dblikeignore` in the root, with gitignore's syntax.
+
+A rule keeps new paths from going up.  It never deletes anything, here or there: what was synced
+before stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from pathspec import GitIgnoreSpec
+
+from dblike_cli.fs import FileSystem
+
+IGNORE_FILE: Final = b".dblikeignore"
+_LARGEST: Final = 4 << 20
+_MOST_STARS: Final = 6
+"""Of one pattern; with more of them a long name could be matched for minutes."""
+
+
+class Ignore:
+    """The rules in force: those of the file, then those of this device's config."""
+
+    def __init__(self, lines: Sequence[str] = ()) -> None:
+        self.lines = tuple(line for line in lines if line.strip() and not line.startswith("#"))
+        self.dropped = tuple(line for line in self.lines if _is_costly(line))
+        self._kept = [line for line in self.lines if line not in set(self.dropped)]
+        self._spec = GitIgnoreSpec.from_lines(self._kept) if self._kept else None
+
+    def matches(self, path: bytes, *, directory: bool = False) -> bool:
+        """Whether a rule keeps the path out."""
+        return self._spec is not None and self._spec.match_file(_text(path, directory=directory))
+
+    def rule(self, path: bytes, *, directory: bool = False) -> str:
+        """The rule that decides about the path, or an empty text."""
+        if self._spec is None:
+            return ""
+        found = self._spec.check_file(_text(path, directory=directory))
+        return self._kept[found.index] if found.include and found.index is not None else ""
+
+
+def load_ignore(fs: FileSystem, extra: Sequence[str] = ()) -> Ignore:
+    """The folder's rules; raises OSError where the file is there and can't be read.
+
+    To go on without it would send what the user wanted to keep here.
+    """
+    try:
+        file = fs.open_read(IGNORE_FILE)
+    except FileNotFoundError:
+        return Ignore(extra)
+    try:
+        text = file.read(_LARGEST).decode("utf-8", "surrogateescape")
+    finally:
+        file.close()
+    return Ignore([*text.splitlines(), *extra])
+
+
+def _text(path: bytes, *, directory: bool) -> str:
+    return path.decode("utf-8", "surrogateescape") + ("/" if directory else "")
+
+
+def _is_costly(line: str) -> bool:
+    return line.count("*") - 2 * line.count("**/") > _MOST_STARS

@@ -1,0 +1,290 @@
+"""Scan: what changed in the folder since both sides agreed.
+
+Only what lstat says is different is read.  What can't be looked at is UNKNOWN, with all below it;
+only what was synced, and is missing from a directory that could be read, is gone.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Collection, Iterable, Mapping
+
+import msgspec
+
+from dblike_cli.context import Context
+from dblike_cli.entries import (
+    directory_entry,
+    file_entry,
+    inode_of,
+    kind_of,
+    stamp_of,
+    symlink_entry,
+    trusted_stamp,
+)
+from dblike_cli.fs import OWN, Stat
+from dblike_cli.hashing import StillWriting, disk_time, hash_file
+from dblike_cli.ignore import IGNORE_FILE, Ignore
+from dblike_cli.report import Code, Pending, Progress
+from dblike_delta.errors import PathError
+from dblike_delta.messages import Record
+from dblike_delta.paths import ancestors, check_path
+from dblike_delta.plan import UNKNOWN, Entry, Local
+from dblike_delta.reconcile import same_entry
+from dblike_delta.versions import Kind
+
+_DAMAGED = (
+    "its bytes differ from what was synced, though nothing wrote to it; "
+    "`dblike restore` brings it back, `touch` says that they are right"
+)
+
+
+class Scan(msgspec.Struct, frozen=True):
+    """What was found.
+
+    `local` holds the paths that may have changed, for reconcile; `stamps` what lstat said of them.
+    `same` are paths whose content turned out to be the same, each with its new stamp.  `gone` and
+    `inodes` tell the brake what only moved.  `looked` counts the paths that were looked at.
+    """
+
+    local: dict[bytes, Local]
+    stamps: dict[bytes, bytes]
+    same: dict[bytes, bytes]
+    pending: dict[bytes, Pending]
+    inodes: set[tuple[int, int]]
+    gone: dict[bytes, bytes]
+    looked: int = 0
+
+
+class Look(msgspec.Struct, frozen=True):
+    """How to look: `paths` None is everywhere; `checksum` reads every file; `defer` leaves new
+    content unread where whoever uploads it reads it anyway."""
+
+    paths: Collection[bytes] | None = None
+    checksum: bool = False
+    defer: bool = True
+
+
+def scan(context: Context, ignore: Ignore, news: Mapping[bytes, Record], look: Look) -> Scan:
+    """Look at the folder; `news` are the paths whose state at the site is another one."""
+    scanner = _Scanner(context, ignore, news, look)
+    if look.paths is None or IGNORE_FILE in look.paths:
+        scanner.everything()
+    else:
+        for path in sorted(set(look.paths)):
+            scanner.place(path)
+    return scanner.result()
+
+
+class _Scanner:
+    def __init__(
+        self, context: Context, ignore: Ignore, news: Mapping[bytes, Record], look: Look
+    ) -> None:
+        self._context, self._fs = context, context.fs
+        self._ignore, self._news, self._look = ignore, news, look
+        self._sizes = {r.size for r in news.values() if r.kind == Kind.FILE}
+        self._tick = disk_time(context.fs)
+        self._disk = context.fs.lstat(b"").st_dev
+        self._unknown: set[bytes] = set()
+        self._covered: set[bytes] = set()
+        self._looked = 0
+        self._found = Scan({}, {}, {}, {}, set(), {})
+
+    def result(self) -> Scan:
+        """All that was found."""
+        return msgspec.structs.replace(self._found, looked=self._looked)
+
+    def everything(self) -> None:
+        """The whole folder."""
+        before = self._context.state.tree.stamps()
+        self._walk(b"", before)
+        self._miss(before)
+
+    def place(self, path: bytes) -> None:
+        """A path and what is below it, or what has taken the place of a directory above it."""
+        for above in ancestors(path):
+            if not self._is_directory(above):
+                path = above
+                break
+        if not self._covered.isdisjoint((*ancestors(path), path)):
+            return
+        self._covered.add(path)
+        before = self._context.state.tree.stamps(path)
+        try:
+            st = self._fs.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            self._miss(before)
+            return
+        except OSError as error:
+            self._cannot(path, error)
+            return
+        if self._entry(path, st, before):
+            self._walk(path, before)
+        self._miss(before)
+
+    def _is_directory(self, path: bytes) -> bool:
+        try:
+            return stat.S_ISDIR(self._fs.lstat(path).st_mode)
+        except OSError:
+            return False
+
+    def _walk(self, top: bytes, before: dict[bytes, bytes]) -> None:
+        """All below a directory; paths that are found are taken out of `before`."""
+        directories = [top]
+        checksum, pop = self._look.checksum, before.pop
+        while directories:
+            directory = directories.pop()
+            try:
+                entries = self._fs.scandir(directory)
+            except OSError as error:
+                self._cannot(directory, error)
+                continue
+            self._looked += len(entries)
+            self._context.reporter.progress(Progress("scan", done=self._looked, path=directory))
+            prefix = directory + b"/" if directory else b""
+            for name, st in entries:
+                path = prefix + name
+                if st is None:
+                    self._cannot(path, None)
+                elif stat.S_ISDIR(st.st_mode):
+                    if path != OWN and self._entry(path, st, before):
+                        directories.append(path)
+                elif checksum or before.get(path) != stamp_of(st):
+                    self._entry(path, st, before)
+                else:
+                    pop(path)
+
+    def _entry(self, path: bytes, st: Stat, before: dict[bytes, bytes]) -> bool:
+        """Take in one path; whether it is a directory worth going into."""
+        old = before.pop(path, None)
+        kind = kind_of(st)
+        if st.st_dev != self._disk:
+            self._leave(path, Code.UNREADABLE, "another disk is mounted here")
+            return False
+        if old is None and not self._may_be_new(path, kind):
+            return False
+        if old is not None and old != stamp_of(st) and self._ignored(path, kind):
+            return kind is Kind.DIRECTORY
+        match kind:
+            case Kind.DIRECTORY:
+                if old != stamp_of(st):
+                    self._compare(path, directory_entry(st), st, stamp_of(st))
+            case Kind.SYMLINK:
+                self._symlink(path, st)
+            case Kind.FILE:
+                self._file(path, st, old)
+            case _ if old is None:
+                self._note(path, Code.SPECIAL, _special(st))
+            case _:
+                self._leave(path, Code.SPECIAL, _special(st))
+        return kind is Kind.DIRECTORY
+
+    def _may_be_new(self, path: bytes, kind: Kind | None) -> bool:
+        if path == OWN or self._ignored(path, kind):
+            return False
+        try:
+            check_path(path)
+        except PathError as error:
+            self._note(path, Code.NAME, str(error))
+            return False
+        return True
+
+    def _ignored(self, path: bytes, kind: Kind | None) -> bool:
+        return self._ignore.matches(path, directory=kind is Kind.DIRECTORY)
+
+    def _symlink(self, path: bytes, st: Stat) -> None:
+        try:
+            target = self._fs.readlink(path)
+        except OSError as error:
+            self._cannot(path, error)
+            return
+        self._compare(path, symlink_entry(target), st, trusted_stamp(st, self._tick))
+
+    def _file(self, path: bytes, st: Stat, old: bytes | None) -> None:
+        stamp = stamp_of(st)
+        if old != stamp and self._can_wait(path, st, old):
+            self._found.local[path] = file_entry(st, b"")
+            self._found.stamps[path] = stamp
+            self._found.inodes.add(inode_of(stamp))
+            return
+        try:
+            digest, st = hash_file(self._fs, path, self._context.config.read_size)
+        except StillWriting:
+            self._leave(path, Code.WRITING, "it is still being written")
+            return
+        except OSError as error:
+            self._cannot(path, error)
+            return
+        if old == stamp_of(st) and not self._is_agreed(path, digest):
+            self._leave(path, Code.DAMAGED, _DAMAGED)
+            return
+        self._compare(path, file_entry(st, digest), st, trusted_stamp(st, self._tick))
+
+    def _can_wait(self, path: bytes, st: Stat, old: bytes | None) -> bool:
+        """Whether the content may be read by the upload, at once with sending it."""
+        if not self._look.defer or path in self._news:
+            return False
+        if old is not None or st.st_size < self._context.config.whole_below:
+            return True
+        # A large new file may be a copy of one, and then it needs no sending at all.
+        return st.st_size not in self._sizes and not self._context.state.tree.has_size(st.st_size)
+
+    def _is_agreed(self, path: bytes, digest: bytes) -> bool:
+        known = self._context.state.tree.get(path)
+        return (
+            known is not None
+            and known.synced.entry is not None
+            and (known.synced.entry.hash == digest)
+        )
+
+    def _compare(self, path: bytes, entry: Entry, st: Stat, trusted: bytes) -> None:
+        """Sort a path whose content is known: as agreed, or not."""
+        known = self._context.state.tree.get(path)
+        if known is not None and same_entry(known.synced.entry, entry):
+            if known.stamp != trusted:
+                self._found.same[path] = trusted
+            self._found.stamps[path] = stamp_of(st)
+            return
+        self._found.local[path] = entry
+        self._found.stamps[path] = stamp_of(st)
+        if entry.kind is Kind.FILE:
+            self._found.inodes.add(inode_of(stamp_of(st)))
+
+    def _miss(self, before: Mapping[bytes, bytes]) -> None:
+        """What is left of the agreed tree is gone, where it would have been seen."""
+        for path, stamp in before.items():
+            above = (b"", *ancestors(path))
+            if self._unknown and not self._unknown.isdisjoint((*above, path)):
+                continue
+            if self._ignored(path, None):
+                continue
+            self._found.local[path] = None
+            self._found.gone[path] = stamp
+
+    def _cannot(self, path: bytes, error: OSError | None) -> None:
+        why = f": {error.strerror}" if error is not None and error.strerror else ""
+        self._leave(path, Code.UNREADABLE, f"it can't be read{why}")
+
+    def _leave(self, path: bytes, code: Code, reason: str) -> None:
+        """Nothing is known of the path and all below it."""
+        self._unknown.add(path)
+        self._found.local[path] = UNKNOWN
+        self._note(path, code, reason)
+
+    def _note(self, path: bytes, code: Code, reason: str) -> None:
+        self._found.pending[path] = Pending(path, reason, code)
+
+
+def _special(st: Stat) -> str:
+    mode = st.st_mode
+    if stat.S_ISFIFO(mode):
+        return "a FIFO is not synced"
+    return "a socket is not synced" if stat.S_ISSOCK(mode) else "a device is not synced"
+
+
+def places(paths: Iterable[bytes]) -> frozenset[bytes]:
+    """The topmost of some paths: what is below one of them is left out."""
+    chosen: set[bytes] = set()
+    for path in sorted(paths):
+        if chosen.isdisjoint((*ancestors(path), path)):
+            chosen.add(path)
+    return frozenset(chosen)

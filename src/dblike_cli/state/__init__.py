@@ -1,0 +1,9 @@
+"""What the client remembers: the trees, the outbox and the cursor, in one SQLite database."""
+
+from __future__ import annotations
+
+from dblike_cli.state.outbox import Sending
+from dblike_cli.state.store import State
+from dblike_cli.state.tree import Known
+
+__all__ = ["Known", "Sending", "State"]

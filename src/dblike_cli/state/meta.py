@@ -1,0 +1,70 @@
+"""Single values: who this device is, what it counted, and how far it heard."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TypeVar
+
+_T = TypeVar("_T")
+_FIRST = 1
+
+
+class Meta:
+    """Single values; see State."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    @property
+    def device(self) -> bytes:
+        """The device's id; empty before the first login, and where the state is new."""
+        return self._get("device", b"")
+
+    @property
+    def marker(self) -> int:
+        """The inode of `.dblike` when this state was made; 0 before that.  A copy has another."""
+        return self._get("marker", 0)
+
+    @property
+    def cursor(self) -> str:
+        """How far the site was heard; empty for not at all."""
+        return self._get("cursor", "")
+
+    @property
+    def first_link(self) -> bool:
+        """Whether this folder was never whole since it was linked."""
+        return not self._get("linked", 0)
+
+    def become(self, device: bytes, marker: int) -> None:
+        """Be this device from here on; its counter begins anew."""
+        self._set(device=device, marker=marker, counter=_FIRST)
+        self._connection.execute("DELETE FROM outbox")
+
+    def step(self, cursor: str) -> None:
+        """All that the cursor covers is remembered."""
+        self._set(cursor=cursor)
+
+    def settle(self) -> None:
+        """Both sides were the same once."""
+        self._set(linked=1)
+
+    def take_counters(self, number: int) -> int:
+        """The first of `number` counters that are never given out again."""
+        first: int = self._get("counter", _FIRST)
+        self._set(counter=first + number)
+        return first
+
+    def note(self, key: str, value: str) -> None:
+        """Remember a text for whoever asks: the site's id, when it was last reached."""
+        self._set(**{f"note.{key}": value})
+
+    def noted(self, key: str) -> str:
+        """A remembered text, or an empty one."""
+        return self._get(f"note.{key}", "")
+
+    def _get(self, key: str, default: _T) -> _T:
+        row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return default if row is None else row[0]
+
+    def _set(self, **values: bytes | str | int) -> None:
+        self._connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())

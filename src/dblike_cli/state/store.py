@@ -1,0 +1,88 @@
+"""The database: one connection, one transaction at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+
+from dblike_cli.errors import ClientError, Failed, StateDamaged
+from dblike_cli.state.meta import Meta
+from dblike_cli.state.notes import Notes
+from dblike_cli.state.outbox import Outbox
+from dblike_cli.state.remote import RemoteTable
+from dblike_cli.state.schema import prepare
+from dblike_cli.state.tree import Tree
+
+
+class State:
+    """What is remembered between cycles.
+
+    `meta` has the device, its counter and the cursor; `tree` what both sides agreed on; `remote`
+    what the site has that is not here yet; `outbox` what was sent and not answered; `notes` what a
+    person should know.  Reads go on at any time; writes need `transaction()`, and what one holds is
+    durable together or not at all.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Open, and create where there is none; raises StateDamaged."""
+        with _said_plainly():
+            self._connection = sqlite3.connect(path, isolation_level=None, timeout=10)
+            try:
+                prepare(self._connection)
+            except BaseException:
+                self._connection.close()
+                raise
+        self.meta = Meta(self._connection)
+        self.tree = Tree(self._connection)
+        self.remote = RemoteTable(self._connection)
+        self.outbox = Outbox(self._connection)
+        self.notes = Notes(self._connection)
+        self.recovered = False
+        """Whether what a crash may have left was cleared away since this was opened."""
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All writes inside become durable at its end, or none where it raises."""
+        with _said_plainly():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def check(self) -> list[str]:
+        """What the database itself finds wrong with its pages; empty where nothing is."""
+        with _said_plainly():
+            found = [row[0] for row in self._connection.execute("PRAGMA integrity_check(20)")]
+        return [] if found == ["ok"] else found
+
+    def close(self) -> None:
+        """Close the connection; every transaction that ended is durable already."""
+        self._connection.close()
+
+
+@contextlib.contextmanager
+def _said_plainly() -> Iterator[None]:
+    """SQLite's errors as the client's."""
+    try:
+        yield
+    except ClientError:
+        raise
+    except sqlite3.OperationalError as error:
+        code = error.sqlite_errorcode & 0xFF
+        if code == sqlite3.SQLITE_FULL:
+            raise Failed("the disk is full: the state can't be written") from error
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR):
+            raise Failed(f"the state can't be written: {error}") from error
+        raise StateDamaged(_advice(error)) from error
+    except sqlite3.DatabaseError as error:
+        raise StateDamaged(_advice(error)) from error
+
+
+def _advice(error: sqlite3.Error) -> str:
+    return f"the state is damaged ({error}); `dblike doctor` says how to go on"

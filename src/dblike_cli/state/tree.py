@@ -1,0 +1,144 @@
+"""The synced tree: for each path what both sides agreed on last."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+
+import msgspec
+
+from dblike_delta.plan import Entry, Synced
+from dblike_delta.versions import Dot, Kind
+
+_INSERT = "INSERT OR REPLACE INTO tree VALUES (?,?,?,?,?,?,?,?,?,?,?)"
+_ALL = 500
+
+
+class Known(msgspec.Struct, frozen=True):
+    """A path of the synced tree; `stamp` is empty where its content has to be looked at again."""
+
+    path: bytes
+    stamp: bytes
+    synced: Synced
+
+
+class Tree:
+    """The table of it; see State."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def stamps(self, below: bytes = b"") -> dict[bytes, bytes]:
+        """Path to stamp, of `below` and all under it."""
+        if not below:
+            return dict(self._connection.execute("SELECT path, stamp FROM tree"))
+        query = "SELECT path, stamp FROM tree WHERE path = ? OR (path > ? AND path < ?)"
+        return dict(self._connection.execute(query, (below, below + b"/", below + b"0")))
+
+    def get(self, path: bytes) -> Known | None:
+        """One path."""
+        row = self._connection.execute("SELECT * FROM tree WHERE path = ?", (path,)).fetchone()
+        return None if row is None else _known(row)
+
+    def rows(self, below: bytes = b"") -> Iterator[Known]:
+        """All of it, or all that is under `below`, by path."""
+        if not below:
+            return map(_known, self._connection.execute("SELECT * FROM tree ORDER BY path"))
+        query = "SELECT * FROM tree WHERE path > ? AND path < ? ORDER BY path"
+        return map(_known, self._connection.execute(query, (below + b"/", below + b"0")))
+
+    def count(self) -> int:
+        """How many paths there are."""
+        return int(self._connection.execute("SELECT count(*) FROM tree").fetchone()[0])
+
+    def view(self, paths: Iterable[bytes]) -> Mapping[bytes, Synced]:
+        """The tree as reconcile reads it; `paths` are those that it will mostly ask for."""
+        return _View(self, paths)
+
+    def find_content(self, digest: bytes) -> list[tuple[bytes, bytes]]:
+        """Some paths with their stamps that hold this content."""
+        query = "SELECT path, stamp FROM tree WHERE kind = 1 AND hash = ? LIMIT 4"
+        return self._connection.execute(query, (digest,)).fetchall()
+
+    def has_size(self, size: int) -> bool:
+        """Whether any file has this size, so that a new one could be a copy of it."""
+        query = "SELECT 1 FROM tree WHERE kind = 1 AND size = ? LIMIT 1"
+        return self._connection.execute(query, (size,)).fetchone() is not None
+
+    def record(self, known: Iterable[Known]) -> None:
+        """Both sides agree on these."""
+        self._connection.executemany(_INSERT, map(_row, known))
+
+    def restamp(self, stamps: Iterable[tuple[bytes, bytes]]) -> None:
+        """The contents of these paths are the same, by (path, stamp)."""
+        rows = [(stamp, path) for path, stamp in stamps]
+        self._connection.executemany("UPDATE tree SET stamp = ? WHERE path = ?", rows)
+
+    def renew(self, contexts: Iterable[tuple[bytes, bytes]]) -> None:
+        """The same versions with newer contexts, by (path, context)."""
+        rows = [(context, path) for path, context in contexts]
+        self._connection.executemany("UPDATE tree SET context = ? WHERE path = ?", rows)
+
+    def remove(self, paths: Iterable[bytes]) -> None:
+        """Both sides agree that nothing is there."""
+        self._connection.executemany("DELETE FROM tree WHERE path = ?", [(p,) for p in paths])
+
+
+class _View(Mapping[bytes, Synced]):
+    """Reads the table at once where most of it is asked for, else row by row."""
+
+    def __init__(self, tree: Tree, paths: Iterable[bytes]) -> None:
+        self._tree = tree
+        wanted = sum(1 for _ in paths)
+        self._whole = wanted > _ALL or tree.count() == 0
+        self._seen: dict[bytes, Synced | None] = {}
+        if self._whole:
+            self._seen.update((known.path, known.synced) for known in tree.rows())
+
+    def __getitem__(self, path: bytes) -> Synced:
+        found = self.get(path)
+        if found is None:
+            raise KeyError(path)
+        return found
+
+    def get(self, path: bytes, default: Synced | None = None) -> Synced | None:  # type: ignore[override]
+        """As of any mapping, without an exception on the way."""
+        if self._whole or path in self._seen:
+            return self._seen.get(path) or default
+        known = self._tree.get(path)
+        self._seen[path] = known.synced if known else None
+        return self._seen[path] or default
+
+    def __contains__(self, path: object) -> bool:
+        return isinstance(path, bytes) and self.get(path) is not None
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (known.path for known in self._tree.rows())
+
+    def __len__(self) -> int:
+        return self._tree.count()
+
+
+def _known(row: tuple[bytes, bytes, int, bytes, int, int, int, bytes, bytes, int, bytes]) -> Known:
+    path, stamp, kind, digest, size, mode, mtime_ns, target, device, counter, context = row
+    entry = Entry(Kind(kind), digest, size, mode, mtime_ns, target)
+    return Known(path, stamp, Synced(entry, context, Dot(device, counter)))
+
+
+def _row(known: Known) -> tuple[bytes | int, ...]:
+    synced = known.synced
+    entry = synced.entry
+    assert entry is not None  # a path that is deleted on both sides has no row
+    return (
+        known.path,
+        known.stamp,
+        int(entry.kind),
+        entry.hash,
+        entry.size,
+        entry.mode,
+        entry.mtime_ns,
+        entry.target,
+        synced.dot.device,
+        synced.dot.counter,
+        synced.context,
+    )
