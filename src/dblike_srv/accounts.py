@@ -222,17 +222,29 @@ def list_devices(site: Site, user: int, *, current: bytes = b"") -> list[DeviceV
 
 def revoke_device(site: Site, user: int, device_id: str) -> None:
     """End a device's token for good; raises NotFound where it isn't this user's."""
-    try:
-        device = bytes.fromhex(device_id)
-    except ValueError:
-        device = b""
-    mine = and_(devices.c.id == device, devices.c.user == user)
+    mine = and_(devices.c.id == _device_bytes(device_id), devices.c.user == user)
     found = site.database.read(
         lambda connection: connection.scalar(select(devices.c.id).where(mine))
     )
     if found is None:
         raise NotFound("no such device", field="id")
     _end_tokens(site, mine, revoked=site.clock.now_ms())
+
+
+def owner_of(site: Site, device_id: str) -> int:
+    """The user whose device it is; raises NotFound."""
+    query = select(devices.c.user).where(devices.c.id == _device_bytes(device_id))
+    found = site.database.read(lambda connection: connection.scalar(query))
+    if found is None:
+        raise NotFound("no such device", field="id")
+    return int(found)
+
+
+def _device_bytes(device_id: str) -> bytes:
+    try:
+        return bytes.fromhex(device_id)
+    except ValueError:
+        return b""
 
 
 def _end_tokens(site: Site, which: object, **values: int) -> None:

@@ -251,6 +251,8 @@ class Hub:
             self._drop(client)
         selector.close()
         waking.close()
+        if self._wake is not None:
+            self._wake.close()
 
     # --- the backstop's thread
 

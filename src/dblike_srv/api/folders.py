@@ -1,4 +1,4 @@
-"""Folders: which there are, what changed in them, what is and was in them."""
+"""Folders: which there are, and what changed in them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,9 @@ from dblike_delta.messages import (
     FolderList,
     FolderView,
     Record,
-    RestoreReply,
-    RestoreRequest,
-    TreeList,
-    VersionList,
 )
-from dblike_srv import changes, folders, history
-from dblike_srv.api.inbound import folder, identity, message, moment, number, path_in, site
+from dblike_srv import changes, folders
+from dblike_srv.api.inbound import folder, identity, message, moment, number, site
 from dblike_srv.api.operation import INTEGER, TEXT, operation
 from dblike_srv.api.outbound import reply, stream, wants
 from dblike_srv.api.views import view_record
@@ -83,7 +79,7 @@ def list_changes(folder_name: str) -> Response:
     return _render(*found)
 
 
-def _render(records: list[Record], cursor: str, more: bool) -> Response:  # noqa: FBT001 - a result
+def _render(records: list[Record], cursor: str, more: bool) -> Response:
     if wants(CHANGESET_TYPE):
         return stream(_frames(records, CursorMark(cursor, more)))
     now = site().clock.now_ms()
@@ -96,29 +92,3 @@ def _frames(records: list[Record], mark: CursorMark) -> Iterator[Part]:
         yield from encoder.record(record)
     yield from encoder.cursor(mark)
     yield from encoder.finish()
-
-
-@blueprint.get("/<folder_name>/tree")
-@operation(gives=TreeList, query={"path": TEXT, "at": INTEGER, "limit": PAGE, "after": TEXT})
-def tree(folder_name: str) -> Response:
-    """What is live at and below a path, now or at a moment, sorted by path."""
-    source, below = folder(folder_name), path_in("path")
-    limit, after = number("limit", 1000, least=1, most=LIMIT), path_in("after")
-    return reply(history.tree(site(), source, below, at=moment("at"), limit=limit, after=after))
-
-
-@blueprint.get("/<folder_name>/log")
-@operation(gives=VersionList, query={"limit": PAGE, "before": TEXT})
-def log(folder_name: str) -> Response:
-    """The folder's history, newest first."""
-    source = folder(folder_name)
-    limit, before = number("limit", 100, least=1, most=LIMIT), request.args.get("before", "")
-    return reply(history.log(site(), source, limit=limit, before=before))
-
-
-@blueprint.post("/<folder_name>/restore")
-@operation(RestoreRequest, gives=RestoreReply)
-def restore(folder_name: str) -> Response:
-    """Bring a version, a deleted file or a whole directory back, as new versions."""
-    me, source = identity(), folder(folder_name)
-    return reply(history.restore(site(), me, source, message(RestoreRequest)))

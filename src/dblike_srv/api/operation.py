@@ -13,7 +13,7 @@ BINARY: Final = "application/octet-stream"
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
-    """A view's face.  Types are messages; anything that is no message is named by its media type."""
+    """A view's face.  Types are messages; what is no message is named by its media type."""
 
     takes: tuple[type | str, ...] = ()
     gives: tuple[type | str, ...] = ()

@@ -27,14 +27,14 @@ def time() -> Response:
 @blueprint.get("/healthz")
 @operation(gives=JSON_TYPE, public=True)
 def healthz() -> Response:
-    """This worker answers."""
+    """Whether the worker answers."""
     return Response(b'{"status":"ok"}', content_type=JSON_TYPE)
 
 
 @blueprint.get("/readyz")
 @operation(gives=JSON_TYPE, public=True)
 def readyz() -> Response:
-    """This worker reaches its database and its store."""
+    """Whether the worker reaches its database and its store."""
     broken = check_ready(site())
     if broken:
         raise Busy(broken, retry_after=5)

@@ -1,0 +1,1 @@
+"""The commands of `dblike-server`, by topic."""

@@ -1,0 +1,160 @@
+"""user, device, folder: accounts and what they have."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+import click
+
+from dblike_srv import accounts, folders
+from dblike_srv.commands.options import USAGE, Place, emit, fail, placed, read_password
+
+JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+STDIN = click.option("--password-stdin", is_flag=True, help="The password is stdin's first line.")
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+@click.group()
+def user() -> None:
+    """Accounts."""
+
+
+@user.command(epilog="Example: dblike-server user add ada --password-stdin < secret")
+@click.argument("name")
+@STDIN
+@placed
+def add(place: Place, name: str, password_stdin: bool) -> None:
+    """Make an account with its folder `home`."""
+    with place.site() as site:
+        accounts.create_user(site, name, read_password(password_stdin))
+    click.echo(f"Added {name}.")
+
+
+@user.command(name="list", epilog="Example: dblike-server user list --json")
+@JSON
+@placed
+def list_users(place: Place, as_json: bool) -> None:
+    """All accounts."""
+    with place.site() as site:
+        found = accounts.list_users(site)
+    if as_json:
+        emit(found)
+        return
+    for each in found:
+        state = "disabled" if each.disabled else f"{each.devices} devices"
+        limit = f" of {each.quota:,}" if each.quota else ""
+        click.echo(f"{each.name}\t{state}\t{each.used:,}{limit} bytes")
+
+
+@user.command(epilog="Example: dblike-server user passwd ada")
+@click.argument("name")
+@STDIN
+@placed
+def passwd(place: Place, name: str, password_stdin: bool) -> None:
+    """Set a new password; all the user's devices have to log in again."""
+    with place.site() as site:
+        accounts.find_user(site, name)
+        accounts.set_password(site, name, read_password(password_stdin))
+    click.echo(f"Changed the password of {name}.")
+
+
+@user.command(epilog="Example: dblike-server user disable ada --undo")
+@click.argument("name")
+@click.option("--undo", is_flag=True, help="Let the user in again.")
+@placed
+def disable(place: Place, name: str, undo: bool) -> None:
+    """Refuse the user from now on; the data stay."""
+    with place.site() as site:
+        accounts.set_disabled(site, name, disabled=not undo)
+    click.echo(f"{'Enabled' if undo else 'Disabled'} {name}.")
+
+
+@user.command(epilog="Example: dblike-server user quota ada 50G")
+@click.argument("name")
+@click.argument("size", metavar="SIZE|none")
+@placed
+def quota(place: Place, name: str, size: str) -> None:
+    """Limit what the user's content may take on disk."""
+    limit = _size(size)
+    with place.site() as site:
+        accounts.set_quota(site, name, limit)
+    click.echo(f"The quota of {name} is {f'{limit:,} bytes' if limit else 'unlimited'}.")
+
+
+def _size(text: str) -> int:
+    if text.lower() == "none":
+        return 0
+    found = re.fullmatch(r"(\d{1,15})\s*([KMGT]?)i?B?", text, re.IGNORECASE)
+    if found is None:
+        fail(f"{text!r} is no size: a number with K, M, G or T, or none", USAGE)
+    return int(found[1]) * _UNITS[found[2].upper()]
+
+
+@click.group()
+def device() -> None:
+    """Devices and their tokens."""
+
+
+@device.command(name="list", epilog="Example: dblike-server device list --user ada")
+@click.option("--user", "name", help="Only this user's.")
+@JSON
+@placed
+def list_devices(place: Place, name: str | None, as_json: bool) -> None:
+    """All devices, with when they were last seen."""
+    with place.site() as site:
+        names = [name] if name else [each.name for each in accounts.list_users(site)]
+        found = {
+            each: accounts.list_devices(site, accounts.find_user(site, each).id) for each in names
+        }
+    if as_json:
+        emit(found)
+        return
+    for owner, devices in found.items():
+        for each in devices:
+            state = "revoked" if each.revoked else _when(each.last_seen)
+            click.echo(f"{each.id}\t{owner}\t{each.name}\t{state}")
+
+
+@device.command(epilog="Example: dblike-server device revoke 3f…")
+@click.argument("device_id", metavar="ID")
+@placed
+def revoke(place: Place, device_id: str) -> None:
+    """End a device's token for good."""
+    with place.site() as site:
+        accounts.revoke_device(site, accounts.owner_of(site, device_id), device_id)
+    click.echo(f"Revoked {device_id}.")
+
+
+@click.group()
+def folder() -> None:
+    """Folders."""
+
+
+@folder.command(name="list", epilog="Example: dblike-server folder list --json")
+@click.option("--user", "name", help="Only this user's.")
+@JSON
+@placed
+def list_folders(place: Place, name: str | None, as_json: bool) -> None:
+    """All folders, with what they hold."""
+    with place.site() as site:
+        names = [name] if name else [each.name for each in accounts.list_users(site)]
+        found = {
+            each: folders.list_folders(site, accounts.administrator(site, each)) for each in names
+        }
+    if as_json:
+        emit(found)
+        return
+    for owner, views in found.items():
+        for each in views:
+            click.echo(
+                f"{each.id}\t{owner}\t{each.name}\t{each.files:,} files\t{each.bytes:,} bytes"
+            )
+
+
+def _when(epoch_ms: int) -> str:
+    return (
+        datetime.fromtimestamp(epoch_ms / 1000, UTC).isoformat(timespec="seconds")
+        if epoch_ms
+        else "never"
+    )

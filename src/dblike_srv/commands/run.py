@@ -1,0 +1,70 @@
+"""run, init: make a server and serve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from dblike_srv.commands.options import Place, fail, placed
+from dblike_srv.config import Config
+from dblike_srv.configfile import find_or_create, locate
+from dblike_srv.site import open_site
+
+
+@click.command(epilog="Example: dblike-server run --data /srv/dblike --bind 0.0.0.0:8384")
+@click.option("--bind", metavar="HOST:PORT", help="Address to listen at.")
+@click.option("--workers", type=click.IntRange(1, 512), help="Processes that serve.")
+@placed
+def run(place: Place, bind: str | None, workers: int | None) -> None:
+    """Serve; what is absent (config, database, directories) is made first."""
+    from dblike_srv import server
+
+    config, _ = find_or_create(place.config, place.data)
+    with_options = _overlay(config, bind, workers)
+    server.check_bind(with_options.bind)
+    users = _prepare(with_options)
+    where = f"--config {place.config}" if place.config else f"--data {config.data}"
+
+    def announce(url: str) -> None:
+        click.echo(f"DBLike serves at {url}")
+        if not users:
+            click.echo(f"No users yet: dblike-server user add NAME {where}")
+
+    code = server.run(lambda: _overlay(place.read(), bind, workers), announce)
+    if code:
+        fail("the server ended with an error; see its log above", code)
+
+
+def _overlay(config: Config, bind: str | None, workers: int | None) -> Config:
+    given: dict[str, Any] = {"bind": bind, "workers": workers}
+    return msgspec.structs.replace(config, **{k: v for k, v in given.items() if v is not None})
+
+
+def _prepare(config: Config) -> int:
+    """Make database and directories, leave nothing open for a fork; the number of users."""
+    from dblike_srv.accounts import list_users
+    from dblike_srv.auth.plugins import load_gate
+
+    site = open_site(config)
+    try:
+        load_gate(site, config.auth)
+        return len(list_users(site))
+    finally:
+        site.close()
+        for stale in (Path(config.data) / "run" / "metrics").glob("*"):
+            stale.unlink(missing_ok=True)
+
+
+@click.command(epilog="Example: dblike-server init --data /srv/dblike")
+@click.option("--bind", metavar="HOST:PORT", help="Address to listen at.")
+@click.option("--workers", type=click.IntRange(1, 512), help="Processes that serve.")
+@placed
+def init(place: Place, bind: str | None, workers: int | None) -> None:
+    """Write a config with fresh secrets, and create the database."""
+    config, created = find_or_create(place.config, place.data, bind=bind, workers=workers)
+    _prepare(config)
+    file, _ = locate(place.config, place.data)
+    click.echo(f"{'Wrote' if created else 'Kept'} {file}; the data are in {config.data}")

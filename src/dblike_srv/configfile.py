@@ -1,0 +1,78 @@
+"""Where the server's config file is, and writing a first one."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any, Final
+
+from dblike_srv.config import Config, ConfigError, decode_config, load_config
+
+NAME: Final = "config.json"
+DATA: Final = Path("dblike-data")
+
+
+class Absent(ConfigError):
+    """There is no server here yet."""
+
+
+def locate(config: Path | None, data: Path | None) -> tuple[Path, Path | None]:
+    """The config file, and the data directory where the file need not name it.
+
+    A file that is named (by the option, by DBLIKE_CONFIG) says where the data are; else the file is
+    `config.json` in the data directory.
+    """
+    named = os.environ.get("DBLIKE_CONFIG")
+    if config is None and named and data is None:
+        config = Path(named)
+    if config is not None:
+        return config, data
+    data = data or Path(os.environ.get("DBLIKE_DATA") or DATA)
+    return data / NAME, data
+
+
+def find_config(config: Path | None = None, data: Path | None = None) -> Config:
+    """The config that there is; raises Absent, ConfigError."""
+    file, data = locate(config, data)
+    if not file.exists():
+        if config is None and os.environ.get("DBLIKE_CLUSTER_KEY"):
+            return load_config(None, data=data)  # all of it comes from the environment
+        raise Absent(f"no server at {file}: `dblike-server init` or `run` makes one")
+    if file.is_file():
+        _check_secret(file)
+    return load_config(file, data=data)
+
+
+def find_or_create(config: Path | None, data: Path | None, **values: Any) -> tuple[Config, bool]:
+    """The config, and whether it was made just now; `values` go into a new one."""
+    try:
+        return find_config(config, data), False
+    except Absent:
+        return create_config(config, data, **values), True
+
+
+def create_config(config: Path | None, data: Path | None, **values: Any) -> Config:
+    """Write a config with fresh secrets, readable by its owner only."""
+    file, data = locate(config, data)
+    fresh = {key: value for key, value in values.items() if value is not None}
+    if config is not None:
+        fresh["data"] = str((data or file.parent / DATA).absolute())
+    fresh["cluster_key"] = secrets.token_hex(32)
+    decode_config(dict(fresh))
+    Path(fresh.get("data", data or ".")).mkdir(mode=0o700, parents=True, exist_ok=True)
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as out:
+        json.dump(fresh, out, indent=2)
+        out.write("\n")
+        out.flush()
+        os.fsync(out.fileno())
+    return load_config(file, data=data)
+
+
+def _check_secret(file: Path) -> None:
+    """A config with the cluster's key is nobody else's to read."""
+    if file.stat().st_mode & 0o007 and "cluster_key" in file.read_text(errors="replace"):
+        raise ConfigError(f"{file} holds a secret and everybody may read it: chmod o= {file}")

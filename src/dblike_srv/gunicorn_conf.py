@@ -1,0 +1,102 @@
+"""How gunicorn runs DBLike: settings, the worker, and what happens around it.
+
+`dblike-server run` uses it; so may one's own gunicorn:
+`DBLIKE_CONFIG=… gunicorn -c python:dblike_srv.gunicorn_conf dblike_srv.wsgi:app`.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Final
+
+from gunicorn.http import message
+from gunicorn.workers.gthread import ThreadWorker
+
+from dblike_srv.housekeeping import Housekeeping
+
+message.MAX_REQUEST_LINE = 16 << 10  # a path of 4,096 bytes may have each of them escaped
+
+bind = "127.0.0.1:8384"
+workers = 2
+threads = 16
+worker_class = "dblike_srv.gunicorn_conf.Worker"
+worker_connections = 2000
+backlog = 2048
+keepalive = 75
+timeout = 120
+graceful_timeout = 20
+limit_request_line = 16 << 10
+control_socket_disable = True
+forwarder_headers = ""
+umask = 0o077
+accesslog = None
+errorlog = "-"
+logger_class = "dblike_srv.logs.GunicornLogger"
+proc_name = "dblike-server"
+
+SETTINGS: Final = (
+    "worker_class",
+    "worker_connections",
+    "backlog",
+    "keepalive",
+    "timeout",
+    "graceful_timeout",
+    "limit_request_line",
+    "control_socket_disable",
+    "forwarder_headers",
+    "umask",
+    "accesslog",
+    "errorlog",
+    "logger_class",
+    "proc_name",
+)
+"""What of the above holds whatever the server's config says."""
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]
+    """Threads for requests, the hub for sockets.
+
+    Of gunicorn's worker classes this one keeps SQLite, fsync and hashing off each other's way; what
+    it is bad at, a thread for each WebSocket, it is not asked to do.
+    """
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """SIGTERM, also after SIGHUP: sockets go now, requests may finish."""
+        _hub_of(self).stop()
+        super().handle_exit(sig, frame)
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """SIGQUIT or SIGINT: now."""
+        _hub_of(self).stop()
+        super().handle_quit(sig, frame)
+
+
+class _NoHub:
+    def stop(self, **_: Any) -> None:
+        pass
+
+
+def _hub_of(worker: Any) -> Any:
+    return getattr(getattr(worker, "wsgi", None), "extensions", {}).get("dblike-hub") or _NoHub()
+
+
+_housekeeping: list[Housekeeping] = []
+
+
+def post_worker_init(worker: Any) -> None:
+    """The application is loaded: keep house, where no other worker does."""
+    site = worker.wsgi.extensions.get("dblike")
+    if site is not None:
+        keeper = Housekeeping(site)
+        _housekeeping.append(keeper)
+        threading.Thread(target=keeper.run, name="housekeeping", daemon=True).start()
+
+
+def worker_exit(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn names them
+    """The worker ends: let go of sockets, files and connections."""
+    for keeper in _housekeeping:
+        keeper.stop()
+    _hub_of(worker).stop(wait=2.5)
+    site = getattr(getattr(worker, "wsgi", None), "extensions", {}).get("dblike")
+    if site is not None:
+        site.close()

@@ -1,0 +1,73 @@
+"""What a running site does by itself: one worker of the host at a time, every now and then."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from dblike_srv.auth import throttle
+from dblike_srv.site import Site
+
+log = logging.getLogger(__name__)
+
+FIRST: Final = 300.0
+EVERY: Final = 3600.0
+"""Seconds from a worker's start to its first round, and between rounds."""
+
+
+class Housekeeping:
+    """Garbage collection, compaction, and forgetting old failures."""
+
+    def __init__(self, site: Site, *, first: float = FIRST, every: float = EVERY) -> None:
+        self._site = site
+        self._first, self._every = first, every
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        """Rounds until `stop`; each in the one worker that gets the lock."""
+        wait = self._first
+        while not self._stopping.wait(wait):
+            wait = self._every
+            with alone(Path(self._site.config.data)) as mine:
+                if mine:
+                    self.round()
+
+    def round(self) -> None:
+        from dblike_srv import maintenance
+
+        """Everything once.  What fails is logged, and tried again in the next round."""
+        tasks: tuple[Callable[[], object], ...] = (
+            lambda: throttle.tidy(self._site),
+            lambda: maintenance.gc(self._site, dry_run=False),
+            lambda: maintenance.compact(self._site),
+        )
+        for task in tasks:
+            if self._stopping.is_set():
+                return
+            try:
+                task()
+            except Exception:
+                log.exception("housekeeping failed")
+
+    def stop(self) -> None:
+        """No further round."""
+        self._stopping.set()
+
+
+@contextlib.contextmanager
+def alone(data: Path) -> Iterator[bool]:
+    """Whether this process is the one that keeps house on this host; it is until the end."""
+    run = data / "run"
+    run.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (run / "housekeeping.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True

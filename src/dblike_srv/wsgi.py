@@ -1,0 +1,29 @@
+"""The WSGI entry for one's own gunicorn: `dblike_srv.wsgi:app`, with DBLIKE_CONFIG."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+
+from dblike_srv.app import create_app
+from dblike_srv.config import Config
+from dblike_srv.configfile import find_config
+from dblike_srv.notices import LocalNotices, MemoryNotices
+from dblike_srv.site import open_site
+
+
+def make_app(config: Config) -> Flask:
+    """The application of a configured site, with notices between this host's workers."""
+    local = config.notify == "local"
+    notices = LocalNotices(Path(config.data) / "run" / "notices") if local else MemoryNotices()
+    return create_app(open_site(config, notices=notices))
+
+
+def __getattr__(name: str) -> Any:
+    """Make `app` when a server asks for it, not when this module is imported."""
+    if name != "app":
+        raise AttributeError(name)
+    globals()["app"] = make_app(find_config())
+    return globals()["app"]
