@@ -253,6 +253,16 @@ class DeltaDecoder:
         self._buffer += view[used:]
         return events
 
+    def suspend(self) -> tuple[bytes, int, int, bool, int, bool]:
+        """Where it stands, to go on from with `resume` in another process."""
+        buffer = bytes(self._buffer)
+        return buffer, self._offset, self._literal, self._started, self.size, self.finished
+
+    def resume(self, state: tuple[bytes, int, int, bool, int, bool]) -> None:
+        """Go on from where another decoder of the same arguments stood."""
+        buffer, self._offset, self._literal, self._started, self.size, self.finished = state
+        self._buffer = bytearray(buffer)
+
     def finish(self) -> None:
         """Raise unless the stream ended with END."""
         if not self.finished:

@@ -8,7 +8,7 @@ no content is read, and nothing is looked at but the paths that are named and th
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from sqlalchemy import Connection, insert, select, update
 
@@ -24,12 +24,13 @@ from dblike_srv.contents import (
     check_contents,
     find_contents,
 )
-from dblike_srv.errors import Invalid
+from dblike_srv.errors import Busy, Invalid
 from dblike_srv.folders import heads_of
 from dblike_srv.identity import FolderRef, Identity
 from dblike_srv.intake import NEW_PACK, Intake, Item
 from dblike_srv.models import contents, devices, packs, users, versions
 from dblike_srv.site import Site
+from dblike_srv.store.base import PackWriter
 from dblike_srv.tree import VERSION_COLUMNS, Tree, version_of
 
 COUNTER_JUMP = 1 << 32
@@ -45,15 +46,10 @@ class Commit:
         self._site, self._identity, self._folder = site, identity, folder
         self._decoder = Decoder()
         self._writer = site.store.writer()
-        self._intake = Intake(
-            self._writer,
-            self._base,
-            file_limit=site.config.limits.file_size,
-            allowance=allowance(site, identity),
-        )
+        self._intake = new_intake(site, identity, self._writer)
 
     def receive(self, data: bytes) -> None:
-        """The next bytes of the changeset.  Raises DeltaError, after which `abort` is called for."""
+        """The next bytes of the changeset.  Raises DeltaError; then `abort` is called for."""
         for event in self._decoder.receive(data):
             self._intake.take(event)
 
@@ -67,8 +63,15 @@ class Commit:
         """Forget what came."""
         self._writer.abort()
 
-    def _base(self, digest: bytes) -> Recipe | None:
-        return find_base(self._site, self._identity.user, digest)
+
+def new_intake(site: Site, identity: Identity, writer: PackWriter) -> Intake:
+    """An intake that knows the user's contents, limits and quota."""
+    return Intake(
+        writer,
+        lambda digest: find_base(site, identity.user, digest),
+        file_limit=site.config.limits.file_size,
+        allowance=allowance(site, identity),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +97,7 @@ def allowance(site: Site, identity: Identity) -> int:
     return max(quota - row.used, 0) if quota else 1 << 62
 
 
-def keep_pack(intake: Intake, writer) -> Pack | None:  # type: ignore[no-untyped-def]
+def keep_pack(intake: Intake, writer: PackWriter) -> Pack | None:
     """Make the literals durable, where any item uses them."""
     if not any(item.status is None and NEW_PACK in item.recipe.packs for item in intake.items):
         writer.abort()
@@ -104,14 +107,29 @@ def keep_pack(intake: Intake, writer) -> Pack | None:  # type: ignore[no-untyped
     return pack
 
 
+Check = Callable[[Tree], None]
+"""Looks at the tree before anything is added, and raises where the edit must not go on."""
+
+
 def commit_items(
-    site: Site, identity: Identity, folder: FolderRef, items: list[Item], pack: Pack | None
+    site: Site,
+    identity: Identity,
+    folder: FolderRef,
+    items: list[Item],
+    pack: Pack | None,
+    *,
+    overwrite: Check | None = None,
 ) -> CommitReply:
-    """One transaction for all items, then the notice.  Running it again changes nothing."""
-    _check_reused(site, identity, items)
+    """One transaction for all items, then the notice.  Running it again changes nothing.
+
+    With `overwrite` the versions are made in knowledge of whatever the paths are in that moment (an
+    edit at the site itself), once the check has passed; without, of what their contexts say.
+    """
+    if overwrite is None:
+        _check_reused(site, identity, items)
 
     def work(connection: Connection) -> CommitReply:
-        return _Transaction(site, identity, folder, connection).run(items, pack)
+        return _Transaction(site, identity, folder, connection, overwrite).run(items, pack)
 
     reply = site.database.transact(work)
     if reply.before != reply.cursor:
@@ -136,10 +154,16 @@ class _Transaction:
     """What one commit does to the database.  Made anew for each try."""
 
     def __init__(
-        self, site: Site, identity: Identity, folder: FolderRef, connection: Connection
+        self,
+        site: Site,
+        identity: Identity,
+        folder: FolderRef,
+        connection: Connection,
+        overwrite: Check | None,
     ) -> None:
         self._site, self._identity, self._folder = site, identity, folder
         self._connection = connection
+        self._overwrite = overwrite
         self._now = site.clock.now_ms()
         self._status: dict[Dot, tuple[CommitStatus, str]] = {}
         self._known: dict[Dot, Version] = {}
@@ -147,13 +171,15 @@ class _Transaction:
 
     def run(self, items: list[Item], pack: Pack | None) -> CommitReply:
         """The reply; everything is written when it is returned."""
-        tree = Tree(self._connection, self._folder.row, self._site.id)
+        tree = Tree(self._connection, self._folder.row, self._site.id, now=self._now)
         heads = heads_of(self._connection, self._folder.row)
         highest = self._highest()
         self._find_known(items)
         good = [item for item in items if self._accepts(item, highest)]
         self._keep_contents(good, self._name_pack(pack))
         tree.load(item.record.path for item in items)
+        if self._overwrite is not None:
+            self._overwrite(tree)
         for item in good:
             if self._is_good(item):
                 self._add(tree, item)
@@ -178,7 +204,9 @@ class _Transaction:
         counters = [i.record.counter for i in items if i.record.device == self._identity.device]
         for batch in batches(counters):
             query = select(*VERSION_COLUMNS).where(
-                versions.c.device == self._identity.device, versions.c.counter.in_(batch)
+                versions.c.folder == self._folder.row,
+                versions.c.device == self._identity.device,
+                versions.c.counter.in_(batch),
             )
             for row in self._connection.execute(query):
                 version = version_of(row)
@@ -209,20 +237,30 @@ class _Transaction:
 
     # --- contents
 
+    @property
+    def _usable(self) -> tuple[State, ...]:
+        """Contents that may serve another version.  To bring back what a path of the folder was
+        needs no proof: it served that path with these bytes."""
+        if self._overwrite is not None:
+            return (State.CHECKED, State.UNCHECKED)
+        return (State.CHECKED,)
+
     def _name_pack(self, pack: Pack | None) -> int:
         """The number of the pack that was written."""
         if pack is None:
             return NEW_PACK
-        where = (packs.c.user == self._identity.user, packs.c.hash == pack.name)
-        number = self._connection.execute(select(packs.c.id).where(*where)).scalar()
+        query = select(packs.c.id).where(packs.c.hash == pack.name).with_for_update()
+        number = self._connection.execute(query).scalar()
         if number is None:
-            row = {
-                "user": self._identity.user, "hash": pack.name, "size": pack.size,
-                "created": self._now, "dying": 0,
-            }  # fmt: skip
+            row = {"hash": pack.name, "size": pack.size, "created": self._now, "dying": 0}
             result = self._connection.execute(insert(packs).values(row))
             number = result.inserted_primary_key[0]  # type: ignore[index]
             self._use_space(pack.size)
+        try:
+            self._site.store.size(pack.name)
+        except FileNotFoundError:
+            # An older pack of the same bytes was being collected just when this one was put.
+            raise Busy("a pack was collected while it was written again") from None
         return int(number)
 
     def _use_space(self, size: int) -> None:
@@ -244,7 +282,7 @@ class _Transaction:
                     recipe = _numbered(item.recipe, number)
                     row = held.id if held is not None else 0
                     fresh[item.hash] = Content(row, item.hash, item.size, state, recipe)
-            elif held is None or held.state is not State.CHECKED or held.size != item.size:
+            elif held is None or held.size != item.size or held.state not in self._usable:
                 self._say(_dot(item.record), "content-missing", "send it in full")
         self._write_contents(list(fresh.values()))
 
@@ -275,12 +313,17 @@ class _Transaction:
     def _add(self, tree: Tree, item: Item) -> None:
         record = item.record
         try:
-            known = self._site.seal.open_context(self._folder.id, record.path, record.context)
+            known = self._known_to(tree, record)
         except Invalid as error:
             self._say(_dot(record), "refused", error.detail)
             return
         self._changed.add(_dot(record))
         tree.add(make_version(record, item.hash, item.size, known, self._now))
+
+    def _known_to(self, tree: Tree, record: Record) -> VersionVector:
+        if self._overwrite is not None:
+            return context(tree.node(record.path).heads)
+        return self._site.seal.open_context(self._folder.id, record.path, record.context)
 
     def _note_counter(self, counter: int, highest: int) -> None:
         if counter > highest:

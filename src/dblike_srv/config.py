@@ -81,7 +81,6 @@ class Config(_Part, frozen=True):
     threads: Positive = 16
     database: str = ""
     store: str = ""
-    endpoint_url: str = ""
     peers: tuple[Peer, ...] = ()
     cluster_key: str = ""
     cluster_key_file: str = ""

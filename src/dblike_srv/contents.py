@@ -94,11 +94,8 @@ class PackReader:
     def pieces(self, extents: Iterable[Extent]) -> Iterator[memoryview]:
         """The bytes of the extents, in pieces; OSError where the store can't give them."""
         for pack, offset, length in extents:
-            end = offset + length
-            while offset < end:
-                piece = self._piece(pack, offset, min(end - offset, PIECE))
-                yield piece
-                offset += len(piece)
+            for at in range(0, length, PIECE):
+                yield self._piece(pack, offset + at, min(length - at, PIECE))
 
     def read(self, extents: Sequence[Extent]) -> bytes | memoryview:
         """All bytes of the extents at once, for small ones."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+import msgspec
 from blake3 import blake3
 
 from dblike_delta.changeset import Body, End, Event
@@ -24,6 +25,7 @@ from dblike_srv.store.base import PackWriter
 
 NEW_PACK = 0
 """Stands in recipes for the pack that is being written, until it has a number."""
+_READ = 4 << 20
 
 
 @dataclasses.dataclass(slots=True)
@@ -47,6 +49,21 @@ class Item:
         """Say why it can't be accepted; the first reason stays."""
         if self.status is None:
             self.status, self.detail = status, detail
+
+
+class OpenBody(msgspec.Struct, frozen=True, array_like=True):
+    """A body that is not whole yet, on disk."""
+
+    recipe: bytes
+    decoder: tuple[bytes, int, int, bool, int, bool] | None
+    finished: bool
+
+
+class Suspended(msgspec.Struct, frozen=True, array_like=True):
+    """An intake on disk."""
+
+    items: list[tuple[Record, bytes, int, bytes, bool, bool, CommitStatus | None, str]]
+    body: OpenBody | None
 
 
 class Intake:
@@ -107,6 +124,39 @@ class Intake:
             raise FormatError("content without a record that announces it")
         return self._body
 
+    def open_recipe(self) -> Recipe:
+        """What the open body makes so far."""
+        return self._open().recipe()
+
+    def read_back(self, extent: Extent) -> bytes:
+        """Bytes of the pack that is being written."""
+        return self._writer.read(extent.offset, extent.length)
+
+    def suspend(self) -> Suspended:
+        """What is needed, beside the pack's bytes, to go on in another process."""
+        items = [
+            (
+                item.record, item.hash, item.size, item.recipe.pack(), item.stored, item.checked,
+                item.status, item.detail,
+            )
+            for item in self.items
+        ]  # fmt: skip
+        return Suspended(items, None if self._body is None else self._body.suspend())
+
+    def resume(self, state: Suspended) -> None:
+        """Go on from where another intake stood, whose pack the writer holds."""
+        for record, digest, size, recipe, stored, checked, status, detail in state.items:
+            unpacked = Recipe.unpack(recipe)
+            self.items.append(Item(record, digest, size, unpacked, stored, checked, status, detail))
+        for at in range(0, self._writer.size, _READ):
+            self.digest.update(self._writer.read(at, min(_READ, self._writer.size - at)))
+        if state.body is not None:
+            item = self.items[-1]
+            self._body = _Body(self, item)
+            if item.record.base and item.status is None:
+                self._body.set_base(self._base(item.record.base))
+            self._body.resume(state.body, self._writer)
+
     @property
     def _left(self) -> int:
         return self._allowance - self._writer.size
@@ -164,7 +214,7 @@ class _Body:
         item = self._item
         if item.status is not None:
             return
-        recipe = Recipe.of(self._extents)
+        recipe = self.recipe()
         if not self._finished and (self._decoder is None or not self._decoder.finished):
             item.refuse("the body is cut short", "bad-content")
         elif recipe.size != trailer.size or (item.hash and item.hash != trailer.hash):
@@ -175,10 +225,32 @@ class _Body:
             item.hash, item.size, item.recipe = trailer.hash, trailer.size, recipe
             item.stored, item.checked = True, self._hasher is not None
 
+    def recipe(self) -> Recipe:
+        """What came so far."""
+        return Recipe.of(self._extents)
+
+    def suspend(self) -> OpenBody:
+        decoder = None if self._decoder is None else self._decoder.suspend()
+        return OpenBody(self.recipe().pack(), decoder, self._finished)
+
+    def resume(self, state: OpenBody, writer: PackWriter) -> None:
+        self._extents = list(Recipe.unpack(state.recipe).extents)
+        self._finished = state.finished
+        if state.decoder is not None:
+            self._decoder = self._new_decoder()
+            self._decoder.resume(state.decoder)
+        if self._hasher is not None:
+            for _, offset, length in self._extents:
+                for at in range(offset, offset + length, _READ):
+                    self._hasher.update(writer.read(at, min(_READ, offset + length - at)))
+
+    def _new_decoder(self) -> DeltaDecoder:
+        size = self._base.size if self._base is not None else 0
+        return DeltaDecoder(base_size=size, max_size=self._item.record.size)
+
     def _feed(self, data: memoryview) -> None:
         if self._decoder is None:
-            size = self._base.size if self._base is not None else 0
-            self._decoder = DeltaDecoder(base_size=size, max_size=self._item.record.size)
+            self._decoder = self._new_decoder()
         for command in self._decoder.feed(data):
             match command:
                 case Copy() if self._base is not None:

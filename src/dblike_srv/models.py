@@ -102,8 +102,10 @@ versions = Table(
     Column("target", _binary(4096), nullable=False),
     Column("author", String(64), nullable=False),
     Column("key_id", _binary(64), nullable=False),
-    UniqueConstraint("device", "counter"),
-    Index("versions_of_path", "folder", "path_key", "seq"),
+    Column("accepted", BigInteger, nullable=False),  # when it came here, epoch ms
+    # Of the folder, not of all: nobody may stand in the way of another user's dots.
+    UniqueConstraint("folder", "device", "counter"),
+    Index("versions_of_path", "path_key", "folder", "seq"),
     Index("versions_of_hash", "hash"),
 )
 
@@ -138,8 +140,9 @@ paths = Table(
     Column("heads", _Blob, nullable=False),  # varints of versions.seq; empty: the winner alone
     Column("context", _Blob, nullable=False),  # packed join of the heads' vectors
     Column("live", SmallInteger, nullable=False),
-    Index("paths_by_key", "folder", "path_key"),
-    Index("paths_by_parent", "folder", "parent_key", "live"),
+    # The keys first: a planner without statistics must not take a whole folder for a good start.
+    Index("paths_by_key", "path_key", "folder"),
+    Index("paths_by_parent", "parent_key", "folder", "live"),
 )
 
 contents = Table(
@@ -159,14 +162,12 @@ packs = Table(
     "packs",
     metadata,
     Column("id", Row, primary_key=True, autoincrement=True),
-    Column("user", Row, ForeignKey("users.id"), nullable=False),
-    Column("hash", _binary(32), nullable=False),
+    Column("hash", _binary(32), nullable=False, unique=True),
     Column("size", BigInteger, nullable=False),
     Column("created", BigInteger, nullable=False),
     Column(
         "dying", BigInteger, nullable=False, default=0
     ),  # since when nothing needs it; 0: needed
-    UniqueConstraint("user", "hash"),
     sqlite_autoincrement=True,
 )
 

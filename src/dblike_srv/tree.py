@@ -95,9 +95,11 @@ class Tree:
         folder: int,
         site: bytes,
         *,
+        now: int = 0,
         key: Callable[[bytes], bytes] = path_key,
     ) -> None:
         self._connection = connection
+        self._now = now
         self._folder = folder
         self._site = site
         self._key = key
@@ -177,7 +179,9 @@ class Tree:
         if dot in self._seqs:
             return True
         query = select(versions.c.seq).where(
-            versions.c.device == dot.device, versions.c.counter == dot.counter
+            versions.c.folder == self._folder,
+            versions.c.device == dot.device,
+            versions.c.counter == dot.counter,
         )
         return self._connection.execute(query).first() is not None
 
@@ -241,7 +245,7 @@ class Tree:
         row["kind"] = int(version.kind)
         row |= {
             "folder": self._folder, "seq": self._seqs[version.dot], "device": dot.device,
-            "counter": dot.counter, "path_key": self._key(version.path),
+            "counter": dot.counter, "path_key": self._key(version.path), "accepted": self._now,
         }  # fmt: skip
         return row
 

@@ -7,6 +7,7 @@ A pack is written under a temporary name, and has its own name only when it is d
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Protocol
 
 Data = bytes | bytearray | memoryview
@@ -15,7 +16,9 @@ Data = bytes | bytearray | memoryview
 class PackWriter(Protocol):
     """A pack being written."""
 
-    size: int
+    @property
+    def size(self) -> int:
+        """Bytes that were written."""
 
     def write(self, data: Data) -> None:
         """Append; the data may be changed by the caller afterwards."""
@@ -35,6 +38,9 @@ class PackStore(Protocol):
 
     def writer(self) -> PackWriter:
         """Begin a pack."""
+
+    def adopt(self, path: Path, name: bytes) -> None:
+        """Make a file of the store's host a durable pack; the file is gone afterwards."""
 
     def read(self, name: bytes, offset: int, length: int) -> bytes:
         """Exactly `length` bytes; OSError where the pack is shorter."""

@@ -15,11 +15,10 @@ from threading import Lock
 from typing import Final
 
 from dblike_delta.seams import Random
-from dblike_srv.store.base import Data
+from dblike_srv.store.spool import SpoolWriter
 
 OPEN_PACKS: Final = 64
 """Packs whose descriptors are kept, since many reads of one pack follow each other."""
-BUFFER: Final = 1 << 20
 
 
 class LocalStore:
@@ -34,8 +33,16 @@ class LocalStore:
         for directory in (self._packs, self._temporary):
             directory.mkdir(parents=True, exist_ok=True)
 
-    def writer(self) -> LocalWriter:
-        return LocalWriter(self, self._temporary / self._random.bytes(16).hex())
+    def writer(self) -> SpoolWriter:
+        return SpoolWriter(self._temporary / self._random.bytes(16).hex(), self.adopt)
+
+    def adopt(self, path: Path, name: bytes) -> None:
+        final = self.path(name)
+        if not final.parent.is_dir():
+            final.parent.mkdir(exist_ok=True)
+            _sync_directory(final.parent.parent)
+        os.rename(path, final)  # equal names are equal bytes: replacing changes nothing
+        _sync_directory(final.parent)
 
     def read(self, name: bytes, offset: int, length: int) -> bytes:
         with self._lock:  # held over pread, so that no descriptor is closed under it
@@ -82,71 +89,6 @@ class LocalStore:
                 os.close(oldest)
         self._open.move_to_end(name)
         return descriptor
-
-
-class LocalWriter:
-    """A pack being written to a file of its own."""
-
-    def __init__(self, store: LocalStore, temporary: Path) -> None:
-        self._store = store
-        self._temporary = temporary
-        self._buffer = bytearray()
-        self._descriptor = -1
-        self._written = 0
-
-    @property
-    def size(self) -> int:
-        return self._written + len(self._buffer)
-
-    def write(self, data: Data) -> None:
-        if len(self._buffer) + len(data) < BUFFER:
-            self._buffer += data
-            return
-        self._flush()
-        if len(data) < BUFFER:
-            self._buffer += data
-        else:
-            self._put(data)
-
-    def read(self, offset: int, length: int) -> bytes:
-        self._flush()
-        return os.pread(self._descriptor, length, offset)
-
-    def commit(self, name: bytes) -> None:
-        self._flush()
-        os.fsync(self._descriptor)
-        final = self._store.path(name)
-        if not final.parent.is_dir():
-            final.parent.mkdir(exist_ok=True)
-            _sync_directory(final.parent.parent)
-        os.rename(self._temporary, final)  # equal names are equal bytes: replacing changes nothing
-        _sync_directory(final.parent)
-        self._close()
-
-    def abort(self) -> None:
-        self._buffer.clear()
-        self._close()
-        self._temporary.unlink(missing_ok=True)
-
-    def _flush(self) -> None:
-        if self._buffer or self._descriptor < 0:
-            data, self._buffer = self._buffer, bytearray()
-            self._put(data)
-
-    def _put(self, data: Data) -> None:
-        if self._descriptor < 0:
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            self._descriptor = os.open(self._temporary, flags, 0o600)
-        view = memoryview(data)
-        while view:
-            written = os.write(self._descriptor, view)
-            self._written += written
-            view = view[written:]
-
-    def _close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
 
 
 def _sync_directory(directory: Path) -> None:

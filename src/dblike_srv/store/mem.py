@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from dblike_srv.store.base import Data
 
@@ -15,6 +16,10 @@ class MemoryStore:
 
     def writer(self) -> MemoryWriter:
         return MemoryWriter(self)
+
+    def adopt(self, path: Path, name: bytes) -> None:
+        self.packs.setdefault(name, path.read_bytes())
+        path.unlink()
 
     def read(self, name: bytes, offset: int, length: int) -> bytes:
         pack = self._pack(name)

@@ -1,0 +1,106 @@
+"""Edits that are made at the site: whole files over HTTP, restores.
+
+Their versions need dots, too.  The device that asks may use its own counter at the same time, so
+the site uses a device id derived from its own and the device's, and a counter that it keeps itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from blake3 import blake3
+from sqlalchemy import Connection, select, update
+
+from dblike_delta.messages import CommitReply, Record
+from dblike_delta.versions import Dot, Kind
+from dblike_srv.commit import Check, Pack, commit_items
+from dblike_srv.errors import Invalid, QuotaExceeded, SiteError, TooLarge
+from dblike_srv.identity import FolderRef, Identity
+from dblike_srv.intake import Item
+from dblike_srv.models import devices
+from dblike_srv.site import Site
+
+
+class Edit(msgspec.Struct, frozen=True):
+    """What a path shall become.  A file's content is here already, or comes in a pack."""
+
+    path: bytes
+    kind: Kind
+    hash: bytes = b""
+    size: int = 0
+    mode: int = 0
+    mtime_ns: int = 0
+    target: bytes = b""
+
+
+def author_of(site: Site, identity: Identity) -> Identity:
+    """Who edits at this site in the device's name."""
+    purpose = b"dblike site device" + site.id + identity.device
+    return msgspec.structs.replace(identity, device=blake3(purpose).digest(length=16))
+
+
+def make_items(site: Site, identity: Identity, edits: Sequence[Edit]) -> list[Item]:
+    """Items with dots of their own, which are used up by this."""
+    first = _take_counters(site, identity, len(edits))
+    device = author_of(site, identity).device
+    now = site.clock.now_ms()
+    items = []
+    for counter, edit in enumerate(edits, first):
+        record = Record(
+            path=edit.path,
+            device=device,
+            counter=counter,
+            time=now,
+            kind=int(edit.kind),
+            hash=edit.hash,
+            size=edit.size,
+            mode=edit.mode,
+            mtime_ns=edit.mtime_ns,
+            target=edit.target,
+            author=identity.device_name,
+        )
+        items.append(Item(record, edit.hash, edit.size))
+    return items
+
+
+def apply_items(
+    site: Site,
+    identity: Identity,
+    folder: FolderRef,
+    items: list[Item],
+    pack: Pack | None = None,
+    *,
+    check: Check = lambda _: None,
+) -> CommitReply:
+    """Commit items of `make_items` over whatever the paths are; the first refusal is raised."""
+    author = author_of(site, identity)
+    reply = commit_items(site, author, folder, items, pack, overwrite=check)
+    for result in reply.results:
+        if result.status not in ("accepted", "known"):
+            raise _error(result.status, result.detail)
+    return reply
+
+
+def dots_of(items: Sequence[Item]) -> list[Dot]:
+    """The items' dots."""
+    return [Dot(item.record.device, item.record.counter) for item in items]
+
+
+def _take_counters(site: Site, identity: Identity, count: int) -> int:
+    mine = devices.c.id == identity.device
+
+    def work(connection: Connection) -> int:
+        change = update(devices).where(mine).values(site_counter=devices.c.site_counter + count)
+        connection.execute(change)
+        return int(connection.execute(select(devices.c.site_counter).where(mine)).scalar_one())
+
+    return site.database.transact(work) - count + 1
+
+
+def _error(status: str, detail: str) -> SiteError:
+    if detail.startswith("over quota"):
+        return QuotaExceeded(detail)
+    if "the limit is" in detail:
+        return TooLarge(detail)
+    return Invalid(detail or f"refused: {status}")

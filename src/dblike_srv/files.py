@@ -1,0 +1,344 @@
+"""Whole files over HTTP, and rsync's three steps with the site as the other side.
+
+These are conveniences for people, `curl` and `rdiff`: unlike commit and fetch they read content.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+import msgspec
+from blake3 import blake3
+from sqlalchemy import Connection, and_, select
+
+from dblike_delta.changeset import Body
+from dblike_delta.commands import Data
+from dblike_delta.delta import delta
+from dblike_delta.errors import PathError
+from dblike_delta.formats import DELTA_MAGIC, END, encode_literal_header
+from dblike_delta.messages import Trailer
+from dblike_delta.paths import check_path
+from dblike_delta.recipe import Recipe
+from dblike_delta.signature import Signature, signature
+from dblike_delta.versions import Kind, Version
+from dblike_srv.commit import Check, Pack, keep_pack, new_intake
+from dblike_srv.contents import Content, PackReader, State, find_contents, pack_names
+from dblike_srv.edits import Edit, apply_items, dots_of, make_items
+from dblike_srv.errors import Conflict, Invalid, NotFound, PreconditionFailed
+from dblike_srv.fetch import find_versions
+from dblike_srv.identity import FolderRef, Identity
+from dblike_srv.intake import NEW_PACK, Intake, Item
+from dblike_srv.models import paths, versions
+from dblike_srv.site import Site
+from dblike_srv.store.base import PackWriter
+from dblike_srv.tree import VERSION_COLUMNS, Tree, path_key, version_of
+from dblike_srv.views import dot_of, version_name
+
+FILE_MODE: Final = 0o644
+DIRECTORY_MODE: Final = 0o755
+
+
+class Precondition(msgspec.Struct, frozen=True):
+    """If-Match and If-None-Match: version names, or "*"; None where the header is absent."""
+
+    if_match: tuple[str, ...] | None = None
+    if_none_match: tuple[str, ...] | None = None
+
+    def check(self, present: Version | None) -> None:
+        """Raise PreconditionFailed where it does not hold for a path's present version."""
+        name = version_name(present.dot) if present is not None and present.live else None
+        if self.if_match is not None and not _matches(self.if_match, name):
+            raise PreconditionFailed("the path is not that version any more", field="If-Match")
+        if self.if_none_match is not None and _matches(self.if_none_match, name):
+            raise PreconditionFailed("the path exists", field="If-None-Match")
+
+
+ANY: Final = Precondition()
+
+
+def _matches(names: tuple[str, ...], present: str | None) -> bool:
+    return present is not None and ("*" in names or present in names)
+
+
+def find_version(site: Site, folder: FolderRef, path: bytes, name: str = "") -> Version:
+    """A path's present version, or that of a name; NotFound where there is none that is live."""
+    if name:
+        dot = dot_of(name)
+        found = site.database.read(lambda c: find_versions(c, folder, [dot]).get(dot))
+        if found is not None and found.path != path:
+            found = None
+    else:
+        found = site.database.read(lambda c: _present(c, folder, path))
+    if found is None or not found.live:
+        raise NotFound("no such path or version", field="path")
+    return found
+
+
+def read_content(
+    site: Site, identity: Identity, version: Version, start: int = 0, end: int | None = None
+) -> Iterator[memoryview]:
+    """A file version's bytes from `start` to before `end`; NotFound where they are not kept."""
+    recipe, names = _recipe(site, identity.user, version)
+    end = recipe.size if end is None else end
+    return PackReader(site, names).pieces(recipe.pieces(start, end - start))
+
+
+def put_file(
+    site: Site,
+    identity: Identity,
+    folder: FolderRef,
+    path: bytes,
+    chunks: Iterable[Data],
+    *,
+    size: int,
+    mode: int = FILE_MODE,
+    mtime_ns: int | None = None,
+    condition: Precondition = ANY,
+) -> Version:
+    """Make a path a file of these bytes, at most `size` of them; what it was stays in history."""
+
+    def receive(intake: Intake) -> Trailer:
+        hasher, received = blake3(), 0
+        intake.take(Body(memoryview(DELTA_MAGIC)))
+        for chunk in filter(len, chunks):
+            hasher.update(chunk)
+            received += len(chunk)
+            intake.take(Body(memoryview(encode_literal_header(len(chunk)))))
+            intake.take(Body(memoryview(chunk)))
+        intake.take(Body(memoryview(END)))
+        return Trailer(hasher.digest(), received)
+
+    made = _now_ns(site) if mtime_ns is None else mtime_ns
+    edit = Edit(_checked(path), Kind.FILE, b"", size, mode, made)
+    return _store(site, identity, folder, edit, b"", receive, condition)
+
+
+def patch_file(
+    site: Site,
+    identity: Identity,
+    folder: FolderRef,
+    path: bytes,
+    chunks: Iterable[Data],
+    *,
+    condition: Precondition = ANY,
+) -> Version:
+    """Apply a librsync delta, which was made against the path's present content.
+
+    Whoever made the delta did not say what hash it makes, so the site reads the result.  Raises
+    Conflict where the path changed while the delta came in.
+    """
+    present = find_version(site, folder, path)
+    if present.kind is not Kind.FILE:
+        raise Invalid("only files can be patched", field="path")
+    condition.check(present)
+    _, names = _recipe(site, identity.user, present)
+
+    def receive(intake: Intake) -> Trailer:
+        for chunk in chunks:
+            intake.take(Body(memoryview(chunk)))
+        return _hash_result(site, names, intake)
+
+    limit = site.config.limits.file_size
+    edit = Edit(path, Kind.FILE, b"", limit, present.mode, _now_ns(site))
+    same = Precondition(if_match=(version_name(present.dot),))
+    try:
+        return _store(site, identity, folder, edit, present.hash, receive, same)
+    except PreconditionFailed as error:
+        raise Conflict("the path changed meanwhile: make the delta anew", field="path") from error
+
+
+def delete_path(
+    site: Site,
+    identity: Identity,
+    folder: FolderRef,
+    path: bytes,
+    *,
+    condition: Precondition = ANY,
+) -> Version:
+    """Delete a file, a symlink, or a directory with all that is in it."""
+    present = find_version(site, folder, path)
+    doomed = [path]
+    if present.kind is Kind.DIRECTORY:
+        doomed = site.database.read(lambda c: _live_below(c, folder, path))
+    edits = [Edit(each, Kind.DELETED) for each in sorted(doomed, reverse=True)]
+    return _apply(site, identity, folder, make_items(site, identity, edits), None, condition, path)
+
+
+def make_directory(
+    site: Site,
+    identity: Identity,
+    folder: FolderRef,
+    path: bytes,
+    *,
+    mode: int = DIRECTORY_MODE,
+    condition: Precondition = ANY,
+) -> Version:
+    """Make a path a directory."""
+    edit = Edit(_checked(path), Kind.DIRECTORY, mode=mode)
+    items = make_items(site, identity, [edit])
+    return _apply(site, identity, folder, items, None, condition, path)
+
+
+def signature_of(
+    site: Site, identity: Identity, version: Version, *, block_size: int | None, strong: int | None
+) -> bytes:
+    """The librsync signature (RK_BLAKE2) of a version's content."""
+    source = _Reader(site, *_recipe(site, identity.user, version))
+    made = signature(source, block_size=block_size, format="librsync", strong_size=strong)
+    return made.pack()
+
+
+def delta_for(site: Site, identity: Identity, version: Version, theirs: bytes) -> Iterator[bytes]:
+    """The librsync delta that makes a version's content of a file with the signature `theirs`."""
+    known = Signature.unpack(theirs)
+    made = delta(known, _Reader(site, *_recipe(site, identity.user, version)))
+    try:
+        for piece in made.pieces():
+            yield bytes(piece)
+    finally:
+        made.close()
+
+
+# --- inside ---------------------------------------------------------------------------------------
+
+
+def _store(
+    site: Site,
+    identity: Identity,
+    folder: FolderRef,
+    edit: Edit,
+    base: bytes,
+    receive: Callable[[Intake], Trailer],
+    condition: Precondition,
+) -> Version:
+    """Take content in through the same door as a commit, then make the version of it."""
+    writer: PackWriter = site.store.writer()
+    try:
+        intake = new_intake(site, identity, writer)
+        record = make_items(site, identity, [edit])[0].record
+        intake.take(msgspec.structs.replace(record, body=True, base=base))
+        intake.take(receive(intake))
+        pack = keep_pack(intake, writer)
+    except BaseException:
+        writer.abort()
+        raise
+    return _apply(site, identity, folder, intake.items, pack, condition, edit.path)
+
+
+def _apply(
+    site: Site,
+    identity: Identity,
+    folder: FolderRef,
+    items: list[Item],
+    pack: Pack | None,
+    condition: Precondition,
+    path: bytes,
+) -> Version:
+    def check(tree: Tree) -> None:
+        condition.check(tree.node(path).winner)
+
+    guard: Check = check
+    apply_items(site, identity, folder, items, pack, check=guard)
+    dot = next(d for d, i in zip(dots_of(items), items, strict=True) if i.record.path == path)
+    return site.database.read(lambda c: find_versions(c, folder, [dot]))[dot]
+
+
+def _present(connection: Connection, folder: FolderRef, path: bytes) -> Version | None:
+    query = (
+        select(*VERSION_COLUMNS)
+        .join(paths, and_(paths.c.folder == versions.c.folder, paths.c.winner == versions.c.seq))
+        .where(
+            paths.c.path_key == path_key(path), paths.c.folder == folder.row, paths.c.path == path
+        )
+    )
+    row = connection.execute(query).first()
+    return None if row is None else version_of(row)
+
+
+def _live_below(connection: Connection, folder: FolderRef, path: bytes) -> list[bytes]:
+    query = select(paths.c.path).where(
+        paths.c.folder == folder.row,
+        paths.c.live == 1,
+        (paths.c.path == path) | ((paths.c.path > path + b"/") & (paths.c.path < path + b"0")),
+    )
+    return [bytes(found) for (found,) in connection.execute(query)]
+
+
+def _recipe(site: Site, user: int, version: Version) -> tuple[Recipe, dict[int, bytes]]:
+    if version.kind is not Kind.FILE:
+        raise Invalid("only files have content", field="path")
+
+    def work(connection: Connection) -> tuple[Content | None, dict[int, bytes]]:
+        content = find_contents(connection, user, [version.hash]).get(version.hash)
+        packs = content.recipe.packs if content is not None else ()
+        return content, pack_names(connection, packs)
+
+    content, names = site.database.read(work)
+    if content is None or content.state is State.DAMAGED:
+        raise NotFound("the content is damaged or not kept any more", field="version")
+    return content.recipe, names
+
+
+def _hash_result(site: Site, names: dict[int, bytes], intake: Intake) -> Trailer:
+    """Read what an open body made."""
+    recipe = intake.open_recipe()
+    hasher = blake3()
+    reader = PackReader(site, names)
+    for extent in recipe.extents:
+        if extent.pack == NEW_PACK:
+            hasher.update(intake.read_back(extent))
+        else:
+            for piece in reader.pieces([extent]):
+                hasher.update(piece)
+    return Trailer(hasher.digest(), recipe.size)
+
+
+def _checked(path: bytes) -> bytes:
+    try:
+        return check_path(path)
+    except PathError as error:
+        raise Invalid(str(error), field="path") from None
+
+
+def _now_ns(site: Site) -> int:
+    return site.clock.now_ms() * 1_000_000
+
+
+class _Reader(io.RawIOBase):
+    """A content as a file, read forwards."""
+
+    def __init__(self, site: Site, recipe: Recipe, names: dict[int, bytes]) -> None:
+        super().__init__()
+        self._recipe = recipe
+        self._packs = PackReader(site, names)
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = (0, self._at, self._recipe.size)[whence]
+        self._at = max(start + offset, 0)
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        left = max(self._recipe.size - self._at, 0)
+        length = left if size < 0 else min(size, left)
+        data = (
+            bytes(self._packs.read(tuple(self._recipe.pieces(self._at, length)))) if length else b""
+        )
+        self._at += length
+        return data
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)

@@ -1,0 +1,245 @@
+"""History: the versions of a path, the folder's log, the tree now and then, and restoring."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
+
+from dblike_delta.errors import PathError
+from dblike_delta.messages import (
+    RestoreReply,
+    RestoreRequest,
+    TreeList,
+    VersionList,
+)
+from dblike_delta.paths import check_path
+from dblike_delta.versions import Kind, Version
+from dblike_srv.edits import Edit, apply_items, dots_of, make_items
+from dblike_srv.errors import Invalid, NotFound
+from dblike_srv.fetch import find_versions
+from dblike_srv.identity import FolderRef, Identity
+from dblike_srv.models import paths, versions
+from dblike_srv.site import Site
+from dblike_srv.tree import VERSION_COLUMNS, Tree, path_key, version_of
+from dblike_srv.views import dot_of, view_version
+
+LARGEST_RESTORE = 1_000_000
+
+
+def versions_of(
+    site: Site, folder: FolderRef, path: bytes, *, limit: int = 100, before: str = ""
+) -> VersionList:
+    """A path's versions, the newest first; NotFound where it never was."""
+    where = and_(versions.c.path_key == path_key(path), versions.c.path == path)
+    found = _page(site, folder, where, limit, before)
+    if not found.versions and not before:
+        raise NotFound("no such path", field="path")
+    return found
+
+
+def log(site: Site, folder: FolderRef, *, limit: int = 100, before: str = "") -> VersionList:
+    """The folder's versions, the newest first."""
+    return _page(site, folder, versions.c.folder == folder.row, limit, before)
+
+
+def tree(
+    site: Site,
+    folder: FolderRef,
+    below: bytes = b"",
+    *,
+    at: int | None = None,
+    limit: int = 1000,
+    after: bytes = b"",
+) -> TreeList:
+    """What is live at and below a path, now or at a moment (epoch milliseconds), sorted by path.
+
+    At a moment each path is what the last version that was recorded by then made of it.
+    """
+    found = site.database.read(
+        lambda connection: _live(connection, folder, below, at, after, limit + 1)
+    )
+    entries = [view_version(version, current=at is None) for version in found[:limit]]
+    return TreeList(entries, more=len(found) > limit)
+
+
+def restore(
+    site: Site, identity: Identity, folder: FolderRef, request: RestoreRequest
+) -> RestoreReply:
+    """Bring back a version, a deleted file or a whole directory, as new versions.
+
+    No bytes move, and nothing is removed: what was added since stays.
+    """
+    path, to = requested_path(request.path, request.path_b64), request.to.encode()
+    wanted = site.database.read(lambda c: _wanted(c, folder, path, request))
+    if not wanted:
+        raise NotFound("nothing of that path was kept", field="path")
+    edits = [_edit(version, path, to) for version in wanted]
+    present = site.database.read(lambda c: _present(c, site, folder, edits))
+    edits = [edit for edit in edits if not _is(present.get(edit.path), edit)]
+    if not edits:
+        return RestoreReply(restored=0)
+    items = make_items(site, identity, edits)
+    apply_items(site, identity, folder, items)
+    dots = dots_of(items)
+    made = site.database.read(lambda c: find_versions(c, folder, dots))
+    views = [view_version(made[dot], current=True) for dot in dots[:1000] if dot in made]
+    return RestoreReply(restored=len(edits), versions=views)
+
+
+def requested_path(text: str, exact: str) -> bytes:
+    """The path that a request names, by text or by its exact bytes in base64.  Raises Invalid."""
+    try:
+        raw = base64.b64decode(exact, validate=True) if exact else text.encode()
+        return check_path(raw) if raw else b""
+    except (binascii.Error, UnicodeEncodeError):
+        raise Invalid("not valid base64", field="path_b64") from None
+    except PathError as error:
+        raise Invalid(str(error), field="path_b64" if exact else "path") from None
+
+
+def _page(
+    site: Site, folder: FolderRef, where: ColumnElement[bool], limit: int, before: str
+) -> VersionList:
+    query = select(*VERSION_COLUMNS).where(versions.c.folder == folder.row, where)
+    query = query.order_by(versions.c.seq.desc()).limit(limit + 1)
+
+    def work(connection: Connection) -> VersionList:
+        page = query
+        if before:
+            page = query.where(versions.c.seq < _seq_of(connection, folder, before))
+        rows = connection.execute(page).all()
+        shown = rows[:limit]
+        best = _winners(connection, folder, {bytes(row[1]) for row in shown})
+        views = [view_version(version_of(row), current=row[0] in best) for row in shown]
+        return VersionList(views, more=len(rows) > limit)
+
+    return site.database.read(work)
+
+
+def _seq_of(connection: Connection, folder: FolderRef, name: str) -> int:
+    dot = dot_of(name)
+    query = select(versions.c.seq).where(
+        versions.c.device == dot.device,
+        versions.c.counter == dot.counter,
+        versions.c.folder == folder.row,
+    )
+    seq = connection.execute(query).scalar()
+    if seq is None:
+        raise NotFound("no such version in this folder", field="before")
+    return int(seq)
+
+
+def _winners(connection: Connection, folder: FolderRef, wanted: set[bytes]) -> set[int]:
+    found: set[int] = set()
+    for path in wanted:
+        query = select(paths.c.winner).where(
+            paths.c.path_key == path_key(path), paths.c.folder == folder.row, paths.c.path == path
+        )
+        found.update(connection.execute(query).scalars())
+    return found
+
+
+def _below(column: Any, below: bytes) -> list[ColumnElement[bool]]:
+    """At `below` or deeper; `0` comes right after `/`."""
+    if not below:
+        return []
+    return [or_(column == below, and_(column > below + b"/", column < below + b"0"))]
+
+
+def _live(
+    connection: Connection,
+    folder: FolderRef,
+    below: bytes,
+    at: int | None,
+    after: bytes,
+    limit: int,
+) -> list[Version]:
+    query = select(*VERSION_COLUMNS).where(versions.c.folder == folder.row)
+    if at is None:
+        chosen = and_(paths.c.folder == versions.c.folder, paths.c.winner == versions.c.seq)
+        query = query.join(paths, chosen).where(paths.c.live == 1)
+    else:
+        last = select(func.max(versions.c.seq)).where(
+            versions.c.folder == folder.row, versions.c.time <= at
+        )
+        last = last.group_by(versions.c.path)
+        query = query.where(versions.c.seq.in_(last), versions.c.kind != int(Kind.DELETED))
+    query = query.where(*_below(versions.c.path, below), versions.c.path > after)
+    rows = connection.execute(query.order_by(versions.c.path).limit(limit))
+    return [version_of(row) for row in rows]
+
+
+def _wanted(
+    connection: Connection, folder: FolderRef, path: bytes, request: RestoreRequest
+) -> list[Version]:
+    """The versions that shall be again."""
+    if request.version:
+        dot = dot_of(request.version)
+        found = find_versions(connection, folder, [dot]).get(dot)
+        if found is None or (path and found.path != path):
+            raise NotFound("no such version of that path", field="version")
+        if not found.live:
+            raise Invalid("that version is a delete: choose one before it", field="version")
+        return [found]
+    if request.at is not None:
+        return _live(connection, folder, path, request.at, b"", LARGEST_RESTORE)
+    if not path:
+        raise Invalid("say what to restore: a path, a version or a moment", field="path")
+    return _last_live(connection, folder, path)
+
+
+def _last_live(connection: Connection, folder: FolderRef, path: bytes) -> list[Version]:
+    """The last live version of each path at and below `path` that is deleted now."""
+    dead = select(paths.c.path).where(paths.c.folder == folder.row, paths.c.live == 0)
+    last = (
+        select(func.max(versions.c.seq))
+        .where(versions.c.folder == folder.row, versions.c.kind != int(Kind.DELETED))
+        .where(*_below(versions.c.path, path), versions.c.path.in_(dead))
+        .group_by(versions.c.path)
+    )
+    query = select(*VERSION_COLUMNS).where(
+        versions.c.folder == folder.row, versions.c.seq.in_(last)
+    )
+    rows = connection.execute(query.order_by(versions.c.path).limit(LARGEST_RESTORE))
+    return [version_of(row) for row in rows]
+
+
+def _edit(version: Version, path: bytes, to: bytes) -> Edit:
+    target = version.path
+    if to:
+        root = path or version.path
+        target = to + version.path[len(root) :]
+    try:
+        check_path(target)
+    except PathError as error:
+        raise Invalid(str(error), field="to") from None
+    return Edit(
+        target,
+        version.kind,
+        version.hash,
+        version.size,
+        version.mode,
+        version.mtime_ns,
+        version.target,
+    )
+
+
+def _present(
+    connection: Connection, site: Site, folder: FolderRef, edits: list[Edit]
+) -> dict[bytes, Version | None]:
+    looked = Tree(connection, folder.row, site.id)
+    looked.load(edit.path for edit in edits)
+    return {edit.path: looked.node(edit.path).winner for edit in edits}
+
+
+def _is(version: Version | None, edit: Edit) -> bool:
+    """Whether a path is already what it shall become."""
+    if version is None or version.kind != edit.kind:
+        return False
+    if edit.kind is Kind.DIRECTORY:
+        return True
+    same = version.hash == edit.hash and version.target == edit.target
+    return same and version.mode == edit.mode and version.mtime_ns == edit.mtime_ns
