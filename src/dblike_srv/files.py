@@ -58,6 +58,14 @@ class Precondition(msgspec.Struct, frozen=True):
 ANY: Final = Precondition()
 
 
+class FileWish(msgspec.Struct, frozen=True):
+    """How a file shall be made: of `size` bytes at most."""
+
+    size: int
+    mode: int = FILE_MODE
+    mtime_ns: int | None = None
+
+
 def _matches(names: tuple[str, ...], present: str | None) -> bool:
     return present is not None and ("*" in names or present in names)
 
@@ -92,12 +100,10 @@ def put_file(
     path: bytes,
     chunks: Iterable[Data],
     *,
-    size: int,
-    mode: int = FILE_MODE,
-    mtime_ns: int | None = None,
+    wish: FileWish,
     condition: Precondition = ANY,
 ) -> Version:
-    """Make a path a file of these bytes, at most `size` of them; what it was stays in history."""
+    """Make a path a file of these bytes; what it was stays in history."""
 
     def receive(intake: Intake) -> Trailer:
         hasher, received = blake3(), 0
@@ -110,8 +116,8 @@ def put_file(
         intake.take(Body(memoryview(END)))
         return Trailer(hasher.digest(), received)
 
-    made = _now_ns(site) if mtime_ns is None else mtime_ns
-    edit = Edit(_checked(path), Kind.FILE, b"", size, mode, made)
+    made = _now_ns(site) if wish.mtime_ns is None else wish.mtime_ns
+    edit = Edit(_checked(path), Kind.FILE, b"", wish.size, wish.mode, made)
     return _store(site, identity, folder, edit, b"", receive, condition)
 
 
@@ -332,9 +338,7 @@ class _Reader(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         left = max(self._recipe.size - self._at, 0)
         length = left if size < 0 else min(size, left)
-        data = (
-            bytes(self._packs.read(tuple(self._recipe.pieces(self._at, length)))) if length else b""
-        )
+        data = b"".join(self._packs.pieces(self._recipe.pieces(self._at, length)))
         self._at += length
         return data
 

@@ -29,7 +29,7 @@ Row = BigInteger().with_variant(Integer, "sqlite")
 
 
 def _binary(length: int) -> LargeBinary:
-    return LargeBinary(length).with_variant(VARBINARY(length), "mysql", "mariadb")  # type: ignore[return-value]
+    return LargeBinary(length).with_variant(VARBINARY(length), "mysql", "mariadb")
 
 
 _Blob = LargeBinary().with_variant(MEDIUMBLOB(), "mysql", "mariadb")

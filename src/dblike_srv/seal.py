@@ -2,8 +2,8 @@
 
 A *context* says which versions of a path a device knows of; one that claimed counters which nobody
 has seen would dominate everyone's future edits.  A *cursor* says how much of each journal someone
-has; one that is ahead of the journal means that this site's disk went back in time.  Both are sealed
-with the cluster's key (BLAKE3, keyed), so that any site of the cluster can open them.
+has; one that is ahead of the journal means that this site's disk went back in time.  Both are
+sealed with the cluster's key (BLAKE3, keyed), so that any site of the cluster can open them.
 """
 
 from __future__ import annotations

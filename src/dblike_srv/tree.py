@@ -114,7 +114,7 @@ class Tree:
 
     @property
     def head(self) -> int:
-        """This site's last journal number, with what was added."""
+        """The site's last journal number, with what was added."""
         return self._head + len(self._new)
 
     def load(self, wanted: Iterable[bytes]) -> None:

@@ -140,8 +140,8 @@ def append_upload(
 ) -> UploadStatus | CommitReply:
     """The next bytes of an upload; the last ones commit it.
 
-    Raises Conflict where `offset` is not where the upload stands, and says where that is; DeltaError
-    where the stream is wrong, after which the upload is gone.
+    Raises Conflict where `offset` is not where the upload stands, and says where that is;
+    DeltaError where the stream is wrong, after which the upload is gone.
     """
     directory = _directory(site, identity, folder, upload_id)
     _make(site, directory)
