@@ -112,6 +112,12 @@ class Exchange:
         """The user's devices."""
         return self._call("GET", "/v1/devices", None, m.DeviceList).devices
 
+    def new_device(self, name: str) -> m.LoginReply:
+        """Become a new device, with a token of its own, which this exchange uses from here on."""
+        reply = self._call("POST", "/v1/devices", m.DeviceRequest(name), m.LoginReply)
+        self.token = reply.token
+        return reply
+
     def revoke(self, device_id: str) -> None:
         """End another device's token."""
         self._send("DELETE", f"/v1/devices/{quote(device_id, safe='')}").close()

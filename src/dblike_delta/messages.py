@@ -123,6 +123,13 @@ class PasswordChange(Message, frozen=True):
     new: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 
 
+class DeviceRequest(Message, frozen=True):
+    """A new device in the name of the one that asks: its state was copied or set back, so that dots
+    of its own may have been used already.  The token of the one that asks stays good."""
+
+    device: Name = "unnamed"
+
+
 class DeviceView(Reply, frozen=True):
     """A device of the user's.  Times are epoch milliseconds; 0 is never."""
 

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, request
 
-from dblike_delta.messages import DeviceList, LoginReply, LoginRequest, PasswordChange
+from dblike_delta.messages import (
+    DeviceList,
+    DeviceRequest,
+    LoginReply,
+    LoginRequest,
+    PasswordChange,
+)
 from dblike_srv import accounts
 from dblike_srv.api.inbound import caller, extra, identity, message, site
 from dblike_srv.api.operation import operation
@@ -44,6 +50,14 @@ def devices() -> Response:
     """The user's devices, oldest first."""
     me = identity()
     return reply(DeviceList(accounts.list_devices(site(), me.user, current=me.device)))
+
+
+@blueprint.post("/devices")
+@operation(DeviceRequest, gives=LoginReply, status=201)
+def add_device() -> Response:
+    """A new device in the name of this one, whose state was copied or set back."""
+    wanted = message(DeviceRequest, largest=16 << 10)
+    return reply(accounts.add_device(site(), identity(), wanted.device), 201)
 
 
 @blueprint.delete("/devices/<device>")
