@@ -400,7 +400,8 @@ class Scanner:
         if self._expect == _NONE:
             reach = self._p.block_size - ANCHOR_BYTES
             self._literal(self._next - reach if self._anchored else self._gap)
-        shift, self._at = self._at, 0
+        shift = max(0, self._at - 1)  # a rolling window still takes one byte out
+        self._at -= shift
         del self._buffer[:shift]
         self._next -= shift
         self._gap -= shift

@@ -1,0 +1,109 @@
+/* Weak and strong sums. */
+#include "core.h"
+
+#include <string.h>
+
+#define XXH_INLINE_ALL
+#include "../_vendor/xxhash/xxhash.h"
+
+#ifdef DK_XXH_DISPATCH /* x86: the widest instructions that this machine has */
+XXH128_hash_t XXH3_128bits_withSecret_dispatch(const void *input, size_t len, const void *secret,
+                                               size_t secretLen);
+#define LONG_XXH3 XXH3_128bits_withSecret_dispatch
+#else
+#define LONG_XXH3 XXH3_128bits_withSecret
+#endif
+
+#define ROLLSUM_OFFSET 31u
+
+void dk_prepare(dk_params *p) {
+    p->row_size = 4 + p->place_size + p->strong_size;
+    XXH3_generateSecret_fromSeed(p->secret, p->strong_seed);
+}
+
+uint32_t dk_weak_start(const dk_params *p) { return p->weak == DK_RABIN_KARP ? 1 : 0; }
+
+static uint32_t reduce(uint64_t x) {
+    x = (x & DK_PRIME) + (x >> 31);
+    x = (x & DK_PRIME) + (x >> 31);
+    return (uint32_t)(x >= DK_PRIME ? x - DK_PRIME : x);
+}
+
+/* Four bytes a step: the multiplications of one step do not wait for each other. */
+static uint32_t polynomial(const dk_params *p, uint32_t sum, const uint8_t *d, size_t size) {
+    const uint64_t m = p->multiplier, m2 = reduce(m * m), m3 = reduce(m2 * m), m4 = reduce(m3 * m);
+    uint64_t h = sum;
+    for (; size >= 4; d += 4, size -= 4) {
+        uint64_t part = d[0] * m3 + d[1] * m2 + d[2] * m + d[3];
+        uint64_t x = h * m4;
+        x = (x & DK_PRIME) + (x >> 31) + part;
+        h = (x & DK_PRIME) + (x >> 31);
+    }
+    for (; size; d++, size--) h = reduce(h * m + *d);
+    return reduce(h);
+}
+
+static uint32_t rabin_karp(const dk_params *p, uint32_t sum, const uint8_t *d, size_t size) {
+    const uint32_t m = p->multiplier, m2 = m * m, m3 = m2 * m, m4 = m3 * m;
+    const uint32_t m5 = m4 * m, m6 = m5 * m, m7 = m6 * m, m8 = m7 * m;
+    for (; size >= 8; d += 8, size -= 8)
+        sum = sum * m8 + (d[0] * m7 + d[1] * m6 + d[2] * m5 + d[3] * m4) +
+              (d[4] * m3 + d[5] * m2 + d[6] * m + d[7]);
+    for (; size; d++, size--) sum = sum * m + *d;
+    return sum;
+}
+
+static uint32_t rollsum(uint32_t sum, const uint8_t *d, size_t size) {
+    uint32_t low = sum & 0xffff, high = sum >> 16;
+    for (; size; d++, size--) {
+        low += *d + ROLLSUM_OFFSET;
+        high += low;
+    }
+    return high << 16 | (low & 0xffff);
+}
+
+uint32_t dk_weak_add(const dk_params *p, uint32_t sum, const uint8_t *data, size_t size) {
+    if (p->weak == DK_POLYNOMIAL) return polynomial(p, sum, data, size);
+    if (p->weak == DK_RABIN_KARP) return rabin_karp(p, sum, data, size);
+    return rollsum(sum, data, size);
+}
+
+uint32_t dk_power(const dk_params *p, uint64_t exponent) {
+    int prime = p->weak == DK_POLYNOMIAL;
+    uint64_t result = 1, base = p->multiplier;
+    for (; exponent; exponent >>= 1) {
+        if (exponent & 1) result = prime ? reduce(result * base) : (uint32_t)(result * base);
+        base = prime ? reduce(base * base) : (uint32_t)(base * base);
+    }
+    return (uint32_t)result;
+}
+
+uint32_t dk_weak_roll(const dk_params *p, uint32_t sum, uint32_t power, uint64_t size, uint8_t out,
+                      uint8_t in) {
+    if (p->weak == DK_POLYNOMIAL)
+        return reduce((uint64_t)sum * p->multiplier + in + DK_PRIME -
+                      reduce((uint64_t)out * power));
+    if (p->weak == DK_RABIN_KARP)
+        return sum * p->multiplier + in - (out + p->multiplier - 1) * power;
+    uint32_t low = (sum & 0xffff) + in - out;
+    uint32_t high = (sum >> 16) + low - (uint32_t)size * (out + ROLLSUM_OFFSET);
+    return high << 16 | (low & 0xffff);
+}
+
+void dk_strong(const dk_params *p, const uint8_t *data, size_t size, uint8_t *out) {
+    uint8_t digest[DK_STRONG_MAX];
+    if (p->strong == DK_XXH3) {
+        XXH128_hash_t h = size > 240 ? LONG_XXH3(data, size, p->secret, DK_SECRET)
+                                     : XXH3_128bits_withSeed(data, size, p->strong_seed);
+        XXH128_canonicalFromHash((XXH128_canonical_t *)digest, h);
+    } else if (p->strong == DK_BLAKE2) {
+        dk_blake2b_256(data, size, digest);
+    } else {
+        dk_md4(data, size, digest);
+    }
+    memcpy(out, digest, p->strong_size);
+}
+
+uint32_t dk_anchor(const dk_params *p, const uint8_t *data) {
+    return (uint32_t)XXH3_64bits_withSeed(data, DK_ANCHOR_BYTES, p->anchor_seed);
+}
