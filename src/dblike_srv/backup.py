@@ -1,0 +1,121 @@
+"""Backup: a copy of a site from which the same site can run.
+
+The database first, then the packs that it names: packs never change, and none is deleted before it
+was dying for a day.  The copy appears under its name when it is whole.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from dblike_srv.errors import Conflict, Invalid
+from dblike_srv.site import Site
+from dblike_srv.store.local import LocalStore
+
+PIECE: Final = 1 << 20
+
+
+class BackupReport(msgspec.Struct, frozen=True):
+    """Where the copy lies, and what is in it."""
+
+    directory: str
+    packs: int
+    bytes: int
+
+
+def backup(site: Site, directory: Path) -> BackupReport:
+    """Copy the site into `directory`, which must not be there yet.
+
+    Packs are hard links where they can be: they share nothing but bytes that never change.
+    Raises Invalid for a database server, which has tools of its own for this.
+    """
+    if not site.database.embedded:
+        raise Invalid(
+            "the database is a server's: copy it with mariadb-backup first, then the store",
+            field="database",
+        )
+    if directory.exists():
+        raise Conflict(f"{directory} is there already: name a new directory", field="directory")
+    partial = directory.with_name(f".{directory.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True, mode=0o700)
+    _copy_database(site, partial / "dblike.db")
+    config = Path(site.config.data) / "config.json"
+    if config.is_file():
+        _copy_file(config, partial / "config.json")
+    count = size = 0
+    for name in _named(partial / "dblike.db"):
+        size += _copy_pack(site, name, partial / "packs" / name.hex()[:2] / name.hex())
+        count += 1
+    _sync_tree(partial)
+    partial.rename(directory)
+    _sync(directory.parent)
+    return BackupReport(str(directory), count, size)
+
+
+def _copy_database(site: Site, target: Path) -> None:
+    with site.database.engine.connect() as connection:
+        source = connection.connection.driver_connection
+        assert isinstance(source, sqlite3.Connection)
+        copy = sqlite3.connect(target)
+        try:
+            # All pages in one step: one moment of the database, while others go on writing.
+            source.backup(copy)
+            copy.execute("PRAGMA journal_mode=DELETE")
+        finally:
+            copy.close()
+    target.chmod(0o600)
+
+
+def _named(database: Path) -> Iterator[bytes]:
+    """The packs that the copied database needs."""
+    copy = sqlite3.connect(database)
+    try:
+        rows = copy.execute("SELECT hash FROM packs WHERE dying = 0").fetchall()
+    finally:
+        copy.close()
+    return (bytes(name) for (name,) in rows)
+
+
+def _copy_pack(site: Site, name: bytes, target: Path) -> int:
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    size = site.store.size(name)
+    if isinstance(site.store, LocalStore):
+        try:
+            os.link(site.store.path(name), target)
+        except OSError:
+            pass  # another file system, or one without links
+        else:
+            return size
+    with target.open("xb") as out:
+        for at in range(0, size, PIECE):
+            out.write(site.store.read(name, at, min(PIECE, size - at)))
+    return size
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as out:
+        out.write(source.read_bytes())
+
+
+def _sync_tree(root: Path) -> None:
+    for directory, _, files in os.walk(root):
+        for name in files:
+            _sync(Path(directory) / name)
+        _sync(Path(directory))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

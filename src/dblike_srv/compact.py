@@ -1,0 +1,216 @@
+"""Compaction: packs that are mostly garbage or tiny are rewritten, and so are scattered contents.
+
+Live bytes are copied into a new pack, which is durable before any recipe names it; then recipes
+are moved over to it, some at a time.  Recipes of before and after are both right, so it may stop
+anywhere; the old packs are left to garbage collection.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Final
+
+import msgspec
+from blake3 import blake3
+from sqlalchemy import Connection, insert, select, update
+
+from dblike_delta.recipe import Extent, Recipe
+from dblike_srv.collect import Stored, stored_contents
+from dblike_srv.contents import PackReader, batches
+from dblike_srv.db import asked
+from dblike_srv.models import contents, packs
+from dblike_srv.relocate import Move, Moves, merged, unseen
+from dblike_srv.scrub import is_sound
+from dblike_srv.site import Site
+
+LIVE_SHARE: Final = 0.5
+"""A pack of which less is needed is rewritten: at most as much is written as is won."""
+TINY: Final = 1 << 20
+ENOUGH: Final = 16
+"""So many tiny packs of a user are made one: each byte is rewritten a few times at most."""
+EXTENTS: Final = 4096
+SCATTERED: Final = 256 << 10
+"""A content of more extents that are smaller on average is written in one piece."""
+LARGEST: Final = 256 << 20
+"""Bytes that one new pack takes."""
+SETTLED_MS: Final = 3600 * 1000
+"""Packs younger than this are left alone: what they are for may still be going on."""
+CONTENTS: Final = 200
+"""Recipes changed in one transaction."""
+
+log = logging.getLogger(__name__)
+
+
+class CompactReport(msgspec.Struct, frozen=True):
+    """Packs and contents that were rewritten, new packs, and the bytes that were copied."""
+
+    rewritten: int = 0
+    contents: int = 0
+    packs: int = 0
+    bytes: int = 0
+
+
+class _Pack(msgspec.Struct):
+    """A pack, what is needed of it, and by whom (0: several users)."""
+
+    name: bytes
+    size: int
+    spans: set[tuple[int, int]]
+    user: int = -1
+
+
+def compact(site: Site) -> CompactReport:
+    """Rewrite what is worth it.  Safe beside a running site; what it wins, `gc` collects later."""
+    known = _packs(site)
+    scattered = _survey(site, known)
+    report = CompactReport()
+    for numbers in _worth_rewriting(known):
+        runs = [Extent(n, *run) for n in numbers for run in merged(known[n].spans)]
+        report = _add(report, _rewrite(site, known, runs), len(numbers), 0)
+    for content in scattered:
+        runs = list(unseen(_present(site, content).extents))
+        report = _add(report, _rewrite(site, known, runs), 0, 1)
+    log.info("compact: %s", report)
+    return report
+
+
+def _add(report: CompactReport, written: int, rewritten: int, scattered: int) -> CompactReport:
+    if not written:
+        return report
+    return CompactReport(
+        report.rewritten + rewritten,
+        report.contents + scattered,
+        report.packs + 1,
+        report.bytes + written,
+    )
+
+
+# --- what is worth it
+
+
+def _packs(site: Site) -> dict[int, _Pack]:
+    settled = site.clock.now_ms() - SETTLED_MS
+    query = select(packs.c.id, packs.c.hash, packs.c.size)
+    query = query.where(packs.c.dying == 0, packs.c.created <= settled)
+    rows = site.database.read(asked(query))
+    return {number: _Pack(bytes(name), size, set()) for number, name, size in rows}
+
+
+def _survey(site: Site, known: dict[int, _Pack]) -> list[int]:
+    """Note what is needed of each pack; the contents that are scattered."""
+    scattered = []
+    for stored in stored_contents(site):
+        extents = stored.recipe.extents
+        if len(extents) > EXTENTS and stored.recipe.size < len(extents) * SCATTERED:
+            scattered.append(stored.id)
+        for number, offset, length in extents:
+            pack = known.get(number)
+            if pack is not None:
+                pack.spans.add((offset, length))
+                pack.user = stored.user if pack.user in (-1, stored.user) else 0
+    return scattered
+
+
+def _worth_rewriting(known: dict[int, _Pack]) -> Iterator[list[int]]:
+    """Groups of packs to be made one; each of one user's alone."""
+    by_user: dict[int, list[int]] = {}
+    for number, pack in known.items():
+        live = sum(length for _, length in merged(pack.spans))
+        if pack.spans and (pack.size < TINY or live < pack.size * LIVE_SHARE):
+            by_user.setdefault(pack.user, []).append(number)
+    for numbers in by_user.values():
+        sparse = [n for n in numbers if known[n].size >= TINY]
+        tiny = [n for n in numbers if known[n].size < TINY]
+        yield from _grouped(known, sparse + tiny if len(tiny) >= ENOUGH else sparse)
+
+
+def _grouped(known: dict[int, _Pack], numbers: list[int]) -> Iterator[list[int]]:
+    group: list[int] = []
+    size = 0
+    for number in sorted(numbers):
+        live = sum(length for _, length in merged(known[number].spans))
+        if group and size + live > LARGEST:
+            yield group
+            group, size = [], 0
+        group.append(number)
+        size += live
+    if group:
+        yield group
+
+
+def _present(site: Site, row: int) -> Recipe:
+    """A content's recipe as it is now; the empty one where it is gone."""
+    query = select(contents.c.recipe).where(contents.c.id == row)
+    packed = site.database.read(lambda c: c.execute(query).scalar())
+    return Recipe() if packed is None else Recipe.unpack(bytes(packed))
+
+
+# --- rewriting
+
+
+def _rewrite(site: Site, known: dict[int, _Pack], runs: list[Extent]) -> int:
+    """Copy runs of bytes into a new pack and move all recipes over; the bytes copied.
+
+    Packs that are not what their names say are left for scrub: copying would hide the damage.
+    """
+    numbers = {run.pack for run in runs}
+    sound = {n for n in numbers if n in known and is_sound(site, known[n].name, known[n].size)}
+    runs = [run for run in runs if run.pack in sound]
+    if not runs:
+        return 0
+    moves, size = _copy(site, known, runs)
+    affected = [stored.id for stored in _naming(site, moves)]
+    for batch in batches(affected, CONTENTS):
+        site.database.transact(partial(_move, moves=moves, rows=batch))
+    return size
+
+
+def _copy(site: Site, known: dict[int, _Pack], runs: list[Extent]) -> tuple[Moves, int]:
+    """A new pack of these runs, durable and with a row."""
+    reader = PackReader(site, {number: pack.name for number, pack in known.items()})
+    writer, hasher = site.store.writer(), blake3()
+    places = []
+    try:
+        for run in runs:
+            places.append(writer.size)
+            for piece in reader.pieces([run]):
+                hasher.update(piece)
+                writer.write(piece)
+        size = writer.size
+        writer.commit(hasher.digest())
+    except BaseException:
+        writer.abort()
+        raise
+    number = site.database.transact(lambda c: _name(c, hasher.digest(), size, site.clock.now_ms()))
+    moves = (
+        (run.pack, Move(run.offset, run.length, number, place))
+        for run, place in zip(runs, places, strict=True)
+    )
+    return Moves(moves), size
+
+
+def _name(connection: Connection, name: bytes, size: int, now: int) -> int:
+    """The row of a pack; one that is there already does not die."""
+    number = connection.execute(select(packs.c.id).where(packs.c.hash == name)).scalar()
+    if number is not None:
+        connection.execute(update(packs).where(packs.c.id == number).values(dying=0))
+        return int(number)
+    row = {"hash": name, "size": size, "created": now, "dying": 0}
+    result = connection.execute(insert(packs).values(row))
+    assert result.inserted_primary_key is not None
+    return int(result.inserted_primary_key[0])
+
+
+def _naming(site: Site, moves: Moves) -> Iterator[Stored]:
+    return (stored for stored in stored_contents(site) if stored.recipe.packs & moves.packs)
+
+
+def _move(connection: Connection, moves: Moves, rows: Iterable[int]) -> None:
+    """Move recipes over, as they are now: a commit may have replaced one meanwhile."""
+    query = select(contents.c.id, contents.c.recipe).where(contents.c.id.in_(list(rows)))
+    for row, packed in connection.execute(query.with_for_update()).all():
+        recipe = moves.relocate(Recipe.unpack(bytes(packed)))
+        change = update(contents).where(contents.c.id == row)
+        connection.execute(change.values(recipe=recipe.pack()))

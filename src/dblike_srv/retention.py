@@ -1,0 +1,132 @@
+"""Retention: which versions may be forgotten, and forgetting them.
+
+Heads are never forgotten: a tombstone that went away would let what it deleted come back.  What a
+version was replaced by says since when nobody needs it, by this site's own clock at the time: a
+device with a wrong clock must not make history shorter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby, pairwise
+from operator import itemgetter
+from typing import Final, NamedTuple
+
+from sqlalchemy import Connection, delete, func, select
+
+from dblike_delta.varints import take_varints
+from dblike_delta.versions import Kind
+from dblike_srv.config import Retention
+from dblike_srv.contents import batches
+from dblike_srv.db import asked
+from dblike_srv.models import folders, journal, paths, versions
+from dblike_srv.site import Site
+
+PATHS: Final = 500
+"""Paths looked at in one transaction: a commit waits no longer than these take."""
+DAY_MS: Final = 24 * 3600 * 1000
+
+
+class Seen(NamedTuple):
+    """A version of a path, and when it came here."""
+
+    seq: int
+    accepted: int
+
+
+def forgettable(
+    history: Sequence[Seen], heads: frozenset[int], rule: Retention, *, live: bool, now: int
+) -> list[int]:
+    """Which of a path's versions (oldest first) the rule lets go."""
+    newest = rule.versions + len(heads) if live else 0
+    kept = {seen.seq for seen in history[len(history) - newest :]} if newest else set()
+    since = now - rule.days * DAY_MS
+    return [
+        old.seq
+        for old, newer in pairwise(history)
+        if old.seq not in heads and old.seq not in kept and newer.accepted <= since
+    ]
+
+
+def prune(site: Site, *, dry_run: bool = False) -> int:
+    """Forget what the configured retention lets go; how many versions that was."""
+    rows = site.database.read(asked(select(folders.c.row)))
+    return sum(_prune_folder(site, folder, dry_run=dry_run) for (folder,) in rows)
+
+
+def _prune_folder(site: Site, folder: int, *, dry_run: bool) -> int:
+    forgotten = 0
+    for keys in _edited(site, folder):
+
+        def work(connection: Connection, keys: list[bytes] = keys) -> int:
+            doomed = list(_doomed(connection, site, folder, keys))
+            if not dry_run:
+                _forget(connection, folder, doomed)
+            return len(doomed)
+
+        run = site.database.read if dry_run else site.database.transact
+        forgotten += run(work)
+    return forgotten
+
+
+def _edited(site: Site, folder: int) -> Iterator[list[bytes]]:
+    """The keys of paths that have more than one version, in batches."""
+    last = b""
+    while True:
+        query = (
+            select(versions.c.path_key)
+            .where(versions.c.folder == folder, versions.c.path_key > last)
+            .group_by(versions.c.path_key)
+            .having(func.count() > 1)
+            .order_by(versions.c.path_key)
+            .limit(PATHS)
+        )
+        keys = [bytes(key) for (key,) in site.database.read(asked(query))]
+        if not keys:
+            return
+        yield keys
+        last = keys[-1]
+
+
+def _doomed(connection: Connection, site: Site, folder: int, keys: list[bytes]) -> Iterator[int]:
+    """Versions of these paths that may go."""
+    now, rule = site.clock.now_ms(), site.config.retention
+    standing = _standing(connection, folder, keys)
+    query = (
+        select(versions.c.path, versions.c.seq, versions.c.accepted)
+        .where(versions.c.folder == folder, versions.c.path_key.in_(keys))
+        .order_by(versions.c.path, versions.c.seq)
+    )
+    rows = [(bytes(path), seq, accepted) for path, seq, accepted in connection.execute(query)]
+    for path, group in groupby(rows, key=itemgetter(0)):
+        heads, live = standing[path]
+        history = sorted(Seen(seq, accepted) for _, seq, accepted in group)
+        yield from forgettable(history, heads, rule, live=live, now=now)
+
+
+def _standing(
+    connection: Connection, folder: int, keys: list[bytes]
+) -> dict[bytes, tuple[frozenset[int], bool]]:
+    """The heads of paths, and whether they live."""
+    query = (
+        select(paths.c.path, paths.c.winner, paths.c.heads, versions.c.kind)
+        .join(versions, (versions.c.folder == paths.c.folder) & (versions.c.seq == paths.c.winner))
+        .where(paths.c.folder == folder, paths.c.path_key.in_(keys))
+    )
+    return {
+        bytes(path): (
+            frozenset(take_varints(bytes(packed), 0) if packed else [best]),
+            kind != Kind.DELETED,
+        )
+        for path, best, packed, kind in connection.execute(query)
+    }
+
+
+def _forget(connection: Connection, folder: int, doomed: list[int]) -> None:
+    for batch in batches(doomed):
+        connection.execute(
+            delete(journal).where(journal.c.folder == folder, journal.c.seq.in_(batch))
+        )
+        connection.execute(
+            delete(versions).where(versions.c.folder == folder, versions.c.seq.in_(batch))
+        )
