@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, Executable, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.pool import StaticPool
@@ -77,6 +77,16 @@ class Database:
 
     def _pause(self, attempt: int) -> None:
         threading.Event().wait(self._random.uniform(0.0, 0.02 * 2**attempt))
+
+
+def asked(query: Executable) -> Callable[[Connection], Sequence[Any]]:
+    """The work of reading all rows of a query."""
+    return lambda connection: connection.execute(query).all()
+
+
+def told(statement: Executable) -> Callable[[Connection], int]:
+    """The work of one statement; how many rows it changed."""
+    return lambda connection: connection.execute(statement).rowcount
 
 
 def _engine(url: str) -> Engine:
