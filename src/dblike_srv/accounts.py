@@ -10,11 +10,11 @@ from __future__ import annotations
 import base64
 import hmac
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from blake3 import blake3
-from sqlalchemy import Connection, Row, and_, insert, select, update
+from sqlalchemy import Connection, and_, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from dblike_delta.messages import DeviceView, LoginReply, LoginRequest, PasswordChange
@@ -142,7 +142,7 @@ def identify(site: Site, token: str) -> Caller:
     )
 
 
-def _by_token(connection: Connection, digest: bytes) -> Row[tuple[object, ...]] | None:
+def _by_token(connection: Connection, digest: bytes) -> Any:
     return connection.execute(
         select(
             devices.c.id,
@@ -285,7 +285,7 @@ def administrator(site: Site, name: str) -> Identity:
     return Identity(user=row.id, user_name=name, device=bytes(16), device_name="server")
 
 
-def find_user(site: Site, name: str) -> Row[tuple[object, ...]]:
+def find_user(site: Site, name: str) -> Any:
     """The user's row; raises NotFound."""
     found = site.database.read(lambda connection: _find_user(connection, name))
     if found is None:
@@ -293,7 +293,7 @@ def find_user(site: Site, name: str) -> Row[tuple[object, ...]]:
     return found
 
 
-def _find_user(connection: Connection, name: str) -> Row[tuple[object, ...]] | None:
+def _find_user(connection: Connection, name: str) -> Any:
     return connection.execute(select(users).where(users.c.name == name.encode())).one_or_none()
 
 
@@ -311,11 +311,14 @@ def list_users(site: Site) -> list[UserView]:
     return site.database.read(work)
 
 
-def _user_view(row: Mapping[str, object], count: int) -> UserView:
-    name = row["name"]
-    assert isinstance(name, bytes)
+def _user_view(row: Mapping[Any, Any], count: int) -> UserView:
     fields = {key: row[key] for key in ("quota", "used", "created")}
-    view = {**fields, "name": name.decode(), "disabled": bool(row["disabled"]), "devices": count}
+    view = {
+        **fields,
+        "name": bytes(row["name"]).decode(),
+        "disabled": bool(row["disabled"]),
+        "devices": count,
+    }
     return msgspec.convert(view, UserView)
 
 

@@ -6,7 +6,18 @@ from pathlib import Path
 
 from flask import Flask
 
-from dblike_srv.api import events, folders, frame, ops, problems, sessions, sync
+from dblike_srv.api import (
+    events,
+    files,
+    folders,
+    frame,
+    history,
+    ops,
+    problems,
+    rsync,
+    sessions,
+    sync,
+)
 from dblike_srv.auth.plugins import load_gate
 from dblike_srv.directory import SiteDirectory
 from dblike_srv.hub import Hub, HubSettings
@@ -20,6 +31,7 @@ def create_app(site: Site) -> Flask:
     app.config["SOCK_SERVER_OPTIONS"] = events.OPTIONS
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = False
+    app.url_map.converters["raw"] = files.RawPath
 
     hub = Hub(
         SiteDirectory(site),
@@ -36,6 +48,6 @@ def create_app(site: Site) -> Flask:
 
     frame.register(app)
     problems.register(app)
-    for part in (ops, sessions, folders, sync, events):
+    for part in (ops, sessions, folders, history, sync, rsync, files, events):
         app.register_blueprint(part.blueprint)
     return app

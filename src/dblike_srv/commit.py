@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 from sqlalchemy import Connection, insert, select, update
 
-from dblike_delta.changeset import Decoder
+from dblike_delta.changeset import Decoder, Part
 from dblike_delta.messages import CommitReply, CommitResult, CommitStatus, Record
 from dblike_delta.recipe import Extent, Recipe
 from dblike_delta.versions import Dot, Kind, Version, VersionVector, context, winner
@@ -48,7 +48,7 @@ class Commit:
         self._writer = site.store.writer()
         self._intake = new_intake(site, identity, self._writer)
 
-    def receive(self, data: bytes) -> None:
+    def receive(self, data: Part) -> None:
         """The next bytes of the changeset.  Raises DeltaError; then `abort` is called for."""
         for event in self._decoder.receive(data):
             self._intake.take(event)

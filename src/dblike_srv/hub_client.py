@@ -36,10 +36,10 @@ _LARGEST: Final = 4 << 10  # bytes of a message to us; nothing is expected that 
 
 
 class Session(msgspec.Struct, frozen=True):
-    """Who listens: rows of the user and the device, and the token's stored hash."""
+    """Who listens: the user's row, the device's id, and the token's stored hash."""
 
     user: int
-    device: int
+    device: bytes
     token: bytes
 
 

@@ -104,9 +104,9 @@ def _operation(rule: Rule, verb: str, view: Any, found: Operation) -> dict[str, 
 
 def _parameters(rule: Rule, found: Operation) -> Iterator[dict[str, Any]]:
     for name in _PARAMETER.findall(rule.rule):
-        schema = {"type": "string", "minLength": 1}
+        text = {"type": "string", "minLength": 1}
         yield {
-            "name": name, "in": "path", "required": True, "schema": schema,
+            "name": name, "in": "path", "required": True, "schema": text,
             "description": PATH_PARAMETERS[name],
         }  # fmt: skip
     for place, parameters in (("query", found.query), ("header", found.headers)):
@@ -121,9 +121,9 @@ def _responses(verb: str, found: Operation) -> dict[str, Any]:
     responses = {str(found.status): done}
     for status in found.also:
         responses[str(status)] = {"description": "See the verb's description."}
-    problem = {"description": "Refused; nothing was changed."}
+    problem: dict[str, Any] = {"description": "Refused; nothing was changed."}
     if verb != "HEAD":
-        problem["content"] = {PROBLEM: {"schema": _reference(messages.Problem)}}  # type: ignore[assignment]
+        problem["content"] = {PROBLEM: {"schema": _reference(messages.Problem)}}
     return {**responses, "4XX": problem, "5XX": problem}
 
 

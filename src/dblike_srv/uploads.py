@@ -20,7 +20,7 @@ from typing import Final
 
 import msgspec
 
-from dblike_delta.changeset import Decoder
+from dblike_delta.changeset import Decoder, Part
 from dblike_delta.errors import DeltaError
 from dblike_delta.messages import CommitReply, UploadStatus
 from dblike_srv.commit import commit_items, keep_pack, new_intake
@@ -66,7 +66,7 @@ class _Upload:
         """Bytes of the stream that need not be sent again."""
         return self._decoder.boundary
 
-    def append(self, chunks: Iterable[bytes]) -> None:
+    def append(self, chunks: Iterable[Part]) -> None:
         """Take in more; what came in whole blocks stays, whatever happens then."""
         try:
             for chunk in chunks:
@@ -135,7 +135,7 @@ def append_upload(
     folder: FolderRef,
     upload_id: str,
     offset: int,
-    chunks: Iterable[bytes],
+    chunks: Iterable[Part],
     complete: bool,
 ) -> UploadStatus | CommitReply:
     """The next bytes of an upload; the last ones commit it.
@@ -161,7 +161,7 @@ def _append(
     folder: FolderRef,
     upload: _Upload,
     offset: int,
-    chunks: Iterable[bytes],
+    chunks: Iterable[Part],
     complete: bool,
     directory: Path,
 ) -> UploadStatus | CommitReply:

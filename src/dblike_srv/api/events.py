@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 
 from flask import Blueprint, request
 from flask_sock import Sock
-from simple_websocket import Server
 
 from dblike_srv import accounts
 from dblike_srv.api.inbound import caller, extra
@@ -61,8 +60,8 @@ def _check_origin() -> None:
         raise accounts.Forbidden("this page may not open sockets here", field="Origin")
 
 
-@sock.route("/events", bp=blueprint)
-def events(ws: Server) -> None:
+@sock.route("/events", bp=blueprint)  # type: ignore[untyped-decorator]
+def events(ws: Any) -> None:
     """Tells where each folder of the user stands, now and whenever that changes."""
     # What the client sent behind its handshake is in gunicorn's buffer, and would be lost there.
     received = b""

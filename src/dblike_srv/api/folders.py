@@ -16,13 +16,15 @@ from dblike_delta.messages import (
     FolderList,
     FolderView,
     Record,
+    VersionView,
 )
+from dblike_delta.versions import Dot, Kind, Version, VersionVector
 from dblike_srv import changes, folders
 from dblike_srv.api.inbound import folder, identity, message, moment, number, site
 from dblike_srv.api.operation import INTEGER, TEXT, operation
 from dblike_srv.api.outbound import reply, stream, wants
-from dblike_srv.api.views import view_record
 from dblike_srv.identity import FolderRef
+from dblike_srv.views import view_version
 
 blueprint = Blueprint("folders", __name__, url_prefix="/v1/folders")
 
@@ -83,7 +85,19 @@ def _render(records: list[Record], cursor: str, more: bool) -> Response:
     if wants(CHANGESET_TYPE):
         return stream(_frames(records, CursorMark(cursor, more)))
     now = site().clock.now_ms()
-    return reply(ChangeList([view_record(record) for record in records], cursor, more, now))
+    return reply(ChangeList([_state(record) for record in records], cursor, more, now))
+
+
+def _state(record: Record) -> VersionView:
+    """A path's present state for people."""
+    fields = ("path", "time", "hash", "size", "mode", "mtime_ns", "target", "author")
+    version = Version(
+        dot=Dot(record.device, record.counter),
+        vector=VersionVector.of({}),
+        kind=Kind(record.kind),
+        **{name: getattr(record, name) for name in fields},
+    )
+    return view_version(version, current=True)
 
 
 def _frames(records: list[Record], mark: CursorMark) -> Iterator[Part]:

@@ -53,16 +53,15 @@ def folder(name_or_id: str) -> FolderRef:
     return found
 
 
-def path_after(marker: bytes, suffix: bytes = b"") -> tuple[bytes, bool]:
-    """The path in the URL behind `marker`, byte for byte, and whether it ended in a slash.
+def file_path(suffix: bytes = b"") -> tuple[bytes, bool]:
+    """The path in a URL /v1/folders/F/files/PATH, byte for byte, and whether it ended in a slash.
 
     WSGI hands the percent-decoded bytes over as latin-1; Flask's own text has lost those that are
     not UTF-8.
     """
-    raw = request.environ["PATH_INFO"].encode("latin-1").partition(marker)[2]
+    raw = request.environ["PATH_INFO"].encode("latin-1").split(b"/", 5)[5]
     raw = raw.removesuffix(suffix)
-    slash = raw.endswith(b"/")
-    return check_path(raw.removesuffix(b"/")), slash
+    return check_path(raw.removesuffix(b"/")), raw.endswith(b"/")
 
 
 def path_in(name: str) -> bytes:
