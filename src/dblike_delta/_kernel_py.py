@@ -287,7 +287,7 @@ class Scanner:
         """The next match, (start, block); None where more bytes are needed."""
         found = None
         block, end = self._p.block_size, len(self._buffer)
-        if self._anchored:
+        if self._p.threshold:
             reach = block - ANCHOR_BYTES
             for position in selected(self._p, self._buffer, self._next, end - ANCHOR_BYTES + 1):
                 found = self._roll(position - reach) or self._look(position)
@@ -399,7 +399,7 @@ class Scanner:
         """Send out what can't be part of a match any more, and make room."""
         if self._expect == _NONE:
             reach = self._p.block_size - ANCHOR_BYTES
-            self._literal(self._next - reach if self._anchored else self._gap)
+            self._literal(self._next - reach if self._p.threshold else self._gap)
         shift = max(0, self._at - 1)  # a rolling window still takes one byte out
         self._at -= shift
         del self._buffer[:shift]

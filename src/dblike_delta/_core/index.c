@@ -6,7 +6,7 @@
 
 #define FILTER_LOG_MIN 9
 #define FILTER_LOG_MAX 23 /* 1 MiB: what an L2 cache holds */
-#define BITS_FOR_A_ROW 16 /* one look in sixteen is in vain */
+#define BITS_FOR_A_ROW 64 /* rolling looks at each byte: one in 64 of them is in vain */
 
 static uint64_t get(const uint8_t *p, unsigned width) {
     uint64_t v = 0;

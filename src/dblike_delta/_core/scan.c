@@ -113,6 +113,7 @@ static int roll(dk_scanner *s, int64_t stop, int64_t *start, int64_t *block) {
 
 /* A block whose anchor is at `position`. */
 static int look(dk_scanner *s, int64_t position, int64_t *start, int64_t *block) {
+    if (!s->index.members[DK_ANCHORED]) return NOTHING;
     const uint32_t weak = dk_anchor(&s->p, s->buffer + position);
     if (!dk_maybe(&s->index, DK_ANCHORED, weak)) return NOTHING;
     dk_probe probe = dk_probe_start(&s->index, DK_ANCHORED, weak);
@@ -182,7 +183,7 @@ static int search_tail(dk_scanner *s, int64_t *start, int64_t *block) {
 
 static int search(dk_scanner *s, int64_t *start, int64_t *block) {
     int found = NOTHING;
-    if (s->index.members[DK_ANCHORED]) found = search_anchors(s, start, block);
+    if (s->p.threshold) found = search_anchors(s, start, block);
     if (found == NOTHING && !s->overworked)
         found = roll(s, s->filled - (int64_t)s->p.block_size + 1, start, block);
     if (found == NOTHING && !s->overworked && s->final) found = search_tail(s, start, block);
@@ -202,7 +203,7 @@ int dk_run(dk_scanner *s) {
 
 void dk_settle(dk_scanner *s) {
     const int64_t reach = (int64_t)s->p.block_size - DK_ANCHOR_BYTES;
-    if (s->expect == DK_NONE) put_literal(s, s->index.members[DK_ANCHORED] ? s->next - reach : s->gap);
+    if (s->expect == DK_NONE) put_literal(s, s->p.threshold ? s->next - reach : s->gap);
 }
 
 void dk_flush(dk_scanner *s) { put_literal(s, s->filled); }
