@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+from dblike_delta.seams import Clock
+from dblike_srv import maintenance, uploads
 from dblike_srv.auth import throttle
 from dblike_srv.site import Site
 
@@ -29,20 +31,19 @@ class Housekeeping:
         self._stopping = threading.Event()
 
     def run(self) -> None:
-        """Rounds until `stop`; each in the one worker that gets the lock."""
+        """Rounds until `stop`, each by the one worker of the host that comes first."""
         wait = self._first
         while not self._stopping.wait(wait):
             wait = self._every
-            with alone(Path(self._site.config.data)) as mine:
+            with turn(Path(self._site.config.data), self._site.clock, self._every) as mine:
                 if mine:
                     self.round()
 
     def round(self) -> None:
-        from dblike_srv import maintenance
-
         """Everything once.  What fails is logged, and tried again in the next round."""
         tasks: tuple[Callable[[], object], ...] = (
             lambda: throttle.tidy(self._site),
+            lambda: uploads.remove_idle_uploads(self._site),
             lambda: maintenance.gc(self._site, dry_run=False),
             lambda: maintenance.compact(self._site),
         )
@@ -60,14 +61,20 @@ class Housekeeping:
 
 
 @contextlib.contextmanager
-def alone(data: Path) -> Iterator[bool]:
-    """Whether this process is the one that keeps house on this host; it is until the end."""
+def turn(data: Path, clock: Clock, every: float) -> Iterator[bool]:
+    """Whether it is this process's turn to keep house: nobody does, and nobody did lately."""
     run = data / "run"
     run.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (run / "housekeeping.lock").open("a") as lock:
+    with (run / "housekeeping").open("a+") as last:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(last, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
             return
-        yield True
+        last.seek(0)
+        text = last.read()
+        due = not text.isdecimal() or abs(clock.now_ms() - int(text)) >= every * 900
+        yield due
+        if due:
+            last.truncate(0)
+            last.write(str(clock.now_ms()))
