@@ -6,6 +6,7 @@ The only reader of the environment.  Every key has a variable: `limits.up` is DB
 from __future__ import annotations
 
 import json
+import os
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -59,9 +60,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Seconds between two looks at the whole folder while watching."""
 
 
-def read_config(file: Path, environment: Mapping[str, str]) -> Config:
+def read_config(file: Path, environment: Mapping[str, str] | None = None) -> Config:
     """The config of a file, overridden by the environment; raises Usage."""
-    return _convert(_override(_load(file), environment), str(file))
+    given = os.environ if environment is None else environment
+    return _convert(_override(_load(file), given), str(file))
 
 
 def render_config(config: Config) -> bytes:

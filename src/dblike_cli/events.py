@@ -11,9 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from dblike_cli.connection import Address, open_socket
-from dblike_cli.http import HttpTransport
-from dblike_cli.wakeups import Wakeups
-from dblike_delta.seams import Random
+from dblike_cli.session import Session
 
 _CONNECT: Final = 10.0
 """Seconds for connecting and shaking hands: a starved server must not hold us for ever."""
@@ -24,112 +22,106 @@ _LONGEST_PAUSE: Final = 30.0
 
 
 class Events:
-    """A thread that listens, and connects again whenever the connection ends."""
+    """A thread that listens, and connects again whenever the connection ends.
 
-    def __init__(
-        self,
-        transport: HttpTransport,
-        folder: str,
-        token: str,
-        wakeups: Wakeups,
-        *,
-        random: Random,
-        is_news: Callable[[str], bool] = lambda _: True,
-    ) -> None:
-        self._transport = transport
-        self._folder = folder
-        self._token = token
-        self._wakeups = wakeups
-        self._random = random
-        self._is_news = is_news
+    `hear` gets the cursor at which the folder is there; an empty one after each new connection,
+    because what happened while nobody listened is only found by asking.
+    """
+
+    def __init__(self, session: Session, hear: Callable[[str], None]) -> None:
+        self._session = session
+        self._hear = hear
         self._ending = threading.Event()
         self._socket: Any = None
         self._thread = threading.Thread(target=self._run, name="events", daemon=True)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the site can tell us something now."""
+        return self._socket is not None
 
     def start(self) -> None:
         """Begin to listen."""
         self._thread.start()
 
     def reconnect(self) -> None:
-        """Drop the connection, which may be dead without knowing it (after a suspend)."""
-        socket = self._socket
-        if socket is not None:
+        """Drop the connection, which may be dead without knowing it (after a sleep)."""
+        client = self._socket
+        if client is not None:
             with contextlib.suppress(Exception):
-                socket.shutdown()
+                client.sock.shutdown(2)
 
     def close(self) -> None:
         """Stop listening."""
         self._ending.set()
         self.reconnect()
-        self._thread.join(_CONNECT)
+        if self._thread.ident is not None:
+            self._thread.join(1.0)
 
     def _run(self) -> None:
         failures = 0
         while not self._ending.is_set():
+            client = None
             with contextlib.suppress(Exception):
-                self._socket = self._connect(failures)
+                self._socket = client = self._connect(failures)
                 failures = 0
-                # What happened while nobody listened is found by asking.
-                self._wakeups.remote(back=True)
-                self._listen()
-            if self._socket is not None:
-                self._socket.shutdown()
-                self._socket = None
+                self._hear("")
+                self._listen(client)
+            self._socket = None
+            if client is not None:
+                client.shutdown()
             failures += 1
             longest = min(_FIRST_PAUSE * 2.0**failures, _LONGEST_PAUSE)
-            self._ending.wait(self._random.uniform(_FIRST_PAUSE, longest))
+            self._ending.wait(self._session.random.uniform(_FIRST_PAUSE, longest))
 
     def _connect(self, attempt: int) -> Any:
         """A connection to the site that serves requests; the next one where that failed."""
         import websocket
 
-        addresses = self._transport.addresses
-        start = addresses.index(self._transport.site)
-        address = addresses[(start + attempt) % len(addresses)]
-        sock = open_socket(address, _CONNECT, self._transport.tls)
+        transport = self._session.transport
+        start = transport.addresses.index(transport.site)
+        address = transport.addresses[(start + attempt) % len(transport.addresses)]
+        sock = open_socket(address, _CONNECT, transport.tls)
         try:
-            # With a socket of our own the library asks no proxy, and resolves no name.
+            # With a socket of our own the library asks no proxy and follows no redirect.
             client = websocket.create_connection(
                 _url(address),
                 timeout=_CONNECT,
-                header=[f"Authorization: Bearer {self._token}"],
+                header=[f"Authorization: Bearer {self._session.credential.token}"],
                 suppress_origin=True,
                 redirect_limit=0,
                 socket=sock,
             )
+            client.settimeout(_PING)
         except BaseException:
             sock.close()
             raise
         if client.getstatus() != 101:
-            sock.close()
+            client.shutdown()
             raise ConnectionError(f"{address.name}: no WebSocket there")
-        client.settimeout(_PING)
         return client
 
-    def _listen(self) -> None:
-        """Until the connection ends, which every failure here makes it do."""
+    def _listen(self, client: Any) -> None:
+        """Until the connection ends, or is silent for too long."""
         import websocket
 
         silent = False
         while not self._ending.is_set():
             try:
-                opcode, data = self._socket.recv_data(control_frame=True)
+                opcode, data = client.recv_data(control_frame=True)
             except websocket.WebSocketTimeoutException:
                 if silent:
                     return
                 silent = True
-                self._socket.ping()
+                client.ping()
                 continue
             silent = False
             if opcode == websocket.ABNF.OPCODE_CLOSE:
                 return
             if opcode == websocket.ABNF.OPCODE_TEXT:
-                self._hear(data)
-
-    def _hear(self, data: bytes) -> None:
-        notice = json.loads(data)
-        if notice.get("folder") == self._folder and self._is_news(str(notice.get("cursor"))):
-            self._wakeups.remote()
+                notice = json.loads(data)
+                if notice["folder"] == self._session.credential.folder_id:
+                    self._hear(str(notice["cursor"]))
 
 
 def _url(address: Address) -> str:

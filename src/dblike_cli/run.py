@@ -1,0 +1,122 @@
+"""One cycle for a command: under the lock, with progress, and with a result that is shown."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from dblike_cli import lock
+from dblike_cli.cycle import run_cycle
+from dblike_cli.exits import Exit
+from dblike_cli.output import Output, path_fields, plural, size
+from dblike_cli.report import Direction, Pending, Report
+from dblike_cli.session import Session
+from dblike_delta.paths import display
+
+
+@dataclasses.dataclass(frozen=True)
+class Wish:
+    """What a command wants of its cycle."""
+
+    paths: tuple[bytes, ...] = ()
+    dry_run: bool = False
+    max_delete: str | None = None
+    checksum: bool = False
+
+
+def run(session: Session, direction: Direction, wish: Wish) -> Exit:
+    """Run a cycle, and say what came of it."""
+    with lock.hold(session.own / "lock", direction.value):
+        report = cycle(session, direction, wish)
+    say(session.output, report, dry_run=wish.dry_run)
+    return report.exit_code
+
+
+def cycle(session: Session, direction: Direction, wish: Wish) -> Report:
+    """Run a cycle; whoever calls holds the lock."""
+    with session.reporter() as reporter:
+        return run_cycle(
+            session.context(reporter),
+            direction,
+            paths=wish.paths,
+            dry_run=wish.dry_run,
+            max_delete=wish.max_delete,
+            checksum=wish.checksum,
+        )
+
+
+def say(output: Output, report: Report, *, dry_run: bool) -> None:
+    """The result on stdout; what is not in sync on stderr."""
+    lines = list(_planned(report)) if dry_run else _summary(output, report)
+    output.result(report_document(report), lines)
+    for line in unsettled(report):
+        output.note(line)
+
+
+def unsettled(report: Report) -> Iterator[str]:
+    """A line for each path that is not in sync, and for the brake."""
+    for path in report.conflicts:
+        yield f"conflict: {display(path)}"
+    for item in report.pending:
+        yield f"pending: {display(item.path)}: {item.reason}"
+    for item in report.refused:
+        yield f"refused: {display(item.path)}: {item.reason}"
+    if report.brake is not None:
+        yield f"dblike: {report.brake.message}"
+
+
+def report_document(report: Report) -> dict[str, Any]:
+    """A report as JSON shows it."""
+    document: dict[str, Any] = {"in_sync": report.in_sync, "exit_code": int(report.exit_code)}
+    for name in ("uploaded", "applied", "adopted", "deleted", "conflicts"):
+        document[name] = [path_fields(path) for path in getattr(report, name)]
+    document["pending"] = [pending_document(item) for item in report.pending]
+    document["refused"] = [pending_document(item) for item in report.refused]
+    document["planned"] = [
+        {"action": item.action, **path_fields(item.path), "size": item.size}
+        for item in report.planned
+    ]
+    document["bytes"] = {"sent": report.bytes_sent, "received": report.bytes_received}
+    brake = report.brake
+    document["brake"] = brake and {
+        "side": brake.side,
+        "count": brake.count,
+        "total": brake.total,
+        "message": brake.message,
+    }
+    return document
+
+
+def pending_document(item: Pending) -> dict[str, str]:
+    """A path that is not in sync as JSON shows it."""
+    return {**path_fields(item.path), "reason": item.reason, "code": item.code.value}
+
+
+def summary(report: Report) -> str:
+    """What happened, in one line."""
+    parts = []
+    if report.uploaded:
+        parts.append(f"{len(report.uploaded)} up ({size(report.bytes_sent)})")
+    if report.applied:
+        parts.append(f"{len(report.applied)} down ({size(report.bytes_received)})")
+    if report.deleted:
+        parts.append(f"{len(report.deleted)} deleted")
+    if report.adopted:
+        parts.append(f"{len(report.adopted)} the same on both sides")
+    if report.conflicts:
+        parts.append(plural(len(report.conflicts), "conflict copy", "conflict copies"))
+    left = len(report.pending) + len(report.refused)
+    if left:
+        parts.append(f"{left} not in sync")
+    return ", ".join(parts) or "nothing to do"
+
+
+def _summary(output: Output, report: Report) -> list[str]:
+    return [] if output.verbosity < 0 else [summary(report)]
+
+
+def _planned(report: Report) -> Iterator[str]:
+    for item in report.planned:
+        amount = f"  {size(item.size)}" if item.size else ""
+        yield f"{item.action:13} {display(item.path)}{amount}"

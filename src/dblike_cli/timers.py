@@ -1,0 +1,92 @@
+"""What the passing of time asks the watching loop to do."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from dblike_delta.seams import Clock
+
+POLL: Final = 60.0
+"""Seconds between two questions to the site, whatever its WebSocket says."""
+POLL_DEAF: Final = 10.0
+"""The same while there is no WebSocket."""
+BEAT: Final = 15.0
+"""Seconds after which a sleep of the machine is noticed at the latest."""
+JUMP: Final = 5.0
+"""Seconds between two clocks that mean that the machine slept, or that its clock was set."""
+RESCAN_BLIND: Final = 60.0
+"""Seconds between two looks at everything where not everything can be watched."""
+FIRST_RETRY: Final = 0.25
+LONGEST_RETRY: Final = 60.0
+
+
+class Due(msgspec.Struct, frozen=True):
+    """What it is time for."""
+
+    rescan: bool = False
+    poll: bool = False
+    jumped: bool = False
+    retry: frozenset[bytes] = frozenset()
+
+
+class Timers:
+    """Tells what is due, and when to ask again."""
+
+    def __init__(self, clock: Clock, rescan: float) -> None:
+        self._clock = clock
+        self._rescan = rescan
+        now = clock.monotonic()
+        self._rescan_at = now + rescan
+        self._poll_at = now + POLL
+        self._retry_at: float | None = None
+        self._retry_paths: frozenset[bytes] = frozenset()
+        self._retries = 0
+        self._clocks = (now, clock.now_ms() / 1000)
+
+    def seconds(self) -> float:
+        """How long nothing is due, as far as can be seen."""
+        moments = [self._rescan_at, self._poll_at]
+        if self._retry_at is not None:
+            moments.append(self._retry_at)
+        return max(0.0, min(BEAT, min(moments) - self._clock.monotonic()))
+
+    def due(self, *, blind: bool, deaf: bool) -> Due:
+        """What is due now; asking counts as doing it.
+
+        `blind`: not everything is watched; `deaf`: there is no word from the site.
+        """
+        now = self._clock.monotonic()
+        jumped = self._jumped(now)
+        rescan = jumped or now >= self._rescan_at
+        poll = rescan or now >= self._poll_at
+        retry: frozenset[bytes] = frozenset()
+        if rescan:
+            self._rescan_at = now + (min(self._rescan, RESCAN_BLIND) if blind else self._rescan)
+        if poll:
+            self._poll_at = now + (POLL_DEAF if deaf else POLL)
+        if self._retry_at is not None and now >= self._retry_at:
+            retry, self._retry_at = self._retry_paths, None
+        return Due(rescan, poll, jumped, retry)
+
+    def retry(self, paths: frozenset[bytes]) -> None:
+        """Look at these again, later each time; no paths: there is nothing to look at again."""
+        self._retries = self._retries + 1 if paths and paths & self._retry_paths else 0
+        self._retry_paths = paths
+        wait = min(FIRST_RETRY * 2.0**self._retries, LONGEST_RETRY)
+        self._retry_at = self._clock.monotonic() + wait if paths else None
+
+    def soon(self, *, blind: bool, deaf: bool) -> None:
+        """The periods are shorter from now on, where there is less to rely on."""
+        now = self._clock.monotonic()
+        if blind:
+            self._rescan_at = min(self._rescan_at, now + RESCAN_BLIND)
+        if deaf:
+            self._poll_at = min(self._poll_at, now + POLL_DEAF)
+
+    def _jumped(self, now: float) -> bool:
+        """Whether the wall clock moved by something else than the time that passed."""
+        wall = self._clock.now_ms() / 1000
+        (then, wall_then), self._clocks = self._clocks, (now, wall)
+        return abs((wall - wall_then) - (now - then)) > JUMP

@@ -1,0 +1,268 @@
+"""The watching loop: wait for a hint, run a cycle, say what came of it; survive everything else.
+
+Hints come from the watched tree, from the site's WebSocket, and from the passing of time.  The loop
+decides only when to look, and what to do about a failure: wait, and try again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from dblike_cli import lock
+from dblike_cli.context import Context
+from dblike_cli.cycle import run_cycle
+from dblike_cli.events import Events
+from dblike_cli.exits import Exit
+from dblike_cli.failure import describe
+from dblike_cli.output import outcome_line, path_fields
+from dblike_cli.report import Code, Direction, Hints, Outcome, Pending, Progress, Report
+from dblike_cli.run import pending_document, unsettled
+from dblike_cli.session import Session
+from dblike_cli.timers import FIRST_RETRY, LONGEST_RETRY, Timers
+from dblike_cli.treewatch import TreeWatch, watch_limit, watch_tree
+from dblike_cli.wakeups import Wakeups
+from dblike_delta.exchange import Refused
+
+_GRACE: Final = 5
+"""Seconds that a step may take to its end after the end of all was asked for."""
+_ENDS: Final = frozenset({Exit.USAGE, Exit.STATE_DAMAGED, Exit.PROTOCOL})
+"""Failures that no waiting mends."""
+_PASSING: Final = frozenset(
+    {
+        Code.WRITING,
+        Code.UNREADABLE,
+        Code.CHANGED,
+        Code.NO_SPACE,
+        Code.DISK,
+        Code.DAMAGED,
+        Code.UNAVAILABLE,
+    }
+)
+"""Reasons that may pass by themselves; the others wait for an event or a look at everything."""
+
+
+class Ending(BaseException):
+    """The end was asked for while a cycle was at work; what it finished stays finished."""
+
+
+def watch_folder(session: Session, max_delete: str | None) -> Exit:
+    """Keep the folder in sync until SIGTERM or Ctrl-C."""
+    # Threads that wait for the interpreter get it sooner: a save waits for them.
+    sys.setswitchinterval(0.001)
+    wakeups = Wakeups(session.clock)
+    session.pause = wakeups.pause
+    with contextlib.ExitStack() as exits:
+        exits.enter_context(lock.hold(session.own / "lock", "watch"))
+        exits.enter_context(_signals(wakeups))
+        tree = watch_tree(session.root, wakeups)
+        if tree is not None:
+            exits.callback(tree.close)
+        loop = Loop(session, wakeups, tree, max_delete)
+        with contextlib.suppress(Ending):
+            exits.enter_context(contextlib.closing(loop))
+            loop.run()
+    return Exit.DONE
+
+
+@contextlib.contextmanager
+def _signals(wakeups: Wakeups) -> Iterator[None]:
+    """SIGTERM and Ctrl-C end the loop between two steps, or after a grace in the middle of one."""
+
+    def end(_number: int, _frame: object) -> None:
+        wakeups.stop()
+        signal.alarm(_GRACE)
+
+    def end_now(_number: int, _frame: object) -> None:
+        raise Ending
+
+    handlers: dict[int, Callable[[int, object], None]] = {
+        signal.SIGTERM: end,
+        signal.SIGINT: end,
+        signal.SIGALRM: end_now,
+    }
+    former = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+class WatchReporter:
+    """Hears the cycles: a line for each outcome, and a way out of a long cycle."""
+
+    def __init__(self, session: Session, wakeups: Wakeups) -> None:
+        self._session = session
+        self._wakeups = wakeups
+
+    def progress(self, event: Progress | Outcome | Pending) -> None:
+        """Take note of an event; raises Ending between two steps."""
+        match event:
+            case Outcome():
+                self._session.log.write(event.action, event.path)
+                fields = {"event": event.action, **path_fields(event.path), "size": event.size}
+                self.say(fields, outcome_line(event))
+            case Pending():
+                self._session.log.write(event.code, event.path, event.reason)
+            case Progress():
+                pass
+        if self._wakeups.stopping:
+            raise Ending
+
+    def say(self, fields: dict[str, Any], line: str | None) -> None:
+        """An event: JSON for a program, a line for a person who is not to be left in quiet."""
+        output = self._session.output
+        document = {"time": self._session.clock.now_ms(), **fields}
+        output.item(document, line if output.verbosity >= 0 else None)
+
+    def trouble(self, fields: dict[str, Any], line: str) -> None:
+        """Something that a person should know."""
+        output = self._session.output
+        if output.as_json:
+            self.say(fields, None)
+        output.warn(line)
+
+
+class Loop:
+    """The loop, and what it remembers from one cycle to the next."""
+
+    def __init__(
+        self, session: Session, wakeups: Wakeups, tree: TreeWatch | None, max_delete: str | None
+    ) -> None:
+        self._session = session
+        self._wakeups = wakeups
+        self._tree = tree
+        self._max_delete = max_delete
+        self._reporter = WatchReporter(session, wakeups)
+        self._timers = Timers(session.clock, session.config.rescan)
+        self._events = Events(session, self._hear)
+        self._context: Context | None = None
+        self._heard = ""
+        self._failures = 0
+        self._trouble = ""
+        self._unsettled: frozenset[str] = frozenset()
+        self._blind = 0
+        self._in_sync: bool | None = None
+
+    def run(self) -> None:
+        """Until the end is asked for."""
+        self._warn_of_blindness()
+        self._events.start()
+        self._wakeups.again(None)
+        while not self._wakeups.stopping:
+            hints = self._due(self._wakeups.wait(self._timers.seconds()))
+            if hints is not None and not self._wakeups.stopping:
+                self._step(hints)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._events.close()
+        self._session.log.flush()
+
+    # --- when to look
+
+    def _hear(self, cursor: str) -> None:
+        """The site says where the folder stands there; called by the thread that listens."""
+        self._heard = cursor
+        self._wakeups.remote(back=not cursor)
+
+    def _due(self, hints: Hints | None) -> Hints | None:
+        """The hints with what the time asks for; None where there is nothing to do."""
+        due = self._timers.due(blind=self._is_blind, deaf=not self._events.connected)
+        if due.jumped:
+            self._events.reconnect()
+        asked = hints or Hints(remote=False)
+        remote = due.poll or (asked.remote and self._is_news())
+        everywhere = due.rescan or asked.everywhere
+        paths = asked.paths | due.retry
+        if not (paths or everywhere or remote):
+            return None
+        return Hints(paths, everywhere, remote)
+
+    def _is_news(self) -> bool:
+        """Whether what was heard of the site is more than what is here: our own commits are not."""
+        return not self._heard or self._heard != self._session.state.meta.cursor
+
+    @property
+    def _is_blind(self) -> bool:
+        return self._tree is None or self._tree.blind > 0
+
+    # --- a cycle and what comes of it
+
+    def _step(self, hints: Hints) -> None:
+        try:
+            report = self._cycle(hints)
+        except Exception as error:  # noqa: BLE001 - whatever it is, watching goes on
+            self._fail(error, hints)
+        else:
+            self._succeed(report)
+        self._session.log.flush()
+        self._warn_of_blindness()
+
+    def _cycle(self, hints: Hints) -> Report:
+        if self._context is None:
+            self._context = self._session.context(self._reporter)
+        return run_cycle(self._context, Direction.BOTH, hints=hints, max_delete=self._max_delete)
+
+    def _succeed(self, report: Report) -> None:
+        if self._failures:
+            self._reporter.trouble({"event": "resumed"}, "syncing again")
+        self._failures, self._trouble, self._max_delete = 0, "", None
+        self._timers.retry(frozenset(item.path for item in report.pending if item.code in _PASSING))
+        self._show_unsettled(report)
+        if report.in_sync != self._in_sync:
+            self._in_sync = report.in_sync
+            line = "in sync" if report.in_sync else None
+            self._reporter.say({"event": "status", "in_sync": report.in_sync}, line)
+
+    def _show_unsettled(self, report: Report) -> None:
+        """Each path that is not in sync, once for as long as it stays so."""
+        lines = frozenset(unsettled(report))
+        for item in (*report.pending, *report.refused):
+            fields = {"event": "pending", **pending_document(item)}
+            if self._session.output.as_json and fields["reason"] not in self._unsettled:
+                self._reporter.say(fields, None)
+        for line in sorted(lines - self._unsettled):
+            self._session.output.note(line)
+        self._unsettled = lines
+
+    def _fail(self, error: Exception, hints: Hints) -> None:
+        """Say so once, wait, and keep the hints; raises what no waiting mends."""
+        text, code = describe(error)
+        if code in _ENDS:
+            raise error
+        self._session.reset()
+        self._context = None
+        self._wakeups.again(hints)
+        self._failures += 1
+        self._in_sync = None
+        if text != self._trouble:
+            self._trouble = text
+            fields = {"event": "paused", "exit_code": int(code), "reason": text}
+            self._reporter.trouble(fields, f"{text}; waiting")
+        longest = min(FIRST_RETRY * 2.0**self._failures, LONGEST_RETRY)
+        wait = self._session.random.uniform(longest / 2, longest)
+        if isinstance(error, Refused) and error.retry_after:
+            wait = max(wait, error.retry_after)
+        self._wakeups.wait_until_back(wait)
+
+    def _warn_of_blindness(self) -> None:
+        """Say, with the remedy, that some changes here are found late."""
+        blind = -1 if self._tree is None else self._tree.blind
+        if blind == self._blind:
+            return
+        self._blind = blind
+        self._timers.soon(blind=True, deaf=False)
+        limit = watch_limit() or 0
+        what = "nothing can be watched" if blind < 0 else f"{blind} directories can't be watched"
+        more = max(524_288, limit * 2)
+        self._reporter.trouble(
+            {"event": "blind", "directories": blind, "limit": limit},
+            f"{what}: the limit of inotify watches ({limit}) is reached; changes there are found by "
+            f"a look every minute; `sudo sysctl fs.inotify.max_user_watches={more}` raises it",
+        )
