@@ -24,6 +24,7 @@ from dblike_srv.contents import (
     check_contents,
     find_contents,
 )
+from dblike_srv.db import insert_many
 from dblike_srv.errors import Busy, Invalid
 from dblike_srv.folders import heads_of
 from dblike_srv.identity import FolderRef, Identity
@@ -294,8 +295,7 @@ class _Transaction:
             }
             for c in fresh if not c.id
         ]  # fmt: skip
-        if rows:
-            self._connection.execute(insert(contents), rows)
+        insert_many(self._connection, contents, rows)
         for content in fresh:
             if content.id:
                 change = update(contents).where(contents.c.id == content.id)

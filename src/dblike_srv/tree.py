@@ -29,6 +29,7 @@ from dblike_delta.versions import (
     winner,
 )
 from dblike_srv.contents import batches
+from dblike_srv.db import insert_many
 from dblike_srv.models import folders, journal, journals, paths, versions
 
 VERSION_COLUMNS = (
@@ -233,8 +234,8 @@ class Tree:
         if not self._new:
             return
         touched = [node for node in self._nodes.values() if node.touched]
-        self._connection.execute(insert(versions), [self._version_row(v) for v in self._new])
-        self._connection.execute(insert(journal), self._journal_rows())
+        insert_many(self._connection, versions, [self._version_row(v) for v in self._new])
+        insert_many(self._connection, journal, self._journal_rows())
         self._write_paths(touched)
         self._write_folder(touched)
 
@@ -263,8 +264,7 @@ class Tree:
     def _write_paths(self, touched: list[Node]) -> None:
         fresh = [self._path_row(node) for node in touched if not node.row]
         known = [self._path_row(node) | {"row": node.row} for node in touched if node.row]
-        if fresh:
-            self._connection.execute(insert(paths), fresh)
+        insert_many(self._connection, paths, fresh)
         if known:
             names = ("winner", "heads", "context", "live")
             change = update(paths).where(paths.c.id == bindparam("row"))
