@@ -97,7 +97,7 @@ class Events:
             sock.close()
             raise
         if client.getstatus() != 101:
-            client.shutdown()
+            sock.close()
             raise ConnectionError(f"{address.name}: no WebSocket there")
         return client
 

@@ -263,6 +263,6 @@ class Loop:
         more = max(524_288, limit * 2)
         self._reporter.trouble(
             {"event": "blind", "directories": blind, "limit": limit},
-            f"{what}: the limit of inotify watches ({limit}) is reached; changes there are found by "
-            f"a look every minute; `sudo sysctl fs.inotify.max_user_watches={more}` raises it",
+            f"{what}: the limit of inotify watches ({limit}) is reached; changes there are found "
+            f"by a look every minute; `sudo sysctl fs.inotify.max_user_watches={more}` raises it",
         )

@@ -1,0 +1,87 @@
+"""`dblike restore`: bring a version, a deleted file or a whole directory back."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING
+
+import click
+
+from dblike_cli.exits import Exit
+from dblike_cli.options import Common, command
+
+if TYPE_CHECKING:
+    from dblike_cli.session import Session
+    from dblike_delta.messages import RestoreRequest
+
+
+@command("restore")
+@click.argument("path")
+@click.option("--version", "version", metavar="V", help="A version that `dblike log PATH` names.")
+@click.option("--at", "at", metavar="TIME", help="As it was at a time: 2h, '2026-11-23 14:00'.")
+@click.option("--to", "to", metavar="PATH", help="Bring it back under another name.")
+def restore(common: Common, path: str, version: str | None, at: str | None, to: str | None) -> Exit:
+    r"""Bring a version, a deleted file or a whole directory back.
+
+    With neither --version nor --at: whatever was deleted at PATH and below.  What is there now
+    becomes history, so that a restore can be undone by another one.  What was added since stays.
+    The result is pulled, unless a running `watch` does that.
+
+    \b
+    Example:
+      dblike restore docs/report.txt
+      dblike restore docs --at '3d ago' --to docs-of-friday
+    """
+    from dblike_cli.errors import Usage
+    from dblike_cli.output import plural
+    from dblike_cli.session import open_session
+    from dblike_cli.views import view_document
+    from dblike_delta.messages import RestoreReply
+
+    if version and at:
+        raise Usage("--version and --at: one of them is enough")
+    with open_session(common) as session:
+        request = _request(session, session.path(path), version, at, to)
+        reply = session.exchange.post(session.target("restore"), request, RestoreReply)
+        if not reply.restored and not (version or at):
+            raise Usage(f"nothing of {path} is deleted; choose a --version (`dblike log`) or --at")
+        views = [view_document(view) for view in reply.versions]
+        session.output.result(
+            {"restored": reply.restored, "versions": views},
+            [f"{plural(reply.restored, 'path')} restored"],
+        )
+        return _pull(session, session.path(to or path)) if reply.restored else Exit.DONE
+
+
+def _request(
+    session: Session, path: bytes, version: str | None, at: str | None, to: str | None
+) -> RestoreRequest:
+    from dblike_cli.commands.log import versions
+    from dblike_cli.errors import Usage
+    from dblike_cli.views import moment, version_of
+    from dblike_delta.messages import RestoreRequest
+
+    try:
+        target = session.path(to).decode() if to else ""
+    except UnicodeDecodeError:
+        raise Usage("--to: a new name has to be UTF-8") from None
+    return RestoreRequest(
+        path_b64=base64.b64encode(path).decode(),
+        version=version_of(version, versions(session, path, 10_000)) if version else "",
+        at=moment(at, session.clock.now_ms()) if at else None,
+        to=target,
+    )
+
+
+def _pull(session: Session, path: bytes) -> Exit:
+    """Take what was restored, where no watch is there to do it."""
+    from dblike_cli import lock
+    from dblike_cli.errors import Locked
+    from dblike_cli.report import Direction
+    from dblike_cli.run import Wish, cycle
+
+    try:
+        with lock.hold(session.own / "lock", "restore"):
+            return cycle(session, Direction.PULL, Wish(paths=(path,) if path else ())).exit_code
+    except Locked:
+        return Exit.DONE
