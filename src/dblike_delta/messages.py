@@ -102,7 +102,7 @@ class LoginRequest(Message, frozen=True):
     user: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
     password: Annotated[str, msgspec.Meta(max_length=1024)]
     device: Name = "unnamed"
-    device_id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")] | None = None
+    device_id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}(?!\n)$")] | None = None
 
 
 class LoginReply(Reply, frozen=True):
@@ -159,7 +159,7 @@ class TimeReply(Reply, frozen=True):
 class FolderCreate(Message, frozen=True):
     """A new folder's name, unique among the user's."""
 
-    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")]
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}(?!\n)$")]
 
 
 class FolderView(Reply, frozen=True):
