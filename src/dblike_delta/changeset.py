@@ -171,70 +171,89 @@ class Decoder:
     """
 
     def __init__(self, *, start: int = 0) -> None:
-        self._buffer = bytearray()
         self._zstd = zstandard.ZstdDecompressor(max_window_size=BLOCK_LIMIT)
+        self._head = bytearray()  # of the block, or the stream's own, as far as it came
+        self._block: bytearray | None = None
+        self._filled = 0
         self.boundary = start
         self.finished = False
 
     def receive(self, data: Part) -> Iterator[Event]:
-        """The events that `data` completes.  Use them up before the next call."""
-        if self.finished and len(data):
+        """The events that `data` completes; all must be taken before the next call.
+
+        Bodies are views of `data` where that is immutable, else of memory of their own.
+        """
+        view = memoryview(data)
+        at = 0
+        if self.boundary == 0:
+            at = self._take_head(view, at, len(MAGIC))
+            if len(self._head) < len(MAGIC):
+                return
+            if self._head != MAGIC:
+                raise FormatError("not a changeset of format 1", offset=0)
+            self.boundary = len(MAGIC)
+            self._head.clear()
+        while at < len(view) and not self.finished:
+            at = self._take_head(view, at, _BLOCK.size)
+            if len(self._head) < _BLOCK.size:
+                return
+            stored, last = self._check_head()
+            raw, at = self._take_block(data, view, at, stored)
+            if raw is None:
+                return
+            yield from _frames(self._unpack(raw), self.boundary)
+            self.boundary += _BLOCK.size + stored
+            self._head.clear()
+            if last:
+                self.finished = True
+                yield End()
+        if at < len(view):
             raise FormatError("bytes after the end of the changeset", offset=self.boundary)
-        self._buffer += data
-        return self._events()
 
     def close(self) -> None:
         """Say that no more bytes come; raises where the stream has no end."""
         if not self.finished:
-            raise FormatError(
-                "the changeset is cut short", offset=self.boundary + len(self._buffer)
-            )
+            offset = self.boundary + len(self._head) + self._filled
+            raise FormatError("the changeset is cut short", offset=offset)
 
-    def _events(self) -> Iterator[Event]:
-        at = 0
-        if self.boundary == 0:
-            if len(self._buffer) < len(MAGIC):
-                return
-            if not self._buffer.startswith(MAGIC):
-                raise FormatError("not a changeset of format 1", offset=0)
-            at = self.boundary = len(MAGIC)
-        while (end := self._block_end(at)) is not None:
-            last = self._buffer[at + 1]
-            raw = self._unpack(at, end)
-            yield from _frames(raw, self.boundary)
-            self.boundary += end - at
-            at = end
-            if last:
-                self.finished = True
-                yield End()
-                if len(self._buffer) > at:
-                    raise FormatError("bytes after the end of the changeset", offset=self.boundary)
-                break
-        del self._buffer[:at]
+    def _take_head(self, view: memoryview, at: int, size: int) -> int:
+        """Fill the head up to `size` bytes from `view`; where it goes on after that."""
+        taken = view[at : at + size - len(self._head)]
+        self._head += taken
+        return at + len(taken)
 
-    def _block_end(self, at: int) -> int | None:
-        """Where the block at `at` ends, or None while it is not all here."""
-        if len(self._buffer) - at < _BLOCK.size:
-            return None
-        codec, last, zero, length, stored, _ = _BLOCK.unpack_from(self._buffer, at)
+    def _check_head(self) -> tuple[int, bool]:
+        """How many bytes of block follow, and whether it is the last one."""
+        codec, last, zero, length, stored, _ = _BLOCK.unpack(self._head)
         if codec > _ZSTD or last > 1 or zero or (codec == _PLAIN and length != stored):
             raise FormatError("invalid block header", offset=self.boundary)
         if length > BLOCK_LIMIT or stored > BLOCK_LIMIT:
             raise LimitError(f"a block of {max(length, stored)} bytes; the limit is {BLOCK_LIMIT}")
-        end: int = at + _BLOCK.size + stored
-        return end if len(self._buffer) >= end else None
+        return stored, bool(last)
 
-    def _unpack(self, at: int, end: int) -> memoryview:
-        codec, _, _, length, _, digest = _BLOCK.unpack_from(self._buffer, at)
-        # A copy, so that events may be kept while the buffer is shifted under them.
-        stored = bytes(memoryview(self._buffer)[at + _BLOCK.size : end])
+    def _take_block(
+        self, data: Part, view: memoryview, at: int, stored: int
+    ) -> tuple[memoryview | None, int]:
+        """The stored bytes, or None while they are not all here; and where `view` goes on."""
+        if self._block is None and isinstance(data, bytes) and len(view) - at >= stored:
+            return view[at : at + stored], at + stored
+        if self._block is None:
+            self._block, self._filled = bytearray(stored), 0
+        taken = min(stored - self._filled, len(view) - at)
+        self._block[self._filled : self._filled + taken] = view[at : at + taken]
+        self._filled += taken
+        if self._filled < stored:
+            return None, at + taken
+        block, self._block, self._filled = self._block, None, 0
+        return memoryview(block), at + taken
+
+    def _unpack(self, stored: memoryview) -> memoryview:
+        codec, _, _, length, _, digest = _BLOCK.unpack(self._head)
         if xxhash.xxh3_128_digest(stored) != digest:
             raise IntegrityError(f"the block at byte {self.boundary} does not match its sum")
-        if codec == _PLAIN:
-            return memoryview(stored)
-        return memoryview(self._inflate(stored, length))
+        return stored if codec == _PLAIN else memoryview(self._inflate(stored, length))
 
-    def _inflate(self, stored: bytes, length: int) -> bytes:
+    def _inflate(self, stored: memoryview, length: int) -> bytes:
         """One zstd frame that makes exactly `length` bytes; its own claim is checked first."""
         try:
             claim = zstandard.get_frame_parameters(stored).content_size

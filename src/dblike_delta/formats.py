@@ -217,9 +217,10 @@ def encode_commands(commands: Iterable[Event]) -> bytes:
 class DeltaDecoder:
     """Takes a delta in pieces of any size and gives out its commands as soon as they are known.
 
-    Literals come out in pieces, so memory is bounded by what is fed.  Refused, at the offset of the
-    command: reserved opcodes, empty commands, copies beyond `base_size` or 2^63, more output than
-    `max_size`, anything after END.  After an error the decoder is of no more use.
+    Literals come out in pieces, as views of what was fed: use them before that changes.  Refused,
+    at the offset of the command: reserved opcodes, empty commands, copies beyond `base_size` or
+    2^63, more output than `max_size`, anything after END.  After an error the decoder is of no more
+    use.
     """
 
     def __init__(
@@ -300,7 +301,7 @@ class DeltaDecoder:
     def _take_literal(self, view: memoryview, events: list[Event]) -> int:
         piece = view[: self._literal]
         self._literal -= len(piece)
-        events.append(Literal(bytes(piece)))
+        events.append(Literal(piece))
         return len(piece)
 
     def _command(self, view: memoryview, at: int, events: list[Event]) -> int:
