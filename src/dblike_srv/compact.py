@@ -69,9 +69,10 @@ def compact(site: Site) -> CompactReport:
     for numbers in _worth_rewriting(known):
         runs = [Extent(n, *run) for n in numbers for run in merged(known[n].spans)]
         report = _add(report, _rewrite(site, known, runs), len(numbers), 0)
-    for content in scattered:
-        runs = list(unseen(_present(site, content).extents))
-        report = _add(report, _rewrite(site, known, runs), 0, 1)
+    for content in reversed(scattered):  # the newest first: older ones become whole by it
+        recipe = _present(site, content)
+        if _is_scattered(recipe):
+            report = _add(report, _rewrite(site, known, list(unseen(recipe.extents))), 0, 1)
     log.info("compact: %s", report)
     return report
 
@@ -102,15 +103,18 @@ def _survey(site: Site, known: dict[int, _Pack]) -> list[int]:
     """Note what is needed of each pack; the contents that are scattered."""
     scattered = []
     for stored in stored_contents(site):
-        extents = stored.recipe.extents
-        if len(extents) > EXTENTS and stored.recipe.size < len(extents) * SCATTERED:
+        if _is_scattered(stored.recipe):
             scattered.append(stored.id)
-        for number, offset, length in extents:
+        for number, offset, length in stored.recipe.extents:
             pack = known.get(number)
             if pack is not None:
                 pack.spans.add((offset, length))
                 pack.user = stored.user if pack.user in (-1, stored.user) else 0
     return scattered
+
+
+def _is_scattered(recipe: Recipe) -> bool:
+    return len(recipe) > EXTENTS and recipe.size < len(recipe) * SCATTERED
 
 
 def _worth_rewriting(known: dict[int, _Pack]) -> Iterator[list[int]]:

@@ -1,0 +1,262 @@
+"""Garbage collection, compaction, scrub and backup on a working site."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from blake3 import blake3
+
+from dblike_delta.commands import Copy, Literal
+from dblike_delta.messages import Refusal, Want
+from dblike_delta.versions import Kind
+from dblike_srv import collect, compact
+from dblike_srv.config import decode_config
+from dblike_srv.errors import Conflict
+from dblike_srv.maintenance import backup, gc, scrub
+from dblike_srv.models import contents, journal, packs, users, versions
+from dblike_srv.site import open_site
+from dblike_srv.store.local import LocalStore
+from dblike_srv.store.mem import MemoryStore
+from rig.core_site import DAY_MS, HOUR_MS, CoreSite, SeededRandom
+
+BLOB = SeededRandom(5).bytes(200_000)
+
+
+@pytest.fixture
+def core(tmp_path: Path) -> CoreSite:
+    return CoreSite(tmp_path, retention={"days": 30, "versions": 0})
+
+
+def age(core: CoreSite, days: float) -> None:
+    core.clock.advance(int(days * DAY_MS))
+
+
+def used(core: CoreSite) -> int:
+    return int(core.site.database.read(lambda c: c.execute(users.select()).one()).used)
+
+
+def test_old_versions_go_and_then_their_bytes(core: CoreSite) -> None:
+    core.laptop.put(b"a", BLOB)
+    core.laptop.put(b"a", b"new")
+    assert gc(core.site) == collect.GcReport()
+    age(core, 31)
+    assert gc(core.site, dry_run=True).versions == 1
+    first = gc(core.site)
+    assert (first.versions, first.contents, first.packs) == (1, 1, 0)
+    assert len(core.store.inner.packs) == 2  # type: ignore[attr-defined]
+    age(core, 2)
+    assert gc(core.site) == collect.GcReport(packs=1, bytes=len(BLOB))
+    assert len(core.store.inner.packs) == 1  # type: ignore[attr-defined]
+    assert core.read(b"a") == b"new"
+    assert core.count(versions) == core.count(journal) == core.count(contents) == 1
+
+
+def test_a_deleted_file_goes_but_its_tombstone_stays(core: CoreSite) -> None:
+    core.laptop.put(b"a", BLOB)
+    core.laptop.delete(b"a")
+    age(core, 31)
+    assert gc(core.site).versions == 1
+    age(core, 2)
+    gc(core.site)
+    assert core.store.inner.packs == {}  # type: ignore[attr-defined]
+    nowhere = core.site.seal.cursor(core.folder.id, {})
+    assert core.records(nowhere)[b"a"].kind == Kind.DELETED
+
+
+def test_used_space_is_counted_anew(core: CoreSite) -> None:
+    core.laptop.put(b"a", BLOB)
+    core.laptop.put(b"a", b"new")
+    assert used(core) == len(BLOB) + 3
+    age(core, 31)
+    gc(core.site)
+    assert used(core) == 3
+
+
+def test_a_commit_takes_the_mark_off_a_dying_pack(core: CoreSite) -> None:
+    core.laptop.put(b"a", BLOB)
+    core.laptop.delete(b"a")
+    age(core, 31)
+    gc(core.site)
+    age(core, 0.5)
+    core.laptop.put(b"b", BLOB)  # the very same pack again
+    age(core, 2)
+    assert gc(core.site).packs == 0
+    assert core.read(b"b") == BLOB
+
+
+def test_shared_bytes_stay_as_long_as_anything_needs_them(core: CoreSite) -> None:
+    core.laptop.put(b"a", BLOB)
+    core.laptop.edit(b"a", BLOB, [Literal(b"head"), Copy(0, len(BLOB))])
+    age(core, 31)
+    assert gc(core.site).contents == 1
+    age(core, 2)
+    assert gc(core.site).packs == 0
+    assert core.read(b"a") == b"head" + BLOB
+
+
+def test_files_that_a_crash_left_in_the_store_go_after_the_grace(core: CoreSite) -> None:
+    writer = core.store.writer()
+    writer.write(b"orphan")
+    writer.commit(b"\7" * 32)
+    gc(core.site)
+    assert core.count(packs) == 1
+    age(core, 0.5)
+    assert gc(core.site).packs == 0
+    age(core, 2)
+    assert gc(core.site) == collect.GcReport(packs=1, bytes=6)
+    assert core.store.inner.packs == {}  # type: ignore[attr-defined]
+
+
+def test_compaction_joins_tiny_packs(core: CoreSite) -> None:
+    wanted = {b"f%d" % n: b"content %d" % n for n in range(compact.ENOUGH)}
+    for path, data in wanted.items():
+        core.laptop.put(path, data)
+    core.clock.advance(2 * HOUR_MS)
+    report = compact.compact(core.site)
+    assert (report.rewritten, report.packs) == (compact.ENOUGH, 1)
+    age(core, 1)
+    gc(core.site)
+    age(core, 2)
+    assert gc(core.site).packs == compact.ENOUGH
+    assert {path: core.read(path) for path in wanted} == wanted
+    assert compact.compact(core.site) == compact.CompactReport()
+
+
+def test_compaction_drops_what_is_dead_in_a_pack(
+    core: CoreSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compact, "TINY", 1000)
+    core.laptop.put(b"a", BLOB)
+    kept = core.laptop.edit(b"a", BLOB, [Copy(1000, 50_000)])
+    assert kept.status == "accepted"
+    age(core, 31)
+    gc(core.site)
+    assert compact.compact(core.site).bytes == 50_000
+    age(core, 1)
+    gc(core.site)
+    age(core, 2)
+    assert gc(core.site).bytes == len(BLOB)
+    assert core.read(b"a") == BLOB[1000:51_000]
+
+
+def test_compaction_keeps_the_difference_of_versions(
+    core: CoreSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recipes that shared extents share them afterwards: a fetch still sends only the edit."""
+    monkeypatch.setattr(compact, "EXTENTS", 8)
+    old = BLOB
+    core.laptop.put(b"a", old)
+    for n in range(10):
+        at = 10_000 * n
+        commands = [Copy(0, at), Literal(b"edit %d" % n), Copy(at + 6, len(old) - at - 6)]
+        core.laptop.edit(b"a", old, [c for c in commands if c != Copy(0, 0)])
+        before, old = old, old[:at] + b"edit %d" % n + old[at + 6 :]
+    age(core, 1)
+    assert len(BLOB) <= compact.compact(core.site).bytes < len(BLOB) + 200
+    record = core.records()[b"a"]
+    have = {blake3(before).digest(): before}
+    parts = core.fetched([Want(record.device, record.counter, list(have))])
+    assert sum(map(len, parts)) < 600
+    assert core.read(b"a", have) == old == core.read(b"a")
+
+
+def test_compaction_leaves_damaged_packs_to_scrub(core: CoreSite) -> None:
+    for n in range(compact.ENOUGH):
+        core.laptop.put(b"f%d" % n, b"content %d" % n)
+    held = core.store.inner.packs  # type: ignore[attr-defined]
+    name = next(iter(held))
+    held[name] = b"\0" + held[name][1:]
+    core.clock.advance(2 * HOUR_MS)
+    compact.compact(core.site)
+    assert scrub(core.site).damaged_packs == (name.hex(),)
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
+def test_scrub_finds_damage_and_no_one_is_served_it(core: CoreSite, damage: str) -> None:
+    core.laptop.put(b"a", BLOB)
+    core.laptop.put(b"b", b"fine")
+    assert scrub(core.site).sound
+    held = core.store.inner.packs  # type: ignore[attr-defined]
+    name = next(name for name, data in held.items() if len(data) == len(BLOB))
+    match damage:
+        case "flip":
+            held[name] = held[name][:777] + bytes([held[name][777] ^ 1]) + held[name][778:]
+        case "cut":
+            held[name] = held[name][:-1]
+        case _:
+            del held[name]
+    report = scrub(core.site)
+    record = core.records()[b"a"]
+    assert report.damaged_packs == (name.hex(),)
+    assert report.damaged_contents == (record.hash.hex(),)
+    [answer] = core.fetch([Want(record.device, record.counter)])
+    assert isinstance(answer, Refusal)
+    assert answer.status == "damaged"
+    assert core.read(b"b") == b"fine"
+
+
+def test_a_device_that_has_the_content_heals_it(core: CoreSite) -> None:
+    core.laptop.put(b"a", BLOB)
+    held = core.store.inner.packs  # type: ignore[attr-defined]
+    held.clear()
+    assert not scrub(core.site).sound
+    core.device("phone").put(b"b", BLOB)
+    assert scrub(core.site).sound
+    assert core.read(b"a") == BLOB
+
+
+def test_scrub_reads_what_came_as_a_delta(core: CoreSite) -> None:
+    core.laptop.put(b"a", BLOB)
+    core.laptop.edit(b"a", BLOB, [Copy(0, 100), Literal(b"x")])
+    assert scrub(core.site).contents == 1
+    assert scrub(core.site).contents == 0
+
+
+def test_a_backup_is_a_site(tmp_path: Path) -> None:
+    core = CoreSite(tmp_path / "data", LocalStore(tmp_path / "data", SeededRandom(3)))
+    core.laptop.put(b"a", BLOB)
+    report = backup(core.site, tmp_path / "copy")
+    assert (report.packs, report.bytes) == (1, len(BLOB))
+    core.laptop.put(b"a", b"after the backup")
+    values = {"data": str(tmp_path / "copy"), "cluster_key": "k" * 32}
+    copy = open_site(decode_config(values))
+    assert copy.id == core.site.id
+    assert scrub(copy).sound
+    core.site = copy
+    assert core.read(b"a") == BLOB
+    with pytest.raises(Conflict):
+        backup(core.site, tmp_path / "copy")
+    with sqlite3.connect(tmp_path / "copy" / "dblike.db") as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    database.close()
+
+
+def test_a_crash_at_any_step_of_gc_loses_nothing(tmp_path: Path) -> None:
+    """The store fails at its n-th delete; the next run goes on."""
+
+    class Failing(MemoryStore):
+        left = 0
+
+        def delete(self, name: bytes) -> None:
+            if self.left == 0:
+                raise OSError("the power is gone")
+            self.left -= 1
+            super().delete(name)
+
+    store = Failing()
+    core = CoreSite(tmp_path, store, retention={"days": 1, "versions": 0})
+    for n in range(4):
+        core.laptop.put(b"a", b"version %d" % n)
+    age(core, 2)
+    gc(core.site)
+    age(core, 2)
+    for _ in range(2):  # of three packs to go
+        store.left = 1
+        with pytest.raises(OSError, match="power"):
+            gc(core.site)
+        assert core.read(b"a") == b"version 3"
+    store.left = 9
+    gc(core.site)
+    assert len(store.packs) == 1
