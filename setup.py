@@ -27,13 +27,13 @@ class BuildKernel(build_ext):
     def run(self) -> None:
         try:
             super().run()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the package works without
             self._say_absent(error)
 
     def build_extension(self, ext: Extension) -> None:
         try:
             super().build_extension(ext)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the package works without
             self._say_absent(error)
 
     def copy_extensions_to_source(self) -> None:
@@ -45,7 +45,7 @@ class BuildKernel(build_ext):
         return (Path(self.build_lib) / name).exists()
 
     def _say_absent(self, error: Exception) -> None:
-        print(
+        print(  # noqa: T201
             "\nThe compiled kernel of dblike_delta was NOT built:"
             f"\n    {type(error).__name__}: {error}"
             "\nThe package works without it, some hundred times slower, and warns when imported."
@@ -73,7 +73,8 @@ def kernel() -> list[Extension]:
     try:
         from Cython.Build import cythonize
     except ImportError:
-        print("\nCython is absent: the compiled kernel can't be built.\n", file=sys.stderr)
+        message = "\nCython is absent: the compiled kernel can't be built.\n"
+        print(message, file=sys.stderr)  # noqa: T201
         return []
     return list(cythonize([extension], language_level=3))
 

@@ -15,17 +15,20 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+# The verbs are also names of modules: bound here, once, they stay functions whoever imports
+# the modules later.  What else is public is imported when it is first asked for.
+from dblike_delta.delta import Delta, DeltaEncoder, delta
+from dblike_delta.patch import PatchResult, patch
+from dblike_delta.reconcile import reconcile
+from dblike_delta.signature import Signature, SignatureBuilder, choose_block_size, signature
+
 if TYPE_CHECKING:
     from dblike_delta.commands import Copy, End, Literal
-    from dblike_delta.delta import Delta, DeltaEncoder, delta
     from dblike_delta.errors import DeltaError
     from dblike_delta.formats import DeltaDecoder
     from dblike_delta.limits import Limits
-    from dblike_delta.patch import PatchResult, patch
     from dblike_delta.recipe import Extent, Recipe
-    from dblike_delta.reconcile import reconcile
     from dblike_delta.rolling import RollingChecksum
-    from dblike_delta.signature import Signature, SignatureBuilder, signature
     from dblike_delta.versions import Version, VersionVector, merge
 
 __all__ = [
@@ -45,6 +48,7 @@ __all__ = [
     "SignatureBuilder",
     "Version",
     "VersionVector",
+    "choose_block_size",
     "delta",
     "merge",
     "patch",
@@ -56,21 +60,12 @@ _HOMES = {
     "Copy": "commands",
     "End": "commands",
     "Literal": "commands",
-    "Delta": "delta",
-    "DeltaEncoder": "delta",
-    "delta": "delta",
     "DeltaError": "errors",
     "DeltaDecoder": "formats",
     "Limits": "limits",
-    "PatchResult": "patch",
-    "patch": "patch",
     "Extent": "recipe",
     "Recipe": "recipe",
-    "reconcile": "reconcile",
     "RollingChecksum": "rolling",
-    "Signature": "signature",
-    "SignatureBuilder": "signature",
-    "signature": "signature",
     "Version": "versions",
     "VersionVector": "versions",
     "merge": "versions",

@@ -11,6 +11,7 @@ where a whole block's length has no selected position.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator
 from typing import Final
 
@@ -128,16 +129,13 @@ class Signer:
         p, first = self._p, _NONE
         if not p.threshold:
             return _NONE
-        tries = 0
-        for place in selected(p, block, 0, len(block) - ANCHOR_BYTES + 1):
+        places = selected(p, block, 0, len(block) - ANCHOR_BYTES + 1)
+        for place in itertools.islice(places, ANCHOR_TRIES):
             first = place if first == _NONE else first
             cell = anchor_sum(p, block, place) >> 32 - SEEN_LOG
             if cell not in self._seen:
                 self._note(cell)
                 return place
-            tries += 1
-            if tries == ANCHOR_TRIES:
-                break
         return first
 
     def _note(self, cell: int) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
-from typing import IO, Final, cast
+from typing import IO, Final, Self, cast
 
 from blake3 import blake3
 
 from dblike_delta import kernel
-from dblike_delta.commands import Coalescer, Command, Copy, Data, End, Literal
+from dblike_delta.commands import Coalescer, Command, Copy, Data, End
 from dblike_delta.errors import LimitError
 from dblike_delta.formats import DELTA_MAGIC, END, DeltaDecoder, encode_copy, encode_literal_header
 from dblike_delta.limits import DEFAULT_LIMITS, Limits
@@ -87,12 +86,12 @@ class Delta:
 
     def __init__(self, *, base_size: int | None = None) -> None:
         # Delta owns the spool and closes it.
-        self._spool = cast("IO[bytes]", tempfile.SpooledTemporaryFile(SPOOL))  # noqa: SIM115
+        self.spool = cast("IO[bytes]", tempfile.SpooledTemporaryFile(SPOOL))  # noqa: SIM115
         self.base_size = base_size
         self.hash = b""
         self.size = self.copied = self.literal = self.commands = self.encoded = 0
 
-    def __enter__(self) -> Delta:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -108,12 +107,12 @@ class Delta:
         decoder.finish()
 
     def close(self) -> None:
-        self._spool.close()
+        self.spool.close()
 
     def pieces(self) -> Iterator[memoryview]:
         """The encoded bytes; a piece is good until the next one is asked for."""
-        self._spool.seek(0)
-        return read_pieces(self._spool)
+        self.spool.seek(0)
+        return read_pieces(self.spool)
 
     def dump(self, file: Writable) -> None:
         """Write the delta in librsync's format."""
@@ -128,8 +127,8 @@ class Delta:
             for piece in read_pieces(file):
                 for event in decoder.feed(piece):
                     if not isinstance(event, End):
-                        delta._count(event)
-                delta._spool.write(piece)
+                        delta.count(event)
+                delta.spool.write(piece)
                 delta.encoded += len(piece)
             decoder.finish()
         except BaseException:
@@ -137,7 +136,8 @@ class Delta:
             raise
         return delta
 
-    def _count(self, command: Command) -> None:
+    def count(self, command: Command) -> None:
+        """Add a command to the totals."""
         self.commands += 1
         if isinstance(command, Copy):
             self.copied += command.length
@@ -156,7 +156,7 @@ class _DeltaWriter:
 
     def write(self, commands: list[Command]) -> None:
         for command in commands:
-            self._delta._count(command)  # noqa: SLF001 - the two are one
+            self._delta.count(command)
             if isinstance(command, Copy):
                 self._put(encode_copy(*command))
             else:
@@ -172,7 +172,11 @@ class _DeltaWriter:
 
 
 def delta(
-    signature: Signature, file: Readable, *, vain_limit: int | None = None, hash: bool = True  # noqa: A002
+    signature: Signature,
+    file: Readable,
+    *,
+    vain_limit: int | None = None,
+    hash: bool = True,  # noqa: A002
 ) -> Delta:
     """The delta that makes `file`, read once from where it stands, out of the signature's base.
 
@@ -180,7 +184,7 @@ def delta(
     """
     result = Delta(base_size=signature.size)
     try:
-        _write(result, result._spool, signature, file, vain_limit, hash)
+        _write(result, result.spool, signature, file, vain_limit, hash)
     except BaseException:
         result.close()
         raise

@@ -22,6 +22,7 @@ rolling; half as many anchors would make it one in 55, twice as many double the 
 
 _RK_MULTIPLIER = 0x08104225
 _COMMON_RUNS = (0x20, 0xFF)
+_ATTEMPTS = 255
 
 _LIBRSYNC = {
     Magic.MD4: (ROLLSUM, MD4),
@@ -58,12 +59,7 @@ def parameters(header: SignatureHeader) -> Parameters:
 
 def _keyed(header: SignatureHeader) -> Parameters:
     threshold = _threshold(header.block_size) if header.place_size else 0
-    for attempt in range(256):
-        low, high, multiplier, anchor, strong = _expand(header.seed, attempt)
-        # Runs of one byte would be selected at every position; zeros never are, their value is 0.
-        runs = (byte * 0x01010101 * (low + high) & 0xFFFFFFFF for byte in _COMMON_RUNS)
-        if not threshold or all(value < threshold for value in runs):
-            break
+    low, high, multiplier, anchor, strong = _draw(header.seed, threshold)
     return Parameters(
         block_size=header.block_size,
         strong_size=header.strong_size,
@@ -77,6 +73,19 @@ def _keyed(header: SignatureHeader) -> Parameters:
         anchor_seed=anchor,
         strong_seed=strong,
     )
+
+
+def _draw(seed: bytes, threshold: int) -> tuple[int, int, int, int, int]:
+    """Keys by which runs of a common byte are not selected at every position.
+
+    Runs of zeros never are: their value is 0.
+    """
+    for attempt in range(_ATTEMPTS):
+        keys = _expand(seed, attempt)
+        runs = (byte * 0x01010101 * (keys[0] + keys[1]) & 0xFFFFFFFF for byte in _COMMON_RUNS)
+        if not threshold or all(value < threshold for value in runs):
+            return keys
+    return _expand(seed, _ATTEMPTS)
 
 
 def _threshold(block_size: int) -> int:

@@ -38,8 +38,8 @@ def patch(
     """Write the new file to `out_file`: the delta (or a file that holds one) applied to the base.
 
     LimitError before a byte over `max_size` is written; FormatError for what is no delta of this
-    base; BaseMismatch or IntegrityError where the result is not what the delta was made from.  After
-    an error, what `out_file` holds is of no use.
+    base; BaseMismatch or IntegrityError where the result is not what the delta was made from.
+    After an error, what `out_file` holds is of no use.
     """
     size = size_of(base_file)
     if isinstance(delta, Delta) and delta.base_size not in {None, size}:

@@ -39,10 +39,10 @@ _FORMATS: Final = {"xxh3": Magic.XXH3, "librsync": Magic.RK_BLAKE2}
 def choose_block_size(file_size: int) -> int:
     """The block size for a signature that a device keeps: sqrt(file_size) / 8, a power of two.
 
-    A signature costs r * size / B bytes (r: bytes of a row, about 22), each of E edits about B bytes
-    of literal; the sum is least at B = sqrt(r * size / E).  rsync's sqrt(size) supposes about a dozen
-    edits.  As our signatures stay where they are, they may be larger: the eighth of it is right for
-    1,400 edits.  1 GiB: blocks of 4 KiB, a signature of 6 MB.
+    A signature costs r * size / B bytes (r: bytes of a row, about 22), each of E edits about B
+    bytes of literal; the sum is least at B = sqrt(r * size / E).  rsync's sqrt(size) supposes two
+    dozen edits.  As our signatures stay where they are, they may be larger: the eighth of it is
+    right for 1,400 edits.  1 GiB: blocks of 4 KiB, a signature of 6 MB.
 
     >>> choose_block_size(1 << 30)
     4096
@@ -195,8 +195,8 @@ def signature(
 ) -> Signature:
     """The signature of a file, read once from where it stands.
 
-    `block_size`: chosen by the file's size where that can be asked, else 2 KiB.  `format`: "xxh3", or
-    "librsync" for rdiff's.  `hash`: also the file's BLAKE3, into the signature.
+    `block_size`: chosen by the file's size where that can be asked, else 2 KiB.  `format`: "xxh3",
+    or "librsync" for rdiff's.  `hash`: also the file's BLAKE3, into the signature.
     """
     if block_size is None:
         block_size = _default_block(file, format)
@@ -252,7 +252,7 @@ def _checked_seed(magic: Magic, seed: bytes | None) -> bytes:
 
 
 def _read_rows(file: Readable, header: SignatureHeader, limits: Limits) -> bytes:
-    """librsync's rows: as many as there are until the end."""
+    """Rows of librsync: as many as there are until the end."""
     rows = bytearray()
     for piece in read_pieces(file):
         rows += piece
@@ -271,6 +271,7 @@ def _check(head: bytes, rows: bytes) -> bytes:
 
 
 def _check_places(header: SignatureHeader, rows: bytes, at: int) -> None:
+    assert header.size is not None
     bad = kernel.bad_place(parameters(header), rows, header.size)
     if bad is not None:
         offset = at + bad * header.row_size + 4

@@ -47,7 +47,7 @@ def read_pieces(file: Readable, size: int = PIECE) -> Iterator[memoryview]:
 
 
 def read_exactly(file: Readable, size: int, what: str, at: int) -> bytes:
-    """`size` bytes, read in pieces so that a false claim costs nothing; `at` is where they begin."""
+    """`size` bytes, in pieces so that a false claim costs nothing; `at` is where they begin."""
     parts, missing = [], size
     while missing:
         part = _read(file, min(missing, PIECE))
