@@ -68,6 +68,7 @@ def bootstrap(*, tests: bool, may_install: bool) -> None:
         say("Setting up .venv (once) …")
         make_venv(log)
         install_python_packages(log, tests=tests)
+    warn_about_kernel(absent)
     remember(tests=tests)
 
 
@@ -79,8 +80,10 @@ def fingerprint(*, tests: bool) -> str:
     needs = [*system_packages.RUN, *(system_packages.TESTS if tests else ())]
     absent = [need.name for need in system_packages.missing(needs)]
     digest = hashlib.sha256(json.dumps([sys.version, str(VENV), absent]).encode())
-    kernel = sorted((ROOT / "src" / "dblike_delta").rglob("*.[cphx]*"))
-    sources = [path for path in kernel if path.suffix in {".pyx", ".pxd", ".h"}]
+    library = sorted((ROOT / "src" / "dblike_delta").rglob("*.*"))
+    # _kernel.c is made from _kernel.pyx by the build.
+    suffixes, made = {".pyx", ".pxd", ".c", ".h"}, "_kernel.c"
+    sources = [path for path in library if path.suffix in suffixes and path.name != made]
     for path in [ROOT / "pyproject.toml", ROOT / "setup.py", lock_file(tests=tests), *sources]:
         if path.exists():
             digest.update(path.read_bytes())
@@ -176,6 +179,16 @@ def warn_about(absent: Sequence[Need]) -> None:
     for need in absent:
         say(f"  {need.name}: {need.without}")
     say(f"To have them, run: {system_packages.command_for(absent)}")
+
+
+def warn_about_kernel(absent: Sequence[Need]) -> None:
+    """Whether the build gave what the system has the means for: pip hides what setup.py says."""
+    probe = "from dblike_delta import kernel; print(kernel.name)"
+    command = [VENV / "bin" / "python", "-W", "ignore", "-c", probe]
+    found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    if found != "compiled" and "compiler" not in {need.name for need in absent}:
+        say("The compiled kernel was not built, though there is a compiler. To see why, run:")
+        say("  .venv/bin/pip install -v --no-deps --no-build-isolation -e .")
 
 
 @contextmanager
