@@ -7,18 +7,14 @@ ext4 and xfs a rename alone can come back undone after a power cut.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-from collections import OrderedDict
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Lock
-from typing import Final
 
 from dblike_delta.seams import Random
 from dblike_srv.store.spool import SpoolWriter
-
-OPEN_PACKS: Final = 64
-"""Packs whose descriptors are kept, since many reads of one pack follow each other."""
 
 
 class LocalStore:
@@ -28,8 +24,6 @@ class LocalStore:
         self._packs = root / "packs"
         self._temporary = root / "tmp"
         self._random = random
-        self._open: OrderedDict[bytes, int] = OrderedDict()
-        self._lock = Lock()
         for directory in (self._packs, self._temporary):
             directory.mkdir(parents=True, exist_ok=True)
 
@@ -41,25 +35,33 @@ class LocalStore:
         if not final.parent.is_dir():
             final.parent.mkdir(exist_ok=True)
             _sync_directory(final.parent.parent)
-        os.rename(path, final)  # equal names are equal bytes: replacing changes nothing
+        try:
+            path.rename(final)  # equal names are equal bytes: replacing changes nothing
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            self._copy(path, final)
         _sync_directory(final.parent)
 
     def read(self, name: bytes, offset: int, length: int) -> bytes:
-        with self._lock:  # held over pread, so that no descriptor is closed under it
-            data = os.pread(self._descriptor(name), length, offset)
-        while len(data) < length:  # a pread gives at most 2 GiB, and less on a signal
-            more = self._more(name, offset + len(data), length - len(data))
-            data += more
+        # Opened each time, for some microseconds: a descriptor that is kept would go on showing a
+        # damaged file after another process has put a sound one in its place.
+        descriptor = os.open(self.path(name), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = os.pread(descriptor, length, offset)
+            while len(data) < length:  # a pread gives at most 2 GiB, and less on a signal
+                more = os.pread(descriptor, length - len(data), offset + len(data))
+                if not more:
+                    raise OSError(f"pack {name.hex()} ends at byte {offset + len(data)}")
+                data += more
+        finally:
+            os.close(descriptor)
         return data
 
     def size(self, name: bytes) -> int:
         return self.path(name).stat().st_size
 
     def delete(self, name: bytes) -> None:
-        with self._lock:
-            descriptor = self._open.pop(name, None)
-            if descriptor is not None:
-                os.close(descriptor)
         self.path(name).unlink(missing_ok=True)
 
     def names(self) -> Iterator[bytes]:
@@ -72,23 +74,15 @@ class LocalStore:
         text = name.hex()
         return self._packs / text[:2] / text
 
-    def _more(self, name: bytes, offset: int, length: int) -> bytes:
-        with self._lock:
-            data = os.pread(self._descriptor(name), length, offset)
-        if not data:
-            raise OSError(f"pack {name.hex()} ends at byte {offset}")
-        return data
-
-    def _descriptor(self, name: bytes) -> int:
-        descriptor = self._open.get(name)
-        if descriptor is None:
-            descriptor = os.open(self.path(name), os.O_RDONLY | os.O_CLOEXEC)
-            self._open[name] = descriptor
-            if len(self._open) > OPEN_PACKS:
-                _, oldest = self._open.popitem(last=False)
-                os.close(oldest)
-        self._open.move_to_end(name)
-        return descriptor
+    def _copy(self, source: Path, final: Path) -> None:
+        """From another file system: by way of this one's own temporary files."""
+        temporary = self._temporary / self._random.bytes(16).hex()
+        with source.open("rb") as bytes_in, temporary.open("xb") as out:
+            shutil.copyfileobj(bytes_in, out, 1 << 20)
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.rename(final)
+        source.unlink()
 
 
 def _sync_directory(directory: Path) -> None:

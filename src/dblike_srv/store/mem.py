@@ -24,7 +24,7 @@ class MemoryStore:
     def read(self, name: bytes, offset: int, length: int) -> bytes:
         pack = self._pack(name)
         if offset + length > len(pack):
-            raise OSError(f"pack {name.hex()} is shorter than it was")
+            raise OSError(f"pack {name.hex()} ends at byte {len(pack)}")
         return pack[offset : offset + length]
 
     def size(self, name: bytes) -> int:
