@@ -28,7 +28,15 @@ from dblike_delta.formats import (
 )
 from dblike_delta.limits import DEFAULT_LIMITS, Limits
 from dblike_delta.parameters import parameters
-from dblike_delta.streams import PIECE, Readable, Writable, read_exactly, read_pieces, write_all
+from dblike_delta.streams import (
+    PIECE,
+    Readable,
+    Writable,
+    read_exactly,
+    read_pieces,
+    read_up_to,
+    write_all,
+)
 
 BLOCK_MIN: Final = 512
 BLOCK_MAX: Final = 1 << 20
@@ -93,7 +101,7 @@ class Signature(msgspec.Struct, frozen=True):
     @classmethod
     def load(cls, file: Readable, limits: Limits = DEFAULT_LIMITS) -> Signature:
         """Read a signature to the end of the file; FormatError, LimitError or IntegrityError."""
-        head = file.read(12) or b""
+        head = read_up_to(file, 12)
         size = signature_header_size(head)
         if len(head) == 12 and size > 12:
             head += read_exactly(file, size - 12, "the signature's header", 12)

@@ -58,6 +58,14 @@ def read_exactly(file: Readable, size: int, what: str, at: int) -> bytes:
     return b"".join(parts)
 
 
+def read_up_to(file: Readable, size: int) -> bytes:
+    """`size` bytes, or all there are: pipes give less than they are asked for."""
+    data = _read(file, size)
+    while len(data) < size and (more := _read(file, size - len(data))):
+        data += more
+    return data
+
+
 def write_all(file: Writable, data: bytes | bytearray | memoryview) -> None:
     """Write every byte, however few the file takes at once."""
     taken = file.write(data)
