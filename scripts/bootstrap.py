@@ -184,7 +184,7 @@ def warn_about(absent: Sequence[Need]) -> None:
 def warn_about_kernel(absent: Sequence[Need]) -> None:
     """Whether the build gave what the system has the means for: pip hides what setup.py says."""
     probe = "from dblike_delta import kernel; print(kernel.name)"
-    command = [VENV / "bin" / "python", "-W", "ignore", "-c", probe]
+    command = (VENV / "bin" / "python", "-W", "ignore", "-c", probe)
     found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     if found != "compiled" and "compiler" not in {need.name for need in absent}:
         say("The compiled kernel was not built, though there is a compiler. To see why, run:")
