@@ -141,6 +141,21 @@ def test_the_original_is_read_back_from_the_name(path: bytes, author: str, time:
     assert original_path(conflict_copy(copy).path) == original_path(copy.path)
 
 
+def test_a_copy_goes_further_up_where_its_directory_leaves_no_room() -> None:
+    """At every length of the directory's path, and no file's own name is cut to nothing."""
+    for length in range(3980, 4095):
+        directory = b"top/" + (b"d/" * 2048)[: length - 5] + b"e"
+        assert len(directory) == length
+        for own in (b"f" * min(60, 4095 - length), b"f"):
+            path = paths.check_path(directory + b"/" + own)
+            copy = conflict_path(path, loser(path))
+            assert paths.check_path(copy) == copy
+            assert paths.name(copy).startswith(b"f")
+            assert paths.is_below(path, paths.parent(copy))
+        in_place = len(directory) + len("/f (conflicted copy from laptop 2026-11-23 03.12.07)")
+        assert (paths.parent(copy) == directory) == (in_place <= paths.MAX_PATH)
+
+
 def test_a_name_is_cut_between_characters() -> None:
     for letter in ("ä", "名", "😀"):
         for front in range(4):
