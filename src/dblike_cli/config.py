@@ -71,6 +71,13 @@ def render_config(config: Config) -> bytes:
     return (json.dumps(msgspec.to_builtins(config), indent=2, ensure_ascii=False) + "\n").encode()
 
 
+def unit_directory(environment: Mapping[str, str] | None = None) -> Path:
+    """Where systemd looks for the user's own units."""
+    given = os.environ if environment is None else environment
+    home = given.get("XDG_CONFIG_HOME")
+    return (Path(home) if home else Path.home() / ".config") / "systemd" / "user"
+
+
 def get_key(config: Config, key: str) -> Any:
     """The value of a dotted key; raises NotFound."""
     value = msgspec.to_builtins(config)

@@ -48,7 +48,7 @@ def cycle(session: Session, direction: Direction, wish: Wish) -> Report:
 
 def say(output: Output, report: Report, *, dry_run: bool) -> None:
     """The result on stdout; what is not in sync on stderr."""
-    lines = list(_planned(report)) if dry_run else _summary(output, report)
+    lines = list(planned_lines(report)) if dry_run else _summary(output, report)
     output.result(report_document(report), lines)
     for line in unsettled(report):
         output.note(line)
@@ -116,7 +116,8 @@ def _summary(output: Output, report: Report) -> list[str]:
     return [] if output.verbosity < 0 else [summary(report)]
 
 
-def _planned(report: Report) -> Iterator[str]:
+def planned_lines(report: Report) -> Iterator[str]:
+    """A line for each step of a dry run."""
     for item in report.planned:
         amount = f"  {size(item.size)}" if item.size else ""
         yield f"{item.action:13} {display(item.path)}{amount}"
