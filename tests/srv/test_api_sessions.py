@@ -9,13 +9,13 @@ import msgspec
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from rig.wsgi import WsgiTransport
 
 from dblike_delta.exchange import Exchange, Refused
 from dblike_delta.messages import MSGPACK_TYPE, LoginRequest, PasswordChange, Problem
 from dblike_srv import accounts
 from dblike_srv.api.problems import PROBLEM_TYPE
 from dblike_srv.site import Site
+from rig.wsgi import WsgiTransport
 
 USER, PASSWORD = "ada", "correct horse"
 
@@ -60,7 +60,15 @@ def test_the_token_is_stored_as_a_hash_only(app: Flask, site: Site) -> None:
 
 @pytest.mark.parametrize(
     ("user", "password"),
-    [(USER, "wrong"), ("nobody", "x"), (USER, ""), ("", "x"), (USER, PASSWORD + "\0"), ("Ada", PASSWORD), ("ada ", PASSWORD)],
+    [
+        (USER, "wrong"),
+        ("nobody", "x"),
+        (USER, ""),
+        ("", "x"),
+        (USER, PASSWORD + "\0"),
+        ("Ada", PASSWORD),
+        ("ada ", PASSWORD),
+    ],
 )
 def test_whoever_is_not_known_is_told_the_same(app: Flask, user: str, password: str) -> None:
     reply = app.test_client().post("/v1/login", json={"user": user or "x", "password": password})
@@ -72,7 +80,9 @@ def test_whoever_is_not_known_is_told_the_same(app: Flask, user: str, password: 
 
 
 def test_a_password_of_a_megabyte_is_not_hashed(client: FlaskClient) -> None:
-    assert client.post("/v1/login", json={"user": "ada", "password": "x" * 2**20}).status_code == 413
+    assert (
+        client.post("/v1/login", json={"user": "ada", "password": "x" * 2**20}).status_code == 413
+    )
     assert client.post("/v1/login", json={"user": "ada", "password": "x" * 2000}).status_code == 422
 
 
@@ -156,7 +166,15 @@ def test_a_disabled_user_is_refused_at_once(app: Flask, site: Site) -> None:
 
 @pytest.mark.parametrize(
     "header",
-    ["", "Bearer", "Bearer ", "Basic YWRhOmFkYQ==", "Bearer dbl_" + "A" * 43, "Bearer \xff", "bearer x y"],
+    [
+        "",
+        "Bearer",
+        "Bearer ",
+        "Basic YWRhOmFkYQ==",
+        "Bearer dbl_" + "A" * 43,
+        "Bearer \xff",
+        "bearer x y",
+    ],
 )
 def test_without_a_good_token_there_is_nothing(client: FlaskClient, header: str) -> None:
     reply = client.get("/v1/folders", headers={"Authorization": header} if header else {})

@@ -8,7 +8,6 @@ import os
 import msgspec
 import pytest
 from flask import Flask
-from rig.writer import Writer
 
 from dblike_delta.changeset import Body, Encoder
 from dblike_delta.exchange import Exchange, Refused
@@ -25,6 +24,7 @@ from dblike_delta.messages import (
     Want,
 )
 from dblike_srv.site import Site
+from rig.writer import Writer
 
 DEVICE = bytes.fromhex("a1" * 16)
 
@@ -167,7 +167,9 @@ def test_a_commit_that_is_no_changeset_changes_nothing(app: Flask, exchange: Exc
     client, before = app.test_client(), exchange.changes("home")
     target = "/v1/folders/home/commit"
     for body in (b"", b"x", b"DBLC\x01\0\0\0", b"DBLC\x02\0\0\0" + bytes(100), os.urandom(5000)):
-        reply = client.post(target, data=body, headers=headers(exchange, Content_Type=CHANGESET_TYPE))
+        reply = client.post(
+            target, data=body, headers=headers(exchange, Content_Type=CHANGESET_TYPE)
+        )
         assert (reply.status_code, reply.content_type) == (422, "application/problem+json")
     wrong = client.post(target, data=b"{}", headers=headers(exchange, Content_Type="text/plain"))
     assert (wrong.status_code, wrong.json["field"]) == (415, "Content-Type")
@@ -205,9 +207,7 @@ def test_history_tree_and_restore(app: Flask, exchange: Exchange, writer: Writer
     assert exchange.get("/v1/folders/home/tree", TreeList).entries == []
     versions = exchange.get("/v1/folders/home/files/d/a/versions", VersionList).versions
     assert [view.kind for view in versions] == ["deleted", "file"]
-    restored = client.post(
-        "/v1/folders/home/files/d/restore", json={}, headers=headers(exchange)
-    )
+    restored = client.post("/v1/folders/home/files/d/restore", json={}, headers=headers(exchange))
     assert restored.json["restored"] == 3
     one = client.get("/v1/folders/home/files/d/a", headers=headers(exchange))
     assert one.data == b"one"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import re
 
 import msgspec
@@ -122,7 +123,7 @@ def _headers(error: Exception) -> dict[str, str]:
         headers["WWW-Authenticate"] = 'Bearer realm="dblike"'
     wait = getattr(error, "retry_after", None)
     if wait is not None:
-        headers["Retry-After"] = str(max(1, round(wait + 0.5)))
+        headers["Retry-After"] = str(max(1, math.ceil(wait)))
     if getattr(error, "offset", None) is not None and isinstance(error, errors.Conflict):
         headers["Upload-Offset"] = str(error.offset)
     if isinstance(error, RangeNotSatisfiable):

@@ -1,0 +1,285 @@
+"""Whole files: any name, ranges, preconditions, and rsync's steps as a stranger takes them."""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import Any
+
+import pytest
+from blake3 import blake3
+from flask import Flask
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from werkzeug.test import TestResponse
+
+import dblike_delta
+from dblike_delta.delta import Delta
+from dblike_delta.exchange import Exchange, Request
+from dblike_delta.paths import MAX_PATH
+from dblike_delta.signature import Signature
+from rig.wsgi import WsgiTransport
+
+FILES = "/v1/folders/home/files/"
+
+
+class Person:
+    """Somebody with curl."""
+
+    def __init__(self, app: Flask, token: str) -> None:
+        self._transport = WsgiTransport(app.wsgi_app)
+        self._client = app.test_client()
+        self._token = {"Authorization": f"Bearer {token}"}
+
+    def __call__(self, method: str, target: str, body: Any = None, **headers: str) -> TestResponse:
+        """A request; `_` in a header's name stands for `-`."""
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self._client.open(target, method=method, data=body, headers={**self._token, **given})
+
+    def raw(self, method: str, path: bytes, body: bytes | None = None, query: str = "") -> Any:
+        """A request for a path of any bytes, each of them escaped."""
+        target = FILES + "".join(f"%{byte:02x}" for byte in path) + query
+        length = None if body is None else len(body)
+        return self._transport.request(Request(method, target, self._token, body, length))
+
+
+@pytest.fixture
+def person(app: Flask, exchange: Exchange) -> Person:
+    return Person(app, exchange.token)
+
+
+def text_of(reply: Any) -> bytes:
+    return b"".join(reply.chunks())
+
+
+def test_a_file_is_put_and_got(person: Person) -> None:
+    made = person("PUT", FILES + "a/b.txt", b"hello", X_DBLike_Mode="755", X_DBLike_Mtime_Ns="5")
+    assert (made.status_code, made.json["size"], made.json["mode"]) == (200, 5, 0o755)
+    got = person("GET", FILES + "a/b.txt")
+    assert (got.data, got.headers["ETag"]) == (b"hello", made.headers["ETag"])
+    assert got.headers["X-DBLike-Hash"] == blake3(b"hello").hexdigest()
+    assert (got.headers["X-DBLike-Mode"], got.headers["X-DBLike-Mtime-Ns"]) == ("755", "5")
+    assert got.content_type == "application/octet-stream"
+    assert got.headers["X-Content-Type-Options"] == "nosniff"
+    head = person("HEAD", FILES + "a/b.txt")
+    assert (head.status_code, head.data, head.content_length) == (200, b"", 5)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.binary(min_size=1, max_size=12), min_size=1, max_size=3).map(
+        lambda parts: b"/".join(part.replace(b"/", b"-") for part in parts)
+    )
+)
+def test_any_name_is_one(person: Person, path: bytes) -> None:
+    """Paths are compared byte by byte, whatever they are in any encoding."""
+    person.raw("DELETE", path.split(b"/")[0])  # what an earlier example left in the way
+    put = person.raw("PUT", path, b"content of " + path)
+    if put.status == 422:
+        assert (
+            b"\0" in path
+            or path.split(b"/")[0].lower() == b".dblike"
+            or {b".", b".."} & set(path.split(b"/"))
+        )
+        return
+    assert put.status == 200, text_of(put)
+    assert text_of(person.raw("GET", path, query="?raw")) == b"content of " + path
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"..", b"../x", b"a/../b", b"./a", b"a/.", b"a//b", b"/abs", b"a\0b", b".dblike/x",
+        b".DBLike",
+        b"x" * 256, b"a/" + b"x" * 256, b"x/" * (MAX_PATH // 2) + b"y", b"/" * 10_000,
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+def test_what_is_no_path(person: Person, method: str, path: bytes) -> None:
+    reply = person.raw(method, path, b"x" if method == "PUT" else None)
+    assert reply.status == 422
+    assert b'"field":"path"' in text_of(reply)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [b"%2e%2e", b"..\\x", b"a:b", b"CON", b"\xc0\xae", b"\x7f\x80", b"~", b"$HOME", b"a\r\nb"],
+)
+def test_what_is_a_path_like_any_other(person: Person, path: bytes) -> None:
+    assert person.raw("PUT", path, path).status == 200
+    assert text_of(person.raw("GET", path)) == path
+
+
+def test_names_that_mean_something_else_behind_a_slash(person: Person) -> None:
+    for name in (b"signature", b"versions", b"delta", b"restore"):
+        assert person.raw("PUT", name, b"at the top").status == 200
+        assert text_of(person.raw("GET", name)) == b"at the top"
+        path = b"d/" + name
+        assert person.raw("PUT", path, path).status == 200
+        assert text_of(person.raw("GET", path, query="?raw")) == path
+        assert person.raw("DELETE", path).status == 204
+
+
+def test_directories(person: Person) -> None:
+    made = person("PUT", FILES + "d/e/")
+    assert (made.status_code, made.json["kind"]) == (200, "directory")
+    person("PUT", FILES + "d/f", b"x")
+    listed = person("GET", FILES + "d")
+    assert [entry["path"] for entry in listed.json["entries"]] == ["d", "d/e", "d/f"]
+    assert person("GET", FILES + "d/").json == listed.json
+    assert person("GET", FILES + "d/f/").status_code == 400
+
+
+def test_a_file_comes_in_any_size(person: Person) -> None:
+    for size in (0, 1, 511_999, 512 << 10, 3_000_001):
+        content = os.urandom(size)
+        assert person("PUT", FILES + "f", content).status_code == 200
+        got = person("GET", FILES + "f")
+        assert got.data == content
+        assert got.content_length == size
+
+
+@pytest.mark.parametrize(
+    ("wanted", "status", "expected"),
+    [
+        ("bytes=0-3", 206, b"0123"),
+        ("bytes=4-", 206, b"456789"),
+        ("bytes=-2", 206, b"89"),
+        ("bytes=8-100", 206, b"89"),
+        ("bytes=0-9", 200, b"0123456789"),
+        ("bytes=10-", 416, None),
+        ("bytes=5-2", 416, None),
+        ("bytes=x-y", 416, None),
+        ("bytes=-", 416, None),
+        ("bytes=99999999999999999999-", 416, None),
+        ("bytes=0-1,3-4", 200, b"0123456789"),
+        ("bytes=" + ",".join("0-1" for _ in range(1000)), 200, b"0123456789"),
+        ("lines=1-2", 200, b"0123456789"),
+    ],
+)
+def test_ranges(person: Person, wanted: str, status: int, expected: bytes | None) -> None:
+    person("PUT", FILES + "f", b"0123456789")
+    got = person("GET", FILES + "f", Range=wanted)
+    assert got.status_code == status
+    if expected is None:
+        assert got.headers["Content-Range"] == "bytes */10"
+    else:
+        assert got.data == expected
+
+
+def test_a_range_of_what_is_meanwhile_another_file(person: Person) -> None:
+    tag = person("PUT", FILES + "f", b"0123456789").headers["ETag"]
+    assert person("GET", FILES + "f", Range="bytes=0-1", If_Range=tag).status_code == 206
+    person("PUT", FILES + "f", b"abcdefghij")
+    got = person("GET", FILES + "f", Range="bytes=0-1", If_Range=tag)
+    assert (got.status_code, got.data) == (200, b"abcdefghij")
+
+
+def test_preconditions(person: Person) -> None:
+    """I6: nobody overwrites what they have not seen, if they say so."""
+    first = person("PUT", FILES + "f", b"1", If_None_Match="*")
+    assert first.status_code == 201
+    assert person("PUT", FILES + "f", b"2", If_None_Match="*").status_code == 412
+    tag = first.headers["ETag"]
+    assert person("GET", FILES + "f", If_None_Match=tag).status_code == 304
+    assert person("GET", FILES + "f", If_None_Match="W/" + tag).status_code == 304
+    assert person("GET", FILES + "f", If_Match='"other"').status_code == 412
+    assert person("PUT", FILES + "f", b"2", If_Match="W/" + tag).status_code == 412
+    second = person("PUT", FILES + "f", b"2", If_Match=tag)
+    assert second.status_code == 200
+    assert person("PUT", FILES + "f", b"3", If_Match=tag).status_code == 412
+    assert person("DELETE", FILES + "f", If_Match=tag).status_code == 412
+    assert person("PUT", FILES + "nowhere", b"3", If_Match="*").status_code == 412
+    assert person("DELETE", FILES + "f", If_Match=second.headers["ETag"]).status_code == 204
+    assert person("GET", FILES + "f").status_code == 404
+
+
+def test_old_versions_stay(person: Person) -> None:
+    tags = [person("PUT", FILES + "f", b"%d" % n).headers["ETag"].strip('"') for n in range(3)]
+    for number, tag in enumerate(tags):
+        assert person("GET", FILES + f"f?version={tag}").data == b"%d" % number
+    listed = person("GET", FILES + "f/versions").json["versions"]
+    assert [view["version"] for view in listed] == tags[::-1]
+    assert person("GET", FILES + f"g?version={tags[0]}").status_code == 404
+    for bad in ("x", "0" * 32 + ".0", "0" * 32 + ".1", "." * 9):
+        assert person("GET", FILES + f"f?version={bad}").status_code in (404, 422)
+
+
+def test_bad_wishes(person: Person) -> None:
+    bad = {"X_DBLike_Mode": "9", "X_DBLike_Mtime_Ns": "soon", "Content_Range": "bytes 0-1/2"}
+    for header, value in bad.items():
+        reply = person("PUT", FILES + "f", b"x", **{header: value})
+        assert (reply.status_code, reply.json["field"]) == (400, header.replace("_", "-"))
+    assert person("GET", FILES + "f").status_code == 404
+
+
+def delta_of(signature: Signature, new: bytes) -> bytes:
+    made = dblike_delta.delta(signature, io.BytesIO(new))
+    try:
+        return b"".join(bytes(piece) for piece in made.pieces())
+    finally:
+        made.close()
+
+
+def apply(old: bytes, delta: bytes) -> bytes:
+    out, loaded = io.BytesIO(), Delta.load(io.BytesIO(delta))
+    dblike_delta.patch(io.BytesIO(old), loaded, out)
+    loaded.close()
+    return out.getvalue()
+
+
+def test_rsync_by_a_stranger(person: Person) -> None:
+    old = os.urandom(300_000)
+    new = old[:100_000] + b"inserted" + old[100_000:]
+    person("PUT", FILES + "f", old)
+    signature = Signature.unpack(person("GET", FILES + "f/signature").data)
+    delta = delta_of(signature, new)
+    assert len(delta) < 20_000
+    patched = person("PATCH", FILES + "f", delta)
+    assert (patched.status_code, patched.json["size"]) == (200, len(new))
+    assert person("GET", FILES + "f").data == new
+    mine = dblike_delta.signature(io.BytesIO(old), format="librsync").pack()
+    answer = person("POST", FILES + "f/delta", mine)
+    assert apply(old, answer.data) == new
+    assert len(answer.data) < 20_000
+
+
+@pytest.mark.parametrize(
+    "query", ["block=0", "block=x", "block=99999999999", "strong=1", "strong=33"]
+)
+def test_signatures_that_nobody_makes(person: Person, query: str) -> None:
+    person("PUT", FILES + "f", b"x" * 1000)
+    reply = person("GET", FILES + f"f/signature?{query}")
+    assert (reply.status_code, reply.json["field"]) == (400, query.split("=", maxsplit=1)[0])
+
+
+@pytest.mark.parametrize("body", [b"", b"x", b"rs\x026", b"rs\x026\x00trailing", os.urandom(500)])
+def test_deltas_and_signatures_that_are_none(person: Person, body: bytes) -> None:
+    person("PUT", FILES + "f", b"here")
+    assert person("PATCH", FILES + "f", body).status_code == 422
+    assert person("POST", FILES + "f/delta", body).status_code == 422
+    assert person("GET", FILES + "f").data == b"here"
+
+
+def test_a_delta_bomb_is_refused(person: Person) -> None:
+    """Finding 7: few bytes of copies may not describe a file above the limit."""
+    person("PUT", FILES + "f", b"x" * 60_000)
+    copies = b"\x4a\0\0\xea\x60" * 1800
+    reply = person("PATCH", FILES + "f", b"rs\x026" + copies + b"\0")
+    assert reply.status_code in (200, 413, 422, 507)
+    assert person("GET", FILES + "f").status_code == 200
+
+
+def test_restoring_a_path_by_its_url(person: Person) -> None:
+    tag = person("PUT", FILES + "f", b"old").headers["ETag"].strip('"')
+    person("PUT", FILES + "f", b"new")
+    reply = person(
+        "POST",
+        FILES + "f/restore",
+        b'{"version":"%s"}' % tag.encode(),
+        Content_Type="application/json",
+    )
+    assert reply.json["restored"] == 1
+    assert person("GET", FILES + "f").data == b"old"
+    both = person("POST", FILES + "f/restore", b'{"path":"g"}', Content_Type="application/json")
+    assert (both.status_code, both.json["field"]) == (422, "path")
