@@ -158,8 +158,7 @@ def link(demo: Demo, name: str) -> None:
     """Link a folder to the server, or tell a linked one where the server is now."""
     folder = demo.folder(name)
     if (folder / ".dblike").exists():
-        servers = json.dumps([demo.url])
-        command: Command = [BIN / "dblike", "-C", folder, "config", "servers", servers]
+        command: Command = [BIN / "dblike", "-C", folder, "config", "servers", demo.url]
         run("dblike config", command, demo.log("link"))
         return
     action = "init" if name == FOLDERS[0] else "clone"

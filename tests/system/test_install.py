@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import sysconfig
 from importlib import metadata
 from pathlib import Path
@@ -27,3 +29,10 @@ def test_type_checkers_may_read_the_packages(package: str) -> None:
     assert set(files) == {"dblike"}
     (found,) = __import__(package).__path__
     assert Path(found, "py.typed").exists()
+
+
+@pytest.mark.parametrize("program", ["dblike", "dblike-server"])
+def test_the_version_is_one(program: str) -> None:
+    command = [Path(sys.executable).parent / program, "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{program} {metadata.version('dblike')}\n"
