@@ -1,0 +1,1 @@
+"""Measurements of DBLike beside its peers: the same bytes, the same machine, the same run."""
