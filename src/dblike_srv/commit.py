@@ -336,10 +336,13 @@ class _Transaction:
         if status not in ("accepted", "known"):
             return CommitResult(dot.device, dot.counter, status, detail=detail, highest=highest)
         heads = tree.node(item.record.path).heads
-        sealed = self._site.seal.context(self._folder.id, item.record.path, context(heads).pack())
-        return CommitResult(
-            dot.device, dot.counter, status, sealed, superseded=winner(heads).dot != dot
-        )
+        known, superseded = context(heads), winner(heads).dot != dot
+        if superseded:
+            # The device has yet to show the winner to anyone: until it does, an edit is no answer
+            # to the winner and must not dominate it.
+            known = self._known_to(tree, item.record).with_dot(dot)
+        sealed = self._site.seal.context(self._folder.id, item.record.path, known.pack())
+        return CommitResult(dot.device, dot.counter, status, sealed, superseded=superseded)
 
 
 def make_version(
