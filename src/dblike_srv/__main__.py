@@ -49,7 +49,9 @@ class Commands(click.Group):
     epilog="Example: dblike-server run --data /srv/dblike",
 )
 @group_options
-@click.version_option(package_name="dblike", prog_name="dblike-server")
+@click.version_option(
+    package_name="dblike", prog_name="dblike-server", message="%(prog)s %(version)s"
+)
 @click.pass_context
 def main(context: click.Context, config: Path | None, data: Path | None) -> None:
     """Serve folders to DBLike's clients."""
