@@ -23,6 +23,8 @@ _SCHEMA: Final = "#/components/schemas/{name}"
 _PARAMETER = re.compile(r"<(?:[a-z]+:)?([a-z_]+)>")
 _VERBS: Final = ("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE")
 
+_BYTES: Final = {"schema": {"type": "string", "format": "binary"}}
+
 PATH_PARAMETERS: Final = {
     "folder_name": "A folder's name or its id in hex.",
     "path": "A path in the folder; slashes stand for themselves, all other bytes may be escaped.",
@@ -131,12 +133,12 @@ def _content(kinds: tuple[type | str, ...]) -> dict[str, Any]:
     content: dict[str, Any] = {}
     for kind in kinds:
         if isinstance(kind, str):
-            content[kind] = {}
+            content[kind] = {"schema": {}} if kind == JSON else _BYTES
         else:
             known = content.get(JSON, {}).get("schema")
             schema = {"anyOf": [known, _reference(kind)]} if known else _reference(kind)
             content[JSON] = {"schema": schema}
-            content[MSGPACK_TYPE] = {}
+            content[MSGPACK_TYPE] = _BYTES
     return content
 
 
