@@ -33,26 +33,6 @@ from dblike_delta.plan import (
 )
 from dblike_delta.versions import Kind
 
-__all__ = [
-    "UNKNOWN",
-    "Adopt",
-    "Apply",
-    "Entry",
-    "Forget",
-    "Held",
-    "Local",
-    "Plan",
-    "Reason",
-    "Remote",
-    "Step",
-    "Synced",
-    "Unknown",
-    "Upload",
-    "reconcile",
-    "same_content",
-    "same_entry",
-]
-
 _Change = TypeVar("_Change", bound=Upload | Apply)
 
 
