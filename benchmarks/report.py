@@ -226,8 +226,8 @@ edit. How it is measured, and how to run it: [benchmarks/README.md](../benchmark
 
 Times are medians (smallest to largest) of both hops together, A to the server to B. "DBLike ÷ it"
 is DBLike's figure divided by the peer's: below 1, DBLike used less. For saved files and commits,
-CPU and wire are per edit. Every result's paths and bytes were compared by BLAKE3. On disk rsync runs
-with `--fsync`, and syncthing flushes as it always does; unison does not.
+CPU and wire are per edit. Every result's paths and bytes were compared by BLAKE3. On disk rsync
+runs with `--fsync`, and syncthing flushes as it always does; unison does not.
 """
 
 

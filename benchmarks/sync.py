@@ -107,6 +107,8 @@ def run(plan: Plan, scenario: scenarios.Scenario, options: argparse.Namespace) -
     results = scenario.run(plan, scenario.name)
     report.add(options.results, results)
     print(report.text_of(scenario, results), flush=True)
+    if plan.scale != 1.0:
+        print("(sizes are scaled down: the limits are for the full ones)\n", flush=True)
     return _wrongs(results)
 
 

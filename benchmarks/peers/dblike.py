@@ -49,7 +49,15 @@ class DBLike(Peer):
     def _link(self, client: Place) -> None:
         host, port = self.bench.wire.server(client, self._port)
         where = str(self._folder(client))
-        link = ("init", f"http://{host}:{port}", where, "--user", "bench", "--password-stdin")
+        link = (
+            "init",
+            f"http://{host}:{port}",
+            where,
+            "--user",
+            "bench",
+            "--password-stdin",
+            "--insecure",
+        )
         self.setup(client, [self.program, *link, "--device", client], _PASSWORD + "\n")
 
     def _folder(self, client: Place) -> Path:
