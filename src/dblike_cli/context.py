@@ -31,7 +31,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     signature_from: int = 64 << 10
     """Files of at least so many bytes get a signature, and travel as deltas."""
-    whole_below: int = 1 << 20
+    whole_below: int = 4 << 20
     """Smaller files are read into memory at once; larger ones are streamed."""
     batch_bytes: int = 8 << 20
     """Content of one commit of small files."""

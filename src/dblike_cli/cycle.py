@@ -1,9 +1,34 @@
-"""The cycle: look at both sides, decide, act, remember."""
+"""The cycle: look at both sides, decide, act, remember.
+
+`run_cycle` is what push, pull, sync and watch have in common.  A round is a straight line; another
+one follows only where something was edited under our hands, or became possible by what was done.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
+
+import msgspec
+
+from dblike_cli.answers import DotReused, Uploads
+from dblike_cli.apply import apply
 from dblike_cli.context import Context, Device, Inline, Settings
+from dblike_cli.device import become_new
+from dblike_cli.entries import remote_of
+from dblike_cli.ignore import load_ignore
+from dblike_cli.ledger import Ledger
+from dblike_cli.outcomes import Applied
+from dblike_cli.recover import identify, prepare, recover
+from dblike_cli.remote import hear, overhear
 from dblike_cli.report import Direction, Hints, Report
+from dblike_cli.safety import Limit, check_root, hold_deletes, limit_of
+from dblike_cli.scan import Look, Scan, scan
+from dblike_cli.upload import upload
+from dblike_delta.messages import Record
+from dblike_delta.paths import is_below
+from dblike_delta.plan import UNKNOWN, Plan
+from dblike_delta.reconcile import reconcile
 
 __all__ = ["Context", "Device", "Direction", "Hints", "Inline", "Report", "Settings", "run_cycle"]
 
@@ -21,6 +46,153 @@ def run_cycle(
     """Bring this folder and the site's together, as far as `direction` goes.
 
     `hints` says where it is worth looking (None: everywhere); `paths` restricts the cycle to these
-    and what lies below them; `max_delete` is a number or a percentage ("500", "80%").
+    and what lies below them; `max_delete` is a number or a percentage ("500", "80%").  Raises what
+    the exchange raises, Stopped, and StateDamaged; what was done until then is remembered.
     """
-    raise NotImplementedError(context, direction, hints, paths, dry_run, max_delete, checksum)
+    limit = limit_of(context, max_delete)
+    check_root(context)
+    prepare(context)
+    if not dry_run:
+        if not context.state.recovered:
+            recover(context)
+        context = identify(context)
+    wish = _Wish(direction, hints or Hints(everywhere=True), paths, dry_run, limit, checksum)
+    ledger, received = Ledger(), context.exchange.received
+    again: Hints | None = wish.hints
+    while again is not None and ledger.rounds < context.config.max_rounds:
+        wish = dataclasses.replace(wish, hints=again)
+        ledger.rounds += 1
+        try:
+            again = _round(context, wish, ledger)
+        except DotReused:
+            context = dataclasses.replace(context, device=become_new(context))
+    if not dry_run:
+        ledger.remember(context, paths)
+    return ledger.report(context, context.exchange.received - received)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Wish:
+    """What a round is asked."""
+
+    direction: Direction
+    hints: Hints
+    paths: tuple[bytes, ...]
+    dry_run: bool
+    limit: Limit
+    checksum: bool
+
+    def concerns(self, path: bytes) -> bool:
+        """Whether the path is among those that were asked for, or leads to one."""
+        if not self.paths:
+            return True
+        return any(
+            path == place or is_below(path, place) or is_below(place, path) for place in self.paths
+        )
+
+
+def _round(context: Context, wish: _Wish, ledger: Ledger) -> Hints | None:
+    """Once through; where to look in another round, if one is worth it."""
+    news = _hear(context, wish)
+    found = scan(
+        context, load_ignore(context.fs, context.config.ignore), news, _look(context, wish, news)
+    )
+    ledger.looked(wish.hints, found)
+    plan, ledger.brake = hold_deletes(context, _decide(context, found, news), found, wish.limit)
+    if wish.dry_run:
+        ledger.held(plan)
+        ledger.plan(plan, up=wish.direction.up, down=wish.direction.down)
+        return None
+    _remember_same(context, found)
+    if wish.direction.up and plan.uploads:
+        sent = upload(context, plan.uploads, found.stamps, context.state.offset)
+        ledger.sent(sent)
+        found = _after(found, sent)
+        news = _hear_again(context, wish, sent)
+        plan, brake = hold_deletes(context, _decide(context, found, news), found, wish.limit)
+        ledger.brake = ledger.brake or brake
+    if not wish.direction.down:
+        plan = msgspec.structs.replace(plan, applies=())
+    taken = apply(context, plan, found.stamps, found.tick)
+    ledger.took(taken)
+    ledger.held(plan)
+    _drop_idle(context, wish, news, plan)
+    return _again(plan, taken)
+
+
+def _hear(context: Context, wish: _Wish) -> dict[bytes, Record]:
+    """The news of the paths that the cycle is about."""
+    if wish.dry_run:
+        return _concerned(wish, overhear(context))
+    if wish.hints.remote or not context.state.meta.cursor:
+        context.state.offset = hear(context)
+    return _concerned(wish, context.state.remote.all())
+
+
+def _hear_again(context: Context, wish: _Wish, sent: Uploads) -> dict[bytes, Record]:
+    """The news after an upload: our own versions, and what the site's merge made of them."""
+    if not sent.heard:
+        hear(context)
+    return _concerned(wish, context.state.remote.all())
+
+
+def _concerned(wish: _Wish, news: dict[bytes, Record]) -> dict[bytes, Record]:
+    if not wish.paths:
+        return news
+    return {path: record for path, record in news.items() if wish.concerns(path)}
+
+
+def _look(context: Context, wish: _Wish, news: Mapping[bytes, Record]) -> Look:
+    """Where to look: at the hints, at what is news, and at what was left undone."""
+    places: frozenset[bytes] | None = frozenset(wish.paths) or None
+    if places is None and not wish.hints.everywhere:
+        waiting = (item.path for item in context.state.notes.pending())
+        sending = (item.path for item in context.state.outbox.all())
+        places = wish.hints.paths.union(news, waiting, sending)
+    elif places is not None:
+        places = places.union(news)
+    return Look(places, wish.checksum, defer=not wish.dry_run)
+
+
+def _decide(context: Context, found: Scan, news: Mapping[bytes, Record]) -> Plan:
+    """What to do about what was found."""
+    remote = {path: remote_of(record) for path, record in news.items()}
+    synced = context.state.tree.view({*found.local, *remote})
+    return reconcile(found.local, synced, remote)
+
+
+def _remember_same(context: Context, found: Scan) -> None:
+    """Contents that were looked at and are what was agreed need not be looked at again."""
+    if found.same:
+        with context.state.transaction():
+            context.state.tree.restamp(found.same.items())
+
+
+def _after(found: Scan, sent: Uploads) -> Scan:
+    """What is here after the uploads: what was sent is agreed, what was not read is unknown."""
+    local = {path: entry for path, entry in found.local.items() if path not in sent.done}
+    local.update(dict.fromkeys(sent.waiting, UNKNOWN))
+    return msgspec.structs.replace(found, local=local, stamps={**found.stamps, **sent.stamps})
+
+
+def _drop_idle(context: Context, wish: _Wish, news: Mapping[bytes, Record], plan: Plan) -> None:
+    """Forget news that need nothing done: deletes of what was never here."""
+    if not wish.direction.down or not news:
+        return
+    busy = {
+        step.path
+        for steps in (plan.uploads, plan.applies, plan.adopts, plan.held)
+        for step in steps
+    }
+    idle = [path for path in context.state.remote.all() if path in news and path not in busy]
+    if idle:
+        with context.state.transaction():
+            context.state.remote.drop(idle)
+
+
+def _again(plan: Plan, taken: Applied) -> Hints | None:
+    """Look again at what changed under our hands, and at what was held while there was progress."""
+    moved = taken.applied or taken.deleted
+    paths = taken.again | ({step.path for step in plan.held} if moved else set())
+    paths.discard(b"")
+    return Hints(frozenset(paths), remote=False) if paths else None

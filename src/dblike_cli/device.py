@@ -15,8 +15,8 @@ _T = TypeVar("_T")
 def correction(context: Context, step: Callable[[], _T]) -> tuple[_T, int]:
     """The result of a step of the protocol, and what to add to our clock to get the site's.
 
-    The site's time was taken between the two moments that we know, so it is only the part outside of
-    them that is certainly an error.
+    The site's time was taken between the two moments that we know, so only what lies outside of
+    them is certainly an error.
     """
     before = context.clock.now_ms()
     result = step()
@@ -28,7 +28,7 @@ def correction(context: Context, step: Callable[[], _T]) -> tuple[_T, int]:
 
 
 def become_new(context: Context) -> Device:
-    """Make this installation a new device: its old dots may have been used by another copy of it."""
+    """Make this installation a new device: another copy of it may have used its dots."""
     if context.renew is None:
         raise Failed("this copy of the folder has to be linked anew: run `dblike init` here")
     device = context.renew()

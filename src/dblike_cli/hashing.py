@@ -7,36 +7,39 @@ from typing import Final
 
 from blake3 import blake3
 
+from dblike_cli.context import Context
 from dblike_cli.entries import stamp_of
 from dblike_cli.fs import OWN, File, FileSystem, Stat
 
 TEMPORARY: Final = OWN + b"/tmp"
-_TICK: Final = TEMPORARY + b"/tick"
 
 
 class StillWriting(Exception):
     """The file changed while it was read."""
 
 
-def disk_time(fs: FileSystem) -> int:
-    """The present time of the folder's disk, in its own ticks: what a write now would be stamped."""
+def disk_time(context: Context) -> int:
+    """The present time of the folder's disk, in its own ticks: the stamp of a write now."""
+    place = b"%s/tick-%s" % (TEMPORARY, context.random.bytes(8).hex().encode())
+    file = context.fs.create(place)
     try:
-        file = fs.create(_TICK)
-    except FileExistsError:
-        fs.unlink(_TICK)
-        file = fs.create(_TICK)
-    try:
-        return max(file.stat().st_mtime_ns, file.stat().st_ctime_ns)
+        st = file.stat()
+        return max(st.st_mtime_ns, st.st_ctime_ns)
     finally:
         file.close()
-        fs.unlink(_TICK)
+        context.fs.unlink(place)
 
 
-def read_whole(fs: FileSystem, path: bytes) -> tuple[bytes, Stat]:
-    """All bytes of a small file, and the lstat that belongs to them."""
+def read_whole(fs: FileSystem, path: bytes, limit: int) -> tuple[bytes, Stat]:
+    """All bytes of a small file, and the lstat that belongs to them.
+
+    Raises StillWriting for a file that grew over `limit` since it was found to be small.
+    """
     file = fs.open_read(path)
     try:
         before = file.stat()
+        if before.st_size > limit:
+            raise StillWriting
         data = file.read(before.st_size + 1)
         check_same(file, before, len(data))
     finally:

@@ -43,7 +43,8 @@ class Scan(msgspec.Struct, frozen=True):
 
     `local` holds the paths that may have changed, for reconcile; `stamps` what lstat said of them.
     `same` are paths whose content turned out to be the same, each with its new stamp.  `gone` and
-    `inodes` tell the brake what only moved.  `looked` counts the paths that were looked at.
+    `inodes` tell the brake what only moved.  `tick` is the disk's time before all that, `looked`
+    counts the paths.
     """
 
     local: dict[bytes, Local]
@@ -52,6 +53,7 @@ class Scan(msgspec.Struct, frozen=True):
     pending: dict[bytes, Pending]
     inodes: set[tuple[int, int]]
     gone: dict[bytes, bytes]
+    tick: int = 0
     looked: int = 0
 
 
@@ -82,7 +84,7 @@ class _Scanner:
         self._context, self._fs = context, context.fs
         self._ignore, self._news, self._look = ignore, news, look
         self._sizes = {r.size for r in news.values() if r.kind == Kind.FILE}
-        self._tick = disk_time(context.fs)
+        self._tick = disk_time(context)
         self._disk = context.fs.lstat(b"").st_dev
         self._unknown: set[bytes] = set()
         self._covered: set[bytes] = set()
@@ -91,7 +93,7 @@ class _Scanner:
 
     def result(self) -> Scan:
         """All that was found."""
-        return msgspec.structs.replace(self._found, looked=self._looked)
+        return msgspec.structs.replace(self._found, tick=self._tick, looked=self._looked)
 
     def everything(self) -> None:
         """The whole folder."""
@@ -105,6 +107,8 @@ class _Scanner:
             if not self._is_directory(above):
                 path = above
                 break
+            if not self._is_tracked(above) and not self._take_in(above):
+                return
         if not self._covered.isdisjoint((*ancestors(path), path)):
             return
         self._covered.add(path)
@@ -120,6 +124,17 @@ class _Scanner:
         if self._entry(path, st, before):
             self._walk(path, before)
         self._miss(before)
+
+    def _is_tracked(self, path: bytes) -> bool:
+        return path in self._covered or self._context.state.tree.get(path) is not None
+
+    def _take_in(self, path: bytes) -> bool:
+        """A new directory above a place, by itself; whether it is worth going into."""
+        try:
+            return self._entry(path, self._fs.lstat(path), {})
+        except OSError as error:
+            self._cannot(path, error)
+            return False
 
     def _is_directory(self, path: bytes) -> bool:
         try:

@@ -30,11 +30,6 @@ class Meta:
         """How far the site was heard; empty for not at all."""
         return self._get("cursor", "")
 
-    @property
-    def first_link(self) -> bool:
-        """Whether this folder was never whole since it was linked."""
-        return not self._get("linked", 0)
-
     def become(self, device: bytes, marker: int) -> None:
         """Be this device from here on; its counter begins anew."""
         self._set(device=device, marker=marker, counter=_FIRST)
@@ -43,10 +38,6 @@ class Meta:
     def step(self, cursor: str) -> None:
         """All that the cursor covers is remembered."""
         self._set(cursor=cursor)
-
-    def settle(self) -> None:
-        """Both sides were the same once."""
-        self._set(linked=1)
 
     def take_counters(self, number: int) -> int:
         """The first of `number` counters that are never given out again."""

@@ -34,10 +34,6 @@ class RemoteTable:
         """Whether there are no news."""
         return self._connection.execute("SELECT 1 FROM remote LIMIT 1").fetchone() is None
 
-    def has_content_of(self, size: int) -> bool:
-        """Whether a file of this size is among the news: a local one may be equal to it."""
-        return any(record.size == size for record in self.all().values())
-
     def put(self, records: Iterable[Record]) -> None:
         """The present state of these paths; it replaces what was heard of them before."""
         rows = [(record.path, _encode(record)) for record in records]

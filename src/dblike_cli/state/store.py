@@ -39,6 +39,8 @@ class State:
         self.remote = RemoteTable(self._connection)
         self.outbox = Outbox(self._connection)
         self.notes = Notes(self._connection)
+        self.offset = 0
+        """What to add to our clock to get the site's, in milliseconds."""
         self.recovered = False
         """Whether what a crash may have left was cleared away since this was opened."""
 

@@ -1,0 +1,125 @@
+"""The site's answers to a commit, and what is remembered of them."""
+
+from __future__ import annotations
+
+import msgspec
+
+from dblike_cli.context import Context
+from dblike_cli.outgoing import Outgoing, dot_of
+from dblike_cli.report import Code, Outcome, Pending
+from dblike_cli.signatures import drop_signatures
+from dblike_cli.state import Known
+from dblike_delta.exchange import Unreachable
+from dblike_delta.messages import CommitReply, CommitResult
+from dblike_delta.plan import Synced
+from dblike_delta.versions import Kind
+
+_MISSING = ("base-missing", "content-missing")
+
+Answered = tuple[Outgoing, CommitResult]
+
+
+class DotReused(Exception):
+    """The site knows one of our dots with other content: another copy of this device used it."""
+
+
+class Uploads(msgspec.Struct):
+    """What came of the uploads; filled in while they go on.
+
+    `done` are paths that are now as both sides agree; those of `same` were it all the time, and
+    have a new stamp.  `stamps` has what lstat said of all that was sent.  `waiting` are to be
+    looked at again.  `heard` says that nothing happened at the site but what is known here.
+    """
+
+    uploaded: list[bytes] = []
+    deleted: list[bytes] = []
+    done: set[bytes] = set()
+    same: dict[bytes, bytes] = {}
+    stamps: dict[bytes, bytes] = {}
+    waiting: dict[bytes, Pending] = {}
+    refused: dict[bytes, Pending] = {}
+    heard: bool = True
+    bytes_sent: int = 0
+
+    def wait(self, path: bytes, code: Code, reason: str) -> None:
+        """The path is to be looked at again."""
+        self.waiting[path] = Pending(path, reason, code)
+
+
+def take_answer(
+    context: Context, result: Uploads, batch: list[Outgoing], reply: CommitReply
+) -> list[Outgoing]:
+    """Remember what the site said, in one transaction; what it asks for in full is returned.
+
+    Raises DotReused; then nothing of the answer is remembered.
+    """
+    if [answer.counter for answer in reply.results] != [item.dot for item in batch]:
+        raise Unreachable("the answer to a commit is not about what was sent")
+    if any(answer.status == "dot-reused" for answer in reply.results):
+        raise DotReused
+    pairs = list(zip(batch, reply.results, strict=True))
+    good = [pair for pair in pairs if pair[1].status in ("accepted", "known")]
+    with context.state.transaction():
+        only_ours = _is_only_ours(context, pairs, reply)
+        _remember(context, good)
+        for item, answer in pairs:
+            if answer.status in ("refused", "bad-content"):
+                _reject(context, result, item, answer)
+        if result.heard and only_ours:
+            context.state.meta.step(reply.cursor)
+        elif reply.before != reply.cursor:
+            result.heard = False
+    _tell(context, result, good)
+    return [item for item, answer in pairs if answer.status in _MISSING]
+
+
+def _is_only_ours(context: Context, pairs: list[Answered], reply: CommitReply) -> bool:
+    """Whether all that happened at the site since our cursor is what we said ourselves.
+
+    Asked before the answer is remembered: with news there may have been a conflict with them, and
+    then the copies that the site made are still to be heard of.
+    """
+    if any(answer.superseded for _, answer in pairs):
+        return False
+    return reply.before == context.state.meta.cursor and context.state.remote.empty()
+
+
+def _remember(context: Context, good: list[Answered]) -> None:
+    state = context.state
+    state.tree.record(
+        Known(item.path, item.trusted, Synced(item.entry, answer.context, dot_of(context, item)))
+        for item, answer in good
+        if item.entry is not None
+    )
+    state.tree.remove(item.path for item, _ in good if item.entry is None)
+    paths = [item.path for item, _ in good]
+    state.outbox.drop(paths)
+    state.notes.unrefuse(paths)
+    state.remote.drop(item.path for item, answer in good if not answer.superseded)
+
+
+def _reject(context: Context, result: Uploads, item: Outgoing, answer: CommitResult) -> None:
+    context.state.outbox.drop([item.path])
+    if answer.status == "bad-content":
+        result.wait(item.path, Code.WRITING, "it changed on the way")
+        return
+    reason = answer.detail or "the site does not take it"
+    context.state.notes.refuse(item.path, item.entry, reason)
+    result.refused[item.path] = Pending(item.path, reason, Code.REFUSED)
+
+
+def _tell(context: Context, result: Uploads, good: list[Answered]) -> None:
+    replaced: list[bytes] = []
+    for item, _ in good:
+        result.done.add(item.path)
+        result.stamps[item.path] = item.stamp
+        if item.entry is None:
+            result.deleted.append(item.path)
+            context.reporter.progress(Outcome("delete-remote", item.path))
+        else:
+            result.uploaded.append(item.path)
+            context.reporter.progress(Outcome("upload", item.path, item.entry.size))
+        base = item.upload.base
+        if base and base.kind is Kind.FILE and base.size >= context.config.signature_from:
+            replaced.append(base.hash)
+    drop_signatures(context, replaced)

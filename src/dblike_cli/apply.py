@@ -1,0 +1,204 @@
+"""Apply: the site's changes take their places in the folder.
+
+Each step looks again at the last moment, and trouble stops only its own path.  Files share their
+barriers: all are written, then made durable, then renamed, then the directories are made durable,
+then one transaction remembers the outcomes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+
+from dblike_cli.adopt import adopt
+from dblike_cli.barrier import Barrier
+from dblike_cli.context import Context
+from dblike_cli.download import download
+from dblike_cli.entries import UNTRUSTED
+from dblike_cli.outcomes import Applied
+from dblike_cli.place import (
+    DiskFull,
+    Displaced,
+    Expected,
+    Trouble,
+    discard,
+    put_directory,
+    put_file,
+    take_directory,
+    take_file,
+    temporary,
+    trouble_of,
+)
+from dblike_cli.report import Code
+from dblike_delta.paths import is_below
+from dblike_delta.plan import Apply, Plan
+from dblike_delta.versions import Kind
+
+_NO_SPACE = "there is no room on this disk"
+
+
+def apply(context: Context, plan: Plan, stamps: Mapping[bytes, bytes], tick: int) -> Applied:
+    """Carry out what a plan says about this side.
+
+    `stamps` has what lstat said of the paths that were looked at, `tick` the disk's time before
+    that.  Raises what the exchange raises; what was done until then is remembered.
+    """
+    result = Applied()
+    adopt(context, plan, stamps, tick, result)
+    applier = _Applier(context, stamps, result)
+    removals = [step for step in plan.applies if step.new is None]
+    makes = [step for step in plan.applies if step.new is not None]
+    room = _making_room(plan.applies)
+    try:
+        applier.each(removals[:room], applier.remove)
+        applier.each((s for s in makes if _kind(s) is Kind.DIRECTORY), applier.make_directory)
+        applier.each((s for s in makes if _kind(s) is Kind.SYMLINK), applier.make_symlink)
+        applier.make_files([s for s in makes if _kind(s) is Kind.FILE])
+        applier.each(removals[room:], applier.remove)
+    finally:
+        applier.finish()
+    return result
+
+
+def _kind(step: Apply) -> Kind:
+    assert step.new is not None
+    return step.new.kind
+
+
+def _making_room(steps: Iterable[Apply]) -> int:
+    """How many removals come before anything is made."""
+    count = 0
+    for step in steps:
+        if step.new is not None:
+            break
+        count += 1
+    return count
+
+
+class _Applier:
+    def __init__(self, context: Context, stamps: Mapping[bytes, bytes], result: Applied) -> None:
+        self._context = context
+        self._stamps = stamps
+        self._result = result
+        self._barrier = Barrier(context, result)
+        self._staged: list[tuple[Apply, bytes]] = []
+        self._modes: list[tuple[bytes, int]] = []
+        self._failed: list[bytes] = []
+
+    def each(self, steps: Iterable[Apply], act: Callable[[Apply], Displaced | None]) -> None:
+        """Act on each step by itself."""
+        for step in steps:
+            self._try(step, act)
+            if self._barrier.full:
+                self._barrier.pass_()
+
+    def remove(self, step: Apply) -> Displaced | None:
+        """What was deleted at the site goes."""
+        assert step.expected is not None
+        if step.expected.kind is not Kind.DIRECTORY:
+            return take_file(self._context, step.path, self._expected(step))
+        take_directory(self._context, step.path)
+        return None
+
+    def make_directory(self, step: Apply) -> Displaced | None:
+        """A directory, which can be written to until all is done."""
+        assert step.new is not None
+        displaced = put_directory(self._context, step.path, step.new, self._expected(step))
+        if step.new.mode & 0o700 != 0o700:
+            self._modes.append((step.path, step.new.mode))
+        return displaced
+
+    def make_symlink(self, step: Apply) -> Displaced | None:
+        """A symlink, made aside and moved to its place."""
+        assert step.new is not None
+        place = temporary(self._context)
+        self._context.fs.symlink(step.new.target, place)
+        try:
+            return put_file(self._context, place, step.path, step.new, self._expected(step))
+        except (Trouble, OSError):
+            discard(self._context.fs, place)
+            raise
+
+    def make_files(self, steps: list[Apply]) -> None:
+        """Get the contents, and put them in their places some at a time."""
+        waiting = {step.path: step for step in steps}
+        try:
+            for staged in download(self._context, steps):
+                del waiting[staged.step.path]
+                if staged.trouble is not None:
+                    self._note(staged.step, staged.trouble)
+                    continue
+                self._staged.append((staged.step, staged.place))
+                if len(self._staged) >= self._context.config.apply_batch:
+                    self._place_staged()
+            self._place_staged()
+        except DiskFull:
+            self._place_staged()
+            for step in waiting.values():
+                self._note(step, Trouble(Code.NO_SPACE, _NO_SPACE))
+
+    def finish(self) -> None:
+        """Whatever happened: what was done is made durable and remembered."""
+        self._place_staged()
+        self._barrier.pass_()
+        self._set_modes()
+
+    def _place_staged(self) -> None:
+        """Every content durable first, then every rename."""
+        staged, self._staged = self._staged, []
+        self._barrier.settle_files([place for _, place in staged])
+        for step, place in staged:
+            self._try(step, functools.partial(self._put, place=place))
+        self._barrier.pass_()
+
+    def _put(self, step: Apply, place: bytes) -> Displaced | None:
+        assert step.new is not None
+        before = self._context.fs.lstat(place)
+        try:
+            displaced = put_file(self._context, place, step.path, step.new, self._expected(step))
+        except (Trouble, OSError):
+            discard(self._context.fs, place)
+            raise
+        self._barrier.saw(step.path, before)
+        return displaced
+
+    def _try(self, step: Apply, act: Callable[[Apply], Displaced | None]) -> None:
+        if any(is_below(step.path, path) for path in self._failed):
+            self._note(step, Trouble(Code.OCCUPIED, "its directory could not be made"))
+            return
+        try:
+            self._barrier.add(step, act(step))
+        except Trouble as trouble:
+            self._note(step, trouble)
+        except DiskFull:
+            self._note(step, Trouble(Code.NO_SPACE, _NO_SPACE))
+        except FileNotFoundError:
+            self._note(step, Trouble(Code.CHANGED, "it went away meanwhile"))
+        except OSError as error:
+            try:
+                self._note(step, trouble_of(error))
+            except DiskFull:
+                self._note(step, Trouble(Code.NO_SPACE, _NO_SPACE))
+
+    def _note(self, step: Apply, trouble: Trouble) -> None:
+        self._result.trouble(self._context, step.path, trouble.code, trouble.reason)
+        if step.new is not None and step.new.kind is Kind.DIRECTORY:
+            self._failed.append(step.path)
+
+    def _expected(self, step: Apply) -> Expected:
+        known = self._context.state.tree.get(step.path) if step.expected is not None else None
+        if known is None:
+            return Expected(step.expected, self._stamps.get(step.path, b""))
+        stamp = self._stamps.get(step.path, known.stamp)
+        return Expected(step.expected, stamp, doubtful=known.stamp == UNTRUSTED)
+
+    def _set_modes(self) -> None:
+        """Directories that nobody may write to get that mode when nothing is left to write."""
+        for path, mode in sorted(self._modes, reverse=True):
+            try:
+                self._context.fs.chmod(path, mode)
+                stamp = self._barrier.stamp(path)
+            except OSError:
+                continue
+            with self._context.state.transaction():
+                self._context.state.tree.restamp([(path, stamp)])

@@ -1,0 +1,136 @@
+"""The barriers between a change on the disk and its being remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dblike_cli.context import Context
+from dblike_cli.entries import UNTRUSTED, stamp_of, synced_of
+from dblike_cli.fs import Stat
+from dblike_cli.hashing import disk_time
+from dblike_cli.outcomes import Applied
+from dblike_cli.place import Displaced, drop_displaced
+from dblike_cli.report import Outcome
+from dblike_cli.signatures import drop_signatures
+from dblike_cli.state import Known
+from dblike_delta.paths import parent
+from dblike_delta.plan import Apply
+from dblike_delta.versions import Kind, is_conflict_copy
+
+_FEW = 16
+"""So many files or directories are made durable one by one; more, with all else on the disk."""
+
+
+class Barrier:
+    """Collects steps that were taken, and makes them durable and remembered together."""
+
+    def __init__(self, context: Context, result: Applied) -> None:
+        self._context = context
+        self._result = result
+        self._steps: list[Apply] = []
+        self._displaced: list[Displaced] = []
+        self._seen: dict[bytes, Stat] = {}
+        self._tick = disk_time(context)
+
+    @property
+    def full(self) -> bool:
+        """Whether it is time to pass."""
+        return len(self._steps) >= self._context.config.apply_batch
+
+    def settle_files(self, places: Sequence[bytes]) -> None:
+        """Make contents durable, before they take their places."""
+        self._tick = disk_time(self._context)
+        if not self._context.config.durable or not places:
+            return
+        if len(places) > _FEW:
+            self._context.fs.sync_all()
+            return
+        for place in places:
+            file = self._context.fs.open_read(place)
+            try:
+                file.sync()
+            finally:
+                file.close()
+
+    def saw(self, path: bytes, st: Stat) -> None:
+        """What lstat said of a file before it took this place."""
+        self._seen[path] = st
+
+    def add(self, step: Apply, displaced: Displaced | None) -> None:
+        """A step was taken, and this had to make way."""
+        self._steps.append(step)
+        if displaced is not None:
+            self._displaced.append(displaced)
+
+    def pass_(self) -> None:
+        """Make the steps durable, remember them, and only then delete what made way."""
+        steps, self._steps = self._steps, []
+        displaced, self._displaced = self._displaced, []
+        if steps:
+            self._sync_directories(steps)
+            self._remember(steps)
+            self._tell(steps)
+        for one in displaced:
+            if not drop_displaced(self._context, one):
+                self._result.again.add(one.path)
+        self._seen = {}
+
+    def stamp(self, path: bytes) -> bytes:
+        """The stamp to remember for a path that was just made."""
+        st = self._context.fs.lstat(path)
+        before = self._seen.get(path)
+        if before is not None:
+            same = (before.st_ino, before.st_size, before.st_mtime_ns, before.st_mode) == (
+                st.st_ino,
+                st.st_size,
+                st.st_mtime_ns,
+                st.st_mode,
+            )
+            # Whoever writes to it from here on sets another mtime, unless its own is of this tick.
+            if not same or 0 <= st.st_mtime_ns - self._tick <= 2_000_000_000:
+                return UNTRUSTED
+        return stamp_of(st)
+
+    def _sync_directories(self, steps: Sequence[Apply]) -> None:
+        if not self._context.config.durable:
+            return
+        directories = {parent(step.path) for step in steps}
+        if len(directories) > _FEW:
+            self._context.fs.sync_all()
+            return
+        for directory in directories:
+            try:
+                self._context.fs.sync_directory(directory)
+            except FileNotFoundError:
+                continue  # it was removed after what was in it
+
+    def _remember(self, steps: Sequence[Apply]) -> None:
+        state = self._context.state
+        known = [self._known(step) for step in steps if step.new is not None]
+        with state.transaction():
+            state.tree.record(known)
+            state.tree.remove(step.path for step in steps if step.new is None)
+            state.remote.drop(step.path for step in steps)
+        old = [s.expected for s in steps if s.expected and s.expected.kind is Kind.FILE]
+        least = self._context.config.signature_from
+        drop_signatures(self._context, [entry.hash for entry in old if entry.size >= least])
+
+    def _known(self, step: Apply) -> Known:
+        try:
+            stamp = self.stamp(step.path)
+        except OSError:
+            stamp = UNTRUSTED  # it is gone again: the next look finds that out
+        return Known(step.path, stamp, synced_of(step.remote))
+
+    def _tell(self, steps: Sequence[Apply]) -> None:
+        progress, result = self._context.reporter.progress, self._result
+        for step in steps:
+            if step.new is None:
+                result.deleted.append(step.path)
+                progress(Outcome("delete-local", step.path))
+            elif step.expected is None and is_conflict_copy(step.path):
+                result.conflicts.append(step.path)
+                progress(Outcome("conflict", step.path, step.new.size))
+            else:
+                result.applied.append(step.path)
+                progress(Outcome("download", step.path, step.new.size))

@@ -1,0 +1,254 @@
+"""Download: the contents that a plan needs, as verified temporary files on the folder's disk.
+
+What is here already is copied here; the rest is fetched, as deltas against what the paths hold.  A
+content that arrives wrong is asked for once more, in full.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from dblike_cli.context import Context
+from dblike_cli.hashing import StillWriting
+from dblike_cli.incoming import LargeFile, SmallFile, part_size, write_small
+from dblike_cli.place import Trouble, trouble_of
+from dblike_cli.report import Code, Progress
+from dblike_delta.changeset import Body
+from dblike_delta.errors import DeltaError
+from dblike_delta.exchange import Refused, Unreachable
+from dblike_delta.messages import Record, Refusal, Trailer, Want
+from dblike_delta.plan import Apply, Entry
+from dblike_delta.versions import Dot, Kind
+
+_DELTA_FROM = 4 << 10
+"""Smaller files come whole: a delta would save nothing."""
+_DAMAGED = "the content that came is not what its hash says; what was here is kept"
+
+
+class Staged(msgspec.Struct, frozen=True):
+    """A file of the plan: its verified content lies at `place`, or there is `trouble`."""
+
+    step: Apply
+    place: bytes = b""
+    trouble: Trouble | None = None
+
+
+def download(context: Context, steps: Sequence[Apply]) -> Iterator[Staged]:
+    """The contents for steps that make files, one after the other, in any order.
+
+    Raises what the exchange raises, and DiskFull; what was given out until then is good.
+    """
+    later: list[Apply] = []
+    fetched: list[Apply] = []
+    coming: set[bytes] = set()
+    for step in steps:
+        entry = file_of(step)
+        place = b"" if entry.hash in coming else _from_here(context, entry)
+        if place:
+            yield Staged(step, place)
+        elif entry.hash in coming:
+            later.append(step)
+        else:
+            fetched.append(step)
+            coming.add(entry.hash)
+    yield from _fetch_all(context, fetched)
+    for step in later:
+        # Its content came for another path just before.
+        place = _from_here(context, file_of(step))
+        if place:
+            yield Staged(step, place)
+        else:
+            yield from _fetch_all(context, [step])
+
+
+def file_of(step: Apply) -> Entry:
+    """The file that a step makes."""
+    assert step.new is not None
+    return step.new
+
+
+# --- from here ------------------------------------------------------------------------------------
+
+
+def _from_here(context: Context, entry: Entry) -> bytes:
+    """A copy of a file of the folder that has this content; empty where there is none."""
+    if not entry.size:
+        with _no_matter():
+            return write_small(context, entry, b"")
+    for path, _ in context.state.tree.find_content(entry.hash):
+        with _no_matter():
+            return _copy(context, path, entry)
+    return b""
+
+
+@contextlib.contextmanager
+def _no_matter() -> Iterator[None]:
+    """What goes wrong with a copy costs a transfer, no more; but a full disk is full."""
+    try:
+        yield
+    except OSError as error:
+        trouble_of(error)
+    except (DeltaError, StillWriting):
+        return
+
+
+def _copy(context: Context, path: bytes, entry: Entry) -> bytes:
+    if entry.size < context.config.whole_below:
+        small = SmallFile(context, entry, path)
+        small.copy_base()
+        return small.finish()
+    large = LargeFile(context, entry, path, 0)
+    try:
+        large.copy_base()
+        return large.finish()
+    except BaseException:
+        large.spoil()
+        raise
+
+
+# --- from the site --------------------------------------------------------------------------------
+
+
+def _fetch_all(context: Context, steps: Sequence[Apply]) -> Iterator[Staged]:
+    """Fetch, and what arrives wrong once more in full."""
+    size = context.config.fetch_wants
+    for at in range(0, len(steps), size):
+        first = _Fetch(context, steps[at : at + size], whole=False)
+        yield from first.run()
+        if first.failed:
+            second = _Fetch(context, first.failed, whole=True)
+            yield from second.run()
+            yield from _report(context, second.failed)
+
+
+def _report(context: Context, steps: Sequence[Apply]) -> Iterator[Staged]:
+    """Tell the site what can't be right there: it looks, and another device may send it again."""
+    if not steps:
+        return
+    with contextlib.suppress(Unreachable, Refused):
+        context.exchange.report_damage(context.folder, [file_of(step).hash for step in steps])
+    for step in steps:
+        yield Staged(step, trouble=Trouble(Code.DAMAGED, _DAMAGED))
+
+
+class _Fetch:
+    """One request, and the files that its answer makes."""
+
+    def __init__(self, context: Context, steps: Sequence[Apply], *, whole: bool) -> None:
+        self._context = context
+        self._whole = whole
+        self._waiting = {step.remote.dot: step for step in steps}
+        self._open: tuple[Apply, SmallFile | LargeFile] | None = None
+        self._done = 0
+        self.failed: list[Apply] = []
+        """What came wrong."""
+
+    def run(self) -> Iterator[Staged]:
+        """The files as they are finished."""
+        total = len(self._waiting)
+        wants = [self._want(step) for step in self._waiting.values()]
+        try:
+            for event in self._events(wants):
+                staged = self._take(event)
+                if staged is not None:
+                    self._done += 1
+                    size = file_of(staged.step).size
+                    yield staged
+                    self._context.reporter.progress(
+                        Progress("download", self._done, total, bytes_done=size)
+                    )
+        finally:
+            self._drop()
+        for step in self._waiting.values():
+            yield Staged(step, trouble=Trouble(Code.UNAVAILABLE, "the site did not send it"))
+
+    def _want(self, step: Apply) -> Want:
+        entry, old = file_of(step), step.expected
+        dot = step.remote.dot
+        if self._whole:
+            return Want(dot.device, dot.counter)
+        have = []
+        if old is not None and old.kind is Kind.FILE and entry.size >= _DELTA_FROM:
+            have = [old.hash]
+        start = 0
+        if entry.size >= self._context.config.whole_below:
+            start = min(part_size(self._context, entry.hash), entry.size)
+        return Want(dot.device, dot.counter, have, start)
+
+    def _events(self, wants: list[Want]) -> Iterator[Record | Body | Trailer | Refusal]:
+        try:
+            yield from self._context.exchange.fetch(self._context.folder, wants)
+        except DeltaError as error:
+            raise Unreachable(f"the reply was damaged on its way: {error}") from error
+
+    def _take(self, event: Record | Body | Trailer | Refusal) -> Staged | None:
+        """What an event finishes."""
+        try:
+            match event:
+                case Record():
+                    self._drop()
+                    self._begin(event)
+                case Body() if self._open is not None:
+                    self._open[1].take(event.data)
+                case Trailer() if self._open is not None:
+                    return self._finish()
+                case Refusal():
+                    self._drop()
+                    return self._refused(event)
+                case _:
+                    pass
+        except (DeltaError, StillWriting):
+            self._fail()
+        except OSError as error:
+            return self._stop(trouble_of(error))
+        return None
+
+    def _begin(self, record: Record) -> None:
+        step = self._waiting.get(Dot(record.device, record.counter))
+        if step is None:
+            return
+        entry = file_of(step)
+        base = step.path if record.base else b""
+        if entry.size < self._context.config.whole_below:
+            self._open = step, SmallFile(self._context, entry, base)
+        else:
+            self._open = step, LargeFile(self._context, entry, base, record.start)
+
+    def _finish(self) -> Staged:
+        assert self._open is not None
+        step, file = self._open
+        place = file.finish()
+        self._open = None
+        del self._waiting[step.remote.dot]
+        return Staged(step, place)
+
+    def _fail(self) -> None:
+        """What came for the open file is no good."""
+        if self._open is not None:
+            (step, file), self._open = self._open, None
+            file.spoil()
+            del self._waiting[step.remote.dot]
+            self.failed.append(step)
+
+    def _stop(self, trouble: Trouble) -> Staged | None:
+        if self._open is None:
+            return None
+        step = self._open[0]
+        self._drop()
+        del self._waiting[step.remote.dot]
+        return Staged(step, trouble=trouble)
+
+    def _refused(self, refusal: Refusal) -> Staged | None:
+        step = self._waiting.pop(Dot(refusal.device, refusal.counter), None)
+        if step is None:
+            return None
+        code = Code.DAMAGED if refusal.status == "damaged" else Code.UNAVAILABLE
+        return Staged(step, trouble=Trouble(code, refusal.detail or "the site can't serve it"))
+
+    def _drop(self) -> None:
+        if self._open is not None:
+            (_, file), self._open = self._open, None
+            file.drop()

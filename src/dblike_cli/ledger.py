@@ -1,0 +1,121 @@
+"""The ledger of a cycle: what came of each round, and the report that it adds up to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from dblike_cli.answers import Uploads
+from dblike_cli.context import Context
+from dblike_cli.outcomes import Applied
+from dblike_cli.report import Action, Brake, Code, Hints, Pending, Planned, Report
+from dblike_cli.scan import Scan
+from dblike_delta.plan import Entry, Plan, Reason
+from dblike_delta.versions import Kind
+
+_HELD = {
+    Reason.UNREADABLE: Code.UNREADABLE,
+    Reason.NOT_EMPTY: Code.KEPT,
+    Reason.NO_PARENT: Code.OCCUPIED,
+}
+_HARMLESS = (Code.SPECIAL,)
+
+
+class Ledger(msgspec.Struct):
+    """Filled in round by round; what is pending is what the last look at the path said."""
+
+    uploaded: dict[bytes, None] = {}
+    applied: dict[bytes, None] = {}
+    adopted: dict[bytes, None] = {}
+    deleted: dict[bytes, None] = {}
+    conflicts: dict[bytes, None] = {}
+    pending: dict[bytes, Pending] = {}
+    refused: dict[bytes, Pending] = {}
+    planned: list[Planned] = []
+    brake: Brake | None = None
+    bytes_sent: int = 0
+    scanned: int = 0
+    rounds: int = 0
+
+    def looked(self, hints: Hints, found: Scan) -> None:
+        """What a scan left; it replaces what was said before of the paths that it looked at."""
+        for path in hints.paths:
+            self.pending.pop(path, None)
+        self.pending.update(found.pending)
+        self.scanned += found.looked
+
+    def sent(self, result: Uploads) -> None:
+        """What came of uploads."""
+        self.uploaded.update(dict.fromkeys(result.uploaded))
+        self.deleted.update(dict.fromkeys(result.deleted))
+        self.pending.update(result.waiting)
+        self.refused.update(result.refused)
+        self.bytes_sent += result.bytes_sent
+
+    def took(self, result: Applied) -> None:
+        """What came of the site's changes."""
+        self.applied.update(dict.fromkeys(result.applied))
+        self.deleted.update(dict.fromkeys(result.deleted))
+        self.adopted.update(dict.fromkeys(result.adopted))
+        self.conflicts.update(dict.fromkeys(result.conflicts))
+        self.pending.update(result.pending)
+
+    def held(self, plan: Plan) -> None:
+        """What a plan could not do anything about."""
+        for step in plan.held:
+            if step.path and step.path not in self.pending:
+                code = _HELD[step.reason]
+                self.pending[step.path] = Pending(step.path, step.reason.value, code)
+
+    def plan(self, plan: Plan, *, up: bool, down: bool) -> None:
+        """What a dry run would have done."""
+        if up:
+            for upload in plan.uploads:
+                action: Action = "delete-remote" if upload.new is None else "upload"
+                self.planned.append(Planned(action, upload.path, _size(upload.new)))
+        if down:
+            for step in plan.applies:
+                action = "delete-local" if step.new is None else "download"
+                self.planned.append(Planned(action, step.path, _size(step.new)))
+        self.planned += [Planned("adopt", step.path) for step in plan.adopts]
+
+    def report(self, context: Context, received: int) -> Report:
+        """All of it."""
+        refused = {item.path: item for item in context.state.notes.refused()} | self.refused
+        pending = [self.pending[path] for path in sorted(self.pending)]
+        notable = [item for item in pending if item.code not in _HARMLESS]
+        return Report(
+            uploaded=tuple(self.uploaded),
+            applied=tuple(self.applied),
+            adopted=tuple(self.adopted),
+            deleted=tuple(self.deleted),
+            conflicts=tuple(self.conflicts),
+            pending=tuple(pending),
+            refused=tuple(refused[path] for path in sorted(refused)),
+            planned=tuple(self.planned),
+            bytes_sent=self.bytes_sent,
+            bytes_received=received,
+            brake=self.brake,
+            in_sync=not (notable or refused or self.planned or self.brake),
+            rounds=self.rounds,
+            scanned=self.scanned,
+        )
+
+    def remember(self, context: Context, within: Iterable[bytes]) -> None:
+        """Keep what is pending for `status`; outside of `within` (all, if empty) it stays."""
+        places = tuple(within)
+        before = context.state.notes.pending()
+        kept = [item for item in before if places and not _is_in(item.path, places)]
+        found = [*kept, *(self.pending[path] for path in sorted(self.pending))]
+        if found != before:
+            with context.state.transaction():
+                context.state.notes.set_pending(found)
+
+
+def _is_in(path: bytes, places: tuple[bytes, ...]) -> bool:
+    return any(path == place or path.startswith(place + b"/") for place in places)
+
+
+def _size(entry: Entry | None) -> int:
+    return entry.size if entry is not None and entry.kind is Kind.FILE else 0

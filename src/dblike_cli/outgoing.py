@@ -1,0 +1,149 @@
+"""A version on its way up: what it is made from, and its record and body in a changeset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from dblike_cli.context import Context
+from dblike_cli.signatures import load_signature, new_builder, save_signature
+from dblike_cli.state import Sending
+from dblike_delta.changeset import Encoder, Part
+from dblike_delta.commands import Command, Copy
+from dblike_delta.delta import DeltaEncoder
+from dblike_delta.formats import DELTA_MAGIC, END, encode_copy, encode_literal_header
+from dblike_delta.messages import Record, Trailer
+from dblike_delta.plan import Entry, Upload
+from dblike_delta.signature import Signature
+from dblike_delta.versions import Dot, Kind
+
+_JOIN_BELOW: Final = 256 << 10
+"""A body up to this size goes in one frame, which the site takes at once."""
+
+
+class Outgoing(msgspec.Struct, frozen=True):
+    """What is to be sent.
+
+    `stamp` is what lstat said when the content was read, `trusted` the stamp to remember for it;
+    `data` is the content of a small file.  `body` says that the content goes along, `again` that
+    its dot was sent before.
+    """
+
+    upload: Upload
+    entry: Entry | None
+    stamp: bytes = b""
+    trusted: bytes = b""
+    data: bytes | None = None
+    body: bool = False
+    sending: Sending | None = None
+    again: bool = False
+
+    @property
+    def large(self) -> bool:
+        """Whether its content is streamed."""
+        return self.body and self.data is None
+
+    @property
+    def path(self) -> bytes:
+        """Where it is."""
+        return self.upload.path
+
+    @property
+    def dot(self) -> int:
+        """The counter of its dot, which it has by now."""
+        assert self.sending is not None
+        return self.sending.counter
+
+
+def dot_of(context: Context, item: Outgoing) -> Dot:
+    """The version's identity."""
+    return Dot(context.device.id, item.dot)
+
+
+def base_signature(context: Context, item: Outgoing) -> Signature | None:
+    """What a delta of it can be made against: the agreed content's signature, where it is kept."""
+    base, entry = item.upload.base, item.entry
+    if entry is None or base is None or base.kind is not Kind.FILE:
+        return None
+    if min(base.size, entry.size) < context.config.signature_from:
+        return None
+    return load_signature(context.fs, base.hash)
+
+
+def record_for(context: Context, item: Outgoing, base: bytes = b"") -> Record:
+    """The record of it; `base` is the content that its body is a delta against."""
+    sending, entry = item.sending, item.entry
+    assert sending is not None
+    if entry is None:
+        entry = Entry(Kind.DELETED)
+    return Record(
+        path=item.path,
+        device=context.device.id,
+        counter=sending.counter,
+        time=sending.time,
+        kind=int(entry.kind),
+        hash=entry.hash,
+        size=entry.size,
+        mode=entry.mode,
+        mtime_ns=entry.mtime_ns,
+        target=entry.target,
+        author=context.device.name,
+        context=item.upload.context,
+        base=base,
+        body=item.body,
+    )
+
+
+def encode_item(context: Context, encoder: Encoder, item: Outgoing, *, whole: bool) -> list[Part]:
+    """A version whose content is in memory, as parts of the changeset; `whole`: as no delta."""
+    data, entry = item.data, item.entry
+    if not item.body or data is None or entry is None:
+        return encoder.record(record_for(context, item))
+    signature = None if whole else base_signature(context, item)
+    parts = encoder.record(record_for(context, item, signature.hash if signature else b""))
+    for piece in _delta(data, signature):
+        parts += encoder.data(piece)
+    parts += encoder.trailer(Trailer(entry.hash, entry.size))
+    _sign(context, data, entry.hash)
+    return parts
+
+
+def _delta(data: bytes, signature: Signature | None) -> Iterator[Part]:
+    """The body that makes `data`, out of the signature's content where there is one."""
+    if signature is not None:
+        search = DeltaEncoder(signature)
+        yield DELTA_MAGIC
+        yield from command_parts(search.update(data) + search.finish())
+        yield END
+    elif not data:
+        yield DELTA_MAGIC + END
+    elif len(data) <= _JOIN_BELOW:
+        yield b"".join((DELTA_MAGIC, encode_literal_header(len(data)), data, END))
+    else:
+        yield DELTA_MAGIC + encode_literal_header(len(data))
+        yield data
+        yield END
+
+
+def command_parts(commands: list[Command]) -> Iterator[Part]:
+    """Commands in librsync's format; small ones are put together, literals are not copied."""
+    small = bytearray()
+    for command in commands:
+        if isinstance(command, Copy):
+            small += encode_copy(*command)
+            continue
+        small += encode_literal_header(len(command.data))
+        yield bytes(small)
+        yield command.data
+        small.clear()
+    if small:
+        yield bytes(small)
+
+
+def _sign(context: Context, data: bytes, digest: bytes) -> None:
+    builder = new_builder(context, len(data))
+    if builder is not None:
+        builder.update(data)
+        save_signature(context, digest, builder)

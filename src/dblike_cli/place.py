@@ -1,0 +1,252 @@
+"""Atomic steps on the user's files, each of which looks again at the last moment.
+
+What is replaced or deleted is first brought out of the way, into `.dblike/tmp`, and looked at:
+if it is not what was expected it goes back, and nothing has happened.  Names in `.dblike/tmp` say
+what a crash left behind:
+
+    new-…            a file that was being made
+    swap-NEW-OLD-…   one of the two sides of an exchange, by the beginnings of their hashes
+    old-OLD-…        a file that was being deleted
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Final
+
+import msgspec
+from blake3 import blake3
+
+from dblike_cli.context import Context
+from dblike_cli.entries import PERMISSIONS, kind_of, stamp_of
+from dblike_cli.fs import FileSystem, Rename, Stat
+from dblike_cli.hashing import TEMPORARY, StillWriting, hash_file
+from dblike_cli.report import Code
+from dblike_delta.paths import display, join, name, parent
+from dblike_delta.plan import Entry
+from dblike_delta.versions import Kind
+
+_CTIME: Final = slice(24, 32)
+"""Where a stamp has the ctime, which a rename changes."""
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Trouble(Exception):
+    """A step that was not taken; the path is as it was."""
+
+    def __init__(self, code: Code, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class DiskFull(Exception):
+    """There is no room: further steps that need some are not worth trying."""
+
+
+class Expected(msgspec.Struct, frozen=True):
+    """What must be at a path for a step to be taken; `entry` None is nothing.
+
+    `doubtful` says that lstat alone can't tell, so that the content has to be read once more.
+    """
+
+    entry: Entry | None
+    stamp: bytes = b""
+    doubtful: bool = False
+
+
+class Displaced(msgspec.Struct, frozen=True):
+    """What was brought out of the way: where it was, where it is, and as what."""
+
+    path: bytes
+    place: bytes
+    stamp: bytes
+
+
+def trouble_of(error: OSError) -> Trouble:
+    """An error of the disk as trouble of one path; raises DiskFull."""
+    if error.errno in _FULL:
+        raise DiskFull from error
+    return Trouble(Code.DISK, f"the disk says: {error.strerror or error}")
+
+
+def temporary(context: Context, kind: bytes = b"new") -> bytes:
+    """A new name in `.dblike/tmp`, which nobody can guess."""
+    return b"%s/%s-%s" % (TEMPORARY, kind, context.random.bytes(8).hex().encode())
+
+
+def put_file(
+    context: Context, source: bytes, path: bytes, entry: Entry, expected: Expected
+) -> Displaced | None:
+    """Give a temporary file or symlink its place; what was there before, if anything."""
+    fs = context.fs
+    if expected.entry is None:
+        _move_in(fs, source, path)
+        return None
+    if expected.entry.kind is Kind.DIRECTORY:
+        take_directory(context, path)
+        _move_in(fs, source, path)
+        return None
+    _look(fs, path, expected)
+    kind = b"swap-%s-%s" % (_mark(entry), _mark(expected.entry))
+    place = temporary(context, kind)
+    fs.rename(source, place, Rename.KEEP)
+    try:
+        fs.rename(place, path, Rename.EXCHANGE)
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+        # A disk that can't exchange: the look above is all that there is.
+        fs.rename(place, path, Rename.REPLACE)
+        return None
+    if not _is_expected(fs, place, expected):
+        fs.rename(place, path, Rename.EXCHANGE)
+        discard(fs, place)
+        raise Trouble(Code.CHANGED, "it was edited at this very moment")
+    return Displaced(path, place, _without_ctime(fs.lstat(place)))
+
+
+def take_file(context: Context, path: bytes, expected: Expected) -> Displaced | None:
+    """Bring a file or symlink that is to be deleted out of the way; None where it is gone."""
+    fs = context.fs
+    assert expected.entry is not None
+    try:
+        _look(fs, path, expected)
+        place = temporary(context, b"old-" + _mark(expected.entry))
+        fs.rename(path, place, Rename.KEEP)
+    except FileNotFoundError:
+        return None
+    if not _is_expected(fs, place, expected):
+        put_back(context, Displaced(path, place, b""))
+        raise Trouble(Code.CHANGED, "it was edited at this very moment")
+    return Displaced(path, place, _without_ctime(fs.lstat(place)))
+
+
+def take_directory(context: Context, path: bytes) -> None:
+    """Remove a directory, which must be empty."""
+    try:
+        context.fs.rmdir(path)
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        raise Trouble(Code.CHANGED, "it is no directory any more") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        raise Trouble(Code.KEPT, "it holds files that are not synced, and stays") from None
+
+
+def put_directory(
+    context: Context, path: bytes, entry: Entry, expected: Expected
+) -> Displaced | None:
+    """Make a directory, in which the client can write for the time being."""
+    fs, old, displaced = context.fs, expected.entry, None
+    if old is not None and old.kind is not Kind.DIRECTORY:
+        displaced = take_file(context, path, expected)
+    if old is None or old.kind is not Kind.DIRECTORY:
+        try:
+            fs.mkdir(path, entry.mode | 0o700)
+        except FileExistsError:
+            st = fs.lstat(path)
+            if kind_of(st) is not Kind.DIRECTORY or not _has_name(fs, path):
+                raise _occupied(fs, path) from None
+    if fs.lstat(path).st_mode & PERMISSIONS != entry.mode | 0o700:
+        fs.chmod(path, entry.mode | 0o700)
+    return displaced
+
+
+def put_back(context: Context, displaced: Displaced) -> bytes:
+    """Return a file to its path, or beside it where that is taken; where it is now."""
+    fs = context.fs
+    for number in range(100):
+        target = displaced.path + (b" (recovered %d)" % number if number else b"")
+        try:
+            fs.rename(displaced.place, target, Rename.KEEP)
+            return target
+        except FileExistsError:
+            continue
+    return displaced.place
+
+
+def drop_displaced(context: Context, displaced: Displaced) -> bool:
+    """Delete what was replaced; False where somebody still wrote to it, and it was put back."""
+    fs = context.fs
+    try:
+        if _without_ctime(fs.lstat(displaced.place)) == displaced.stamp:
+            fs.unlink(displaced.place)
+            return True
+    except FileNotFoundError:
+        return True
+    put_back(context, displaced)
+    return False
+
+
+def discard(fs: FileSystem, path: bytes) -> None:
+    """Delete a temporary file of ours, if it is there."""
+    try:
+        fs.unlink(path)
+    except FileNotFoundError:
+        return
+
+
+def _move_in(fs: FileSystem, source: bytes, path: bytes) -> None:
+    try:
+        fs.rename(source, path, Rename.KEEP)
+    except FileExistsError:
+        raise _occupied(fs, path) from None
+
+
+def _look(fs: FileSystem, path: bytes, expected: Expected) -> None:
+    """The last look before a step: it must be what was expected, to the last bit of lstat."""
+    if stamp_of(fs.lstat(path)) != expected.stamp:
+        raise Trouble(Code.CHANGED, "it was edited meanwhile")
+
+
+def _is_expected(fs: FileSystem, place: bytes, expected: Expected) -> bool:
+    """Whether what came out is what was expected to be there."""
+    assert expected.entry is not None
+    if _without_ctime(fs.lstat(place)) != expected.stamp[:24] + expected.stamp[32:]:
+        return False
+    return not expected.doubtful or content_mark(fs, place) == _mark(expected.entry)
+
+
+def _without_ctime(st: Stat) -> bytes:
+    stamp = stamp_of(st)
+    return stamp[: _CTIME.start] + stamp[_CTIME.stop :]
+
+
+def _mark(entry: Entry) -> bytes:
+    """The beginning of the content's hash, in hex."""
+    digest = entry.hash if entry.kind is Kind.FILE else blake3(entry.target).digest()
+    return digest[:16].hex().encode()
+
+
+def content_mark(fs: FileSystem, place: bytes) -> bytes:
+    """The same for what lies at a place; empty where it can't be read in one state."""
+    try:
+        if kind_of(fs.lstat(place)) is Kind.SYMLINK:
+            return _mark(Entry(Kind.SYMLINK, target=fs.readlink(place)))
+        digest, _ = hash_file(fs, place, 1 << 20)
+    except (OSError, StillWriting):
+        return b""
+    return digest[:16].hex().encode()
+
+
+def _has_name(fs: FileSystem, path: bytes) -> bool:
+    """Whether the directory lists this very name, not one that the disk takes for it."""
+    wanted = name(path)
+    return any(found == wanted for found, _ in fs.scandir(parent(path)))
+
+
+def _occupied(fs: FileSystem, path: bytes) -> Trouble:
+    """Why nothing can be made at a path: something is there, or the disk folds names."""
+    if _has_name(fs, path):
+        return Trouble(Code.OCCUPIED, "something that is not synced lies in its way")
+    there = fs.lstat(path)
+    twin = [
+        found
+        for found, st in fs.scandir(parent(path))
+        if st is not None and (st.st_ino, st.st_dev) == (there.st_ino, there.st_dev)
+    ]
+    other = display(join(parent(path), twin[0])) if twin else "another name"
+    return Trouble(Code.HELD, f"this disk takes its name for {other}")

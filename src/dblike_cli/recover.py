@@ -1,0 +1,67 @@
+"""What a crash may have left in `.dblike`, and who this installation is when it starts."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from dblike_cli.context import Context
+from dblike_cli.device import become_new, marker_of
+from dblike_cli.fs import FileSystem, Rename
+from dblike_cli.hashing import TEMPORARY
+from dblike_cli.incoming import STAGING
+from dblike_cli.place import content_mark, discard
+from dblike_cli.signatures import DIRECTORY as SIGNATURES
+
+
+def prepare(context: Context) -> None:
+    """The directories in `.dblike` that a cycle uses."""
+    for directory in (TEMPORARY, STAGING, SIGNATURES):
+        try:
+            context.fs.mkdir(directory, 0o700)
+        except FileExistsError:
+            continue
+
+
+def recover(context: Context) -> None:
+    """Clear `.dblike` of what the last run left; what is the user's goes back to the folder."""
+    for name, _ in context.fs.scandir(TEMPORARY):
+        place = TEMPORARY + b"/" + name
+        if _is_ours(context.fs, name, place):
+            discard(context.fs, place)
+        else:
+            _return(context, place)
+    wanted = {record.hash.hex().encode() for record in context.state.remote.all().values()}
+    for name, _ in context.fs.scandir(STAGING):
+        if name.removesuffix(b".part") not in wanted:
+            discard(context.fs, STAGING + b"/" + name)
+    context.state.recovered = True
+
+
+def identify(context: Context) -> Context:
+    """The context with the device that this installation is.
+
+    A state that belongs to another `.dblike` is a copy: its original goes on counting, so the copy
+    has to be another device.  The same holds where there is no state any more.
+    """
+    meta = context.state.meta
+    if not meta.device or meta.marker != marker_of(context):
+        return dataclasses.replace(context, device=become_new(context))
+    if meta.device != context.device.id:
+        # The credential is written first: it is that of a device which never counted here.
+        with context.state.transaction():
+            meta.become(context.device.id, meta.marker)
+    return context
+
+
+def _is_ours(fs: FileSystem, name: bytes, place: bytes) -> bool:
+    """Whether nothing is lost with a temporary file: see `place` for what the names say."""
+    kind, *marks = name.split(b"-")[:-1]
+    if kind not in (b"swap", b"old"):
+        return True
+    return content_mark(fs, place) in marks
+
+
+def _return(context: Context, place: bytes) -> None:
+    """The crash came when an edit had just been brought out of the way."""
+    name = b"recovered " + context.random.bytes(4).hex().encode()
+    context.fs.rename(place, name, Rename.KEEP)

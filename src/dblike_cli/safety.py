@@ -1,0 +1,98 @@
+"""The stop signs between deciding and acting: a missing root, a mass delete."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+import msgspec
+
+from dblike_cli.context import Context
+from dblike_cli.entries import inode_of
+from dblike_cli.errors import Stopped, Usage
+from dblike_cli.fs import OWN
+from dblike_cli.report import Brake
+from dblike_cli.scan import Scan
+from dblike_delta.plan import Apply, Plan
+
+_EXAMPLES = 5
+
+
+def check_root(context: Context) -> None:
+    """Raise Stopped unless the folder is there: an unmounted disk is not an empty folder."""
+    try:
+        context.fs.refresh()
+        context.fs.lstat(OWN)
+    except OSError as error:
+        raise Stopped(
+            f"the folder or its .dblike is missing ({error.strerror}): is its disk mounted?"
+        ) from error
+
+
+class Limit(msgspec.Struct, frozen=True):
+    """How many deletes are let through: at most `share` of all, or `count` where that is more."""
+
+    count: int
+    share: float
+
+    def allows(self, deletes: int, total: int) -> bool:
+        """Whether so many of `total` may go at once."""
+        return deletes <= max(self.count, self.share * total)
+
+
+def limit_of(context: Context, asked: str | None) -> Limit:
+    """The brake that holds for a cycle; `asked` is a command's --max-delete.  Raises Usage."""
+    config = context.config
+    if asked is None:
+        share = _parse(config.max_delete)
+        return (
+            share if not config.max_delete.endswith("%") else Limit(config.brake_from, share.share)
+        )
+    return _parse(asked)
+
+
+def _parse(text: str) -> Limit:
+    digits = text.removesuffix("%")
+    if not digits.isascii() or not digits.isdecimal():
+        raise Usage(f"--max-delete {text}: must be a number or a percentage")
+    return Limit(0, int(digits) / 100) if text.endswith("%") else Limit(int(digits), 0.0)
+
+
+def hold_deletes(
+    context: Context, plan: Plan, found: Scan, limit: Limit
+) -> tuple[Plan, Brake | None]:
+    """The plan without its deletes where they are too many, and what was held."""
+    total = max(context.state.tree.count(), 1)
+    gone = [step.path for step in plan.uploads if step.new is None]
+    lost = _not_moved(gone, found)
+    if not limit.allows(len(lost), total):
+        kept = tuple(step for step in plan.uploads if step.new is not None)
+        return _replace(plan, uploads=kept), _brake("local", lost, total)
+    removed = _not_moved_there(plan.applies)
+    if not limit.allows(len(removed), total):
+        made = tuple(step for step in plan.applies if step.new is not None)
+        return _replace(plan, applies=made), _brake("remote", removed, total)
+    return plan, None
+
+
+def _not_moved(gone: Iterable[bytes], found: Scan) -> list[bytes]:
+    """Those whose inode did not turn up at another path."""
+    return [path for path in gone if inode_of(found.gone.get(path, b"")) not in found.inodes]
+
+
+def _not_moved_there(applies: Collection[Apply]) -> list[bytes]:
+    """Those whose content does not arrive at another path."""
+    made = {step.new.hash for step in applies if step.new is not None and step.new.hash}
+    return [
+        step.path
+        for step in applies
+        if step.new is None and step.expected is not None and step.expected.hash not in made
+    ]
+
+
+def _brake(side: str, paths: list[bytes], total: int) -> Brake:
+    where = "local" if side == "local" else "remote"
+    return Brake(where, len(paths), total, tuple(paths[:_EXAMPLES]))
+
+
+def _replace(plan: Plan, **changes: object) -> Plan:
+    return msgspec.structs.replace(plan, **changes)

@@ -1,0 +1,85 @@
+"""The cache of signatures: one for each synced content that is worth it, named by its hash.
+
+With it an edit goes up as a delta without a question to the site.  Losing one costs a whole upload;
+each carries its own sum, so none needs to be durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from dblike_cli.context import Context
+from dblike_cli.fs import OWN, FileSystem, Rename
+from dblike_cli.hashing import TEMPORARY
+from dblike_delta.errors import DeltaError
+from dblike_delta.formats import SEED_BYTES
+from dblike_delta.signature import Signature, SignatureBuilder, choose_block_size
+
+DIRECTORY: Final = OWN + b"/signatures"
+_LARGEST: Final = 1 << 30
+
+
+def new_builder(context: Context, size: int) -> SignatureBuilder | None:
+    """What signs a file of that size while it streams by; None for one that is not worth it."""
+    if size < context.config.signature_from:
+        return None
+    return SignatureBuilder(choose_block_size(size), context.random.bytes(SEED_BYTES))
+
+
+def load_signature(fs: FileSystem, digest: bytes) -> Signature | None:
+    """The signature of a content, where there is a good one."""
+    try:
+        file = fs.open_read(_place(digest))
+    except OSError:
+        return None
+    try:
+        found = Signature.unpack(file.read(_LARGEST))
+    except (OSError, DeltaError):
+        return None
+    finally:
+        file.close()
+    return found if found.hash == digest else None
+
+
+def save_signature(context: Context, digest: bytes, builder: SignatureBuilder) -> None:
+    """Keep the signature of a content; without room for it the next edit goes up whole."""
+    fs, place = context.fs, _place(digest)
+    temporary = TEMPORARY + b"/sig-" + context.random.bytes(8).hex().encode()
+    try:
+        _make_directory(fs, place)
+        file = fs.create(temporary)
+        try:
+            file.write(builder.finish(digest).pack())
+        finally:
+            file.close()
+        fs.rename(temporary, place, Rename.REPLACE)
+    except OSError:
+        _unlink(fs, temporary)
+
+
+def drop_signatures(context: Context, digests: Iterable[bytes]) -> None:
+    """Forget the signatures of contents that no synced path has any more."""
+    for digest in set(digests):
+        if digest and not context.state.tree.find_content(digest):
+            _unlink(context.fs, _place(digest))
+
+
+def _make_directory(fs: FileSystem, place: bytes) -> None:
+    for directory in (DIRECTORY, place.rpartition(b"/")[0]):
+        try:
+            fs.mkdir(directory, 0o700)
+        except FileExistsError:
+            continue
+
+
+def _unlink(fs: FileSystem, path: bytes) -> None:
+    try:
+        fs.unlink(path)
+    except OSError:
+        return
+
+
+def _place(digest: bytes) -> bytes:
+    name = digest.hex().encode()
+    return b"/".join((DIRECTORY, name[:2], name))

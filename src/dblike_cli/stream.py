@@ -1,0 +1,233 @@
+"""Large files on their way up: read once, hashed, compared and sent at the same time.
+
+The stream goes in resumable appends.  While one is sent the next is produced; a cut re-sends what
+the site did not keep.  The same file with the same base makes the same stream, so even a new start
+of the client goes on where the last one ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future
+
+import msgspec
+from blake3 import blake3
+
+from dblike_cli.context import Context
+from dblike_cli.entries import file_entry, stamp_of, trusted_stamp
+from dblike_cli.fs import File
+from dblike_cli.hashing import StillWriting, check_same, disk_time
+from dblike_cli.outgoing import Outgoing, base_signature, command_parts, record_for
+from dblike_cli.report import Progress
+from dblike_cli.signatures import new_builder, save_signature
+from dblike_delta.changeset import Encoder, Part
+from dblike_delta.delta import DeltaEncoder
+from dblike_delta.exchange import Refused, Unreachable
+from dblike_delta.formats import DELTA_MAGIC, END, encode_literal_header
+from dblike_delta.messages import CommitReply, Trailer
+from dblike_delta.reconcile import same_entry
+from dblike_delta.signature import Signature
+
+_TRIES = 3
+
+
+class Sink:
+    """Takes the parts of one changeset, and sends them when there are enough."""
+
+    def __init__(self, context: Context, upload: bytes, kept: int) -> None:
+        """`upload`: id of the resumable upload, of which the site has `kept` bytes already."""
+        self._context = context
+        self._upload = upload.hex()
+        self._kept = kept
+        self._parts: list[Part] = []
+        self._size = 0
+        self._at = 0
+        self._flight: Future[object] | None = None
+        self.sent = 0
+
+    def add(self, parts: list[Part]) -> None:
+        """The next parts of the stream."""
+        self._parts += parts
+        self._size += sum(map(len, parts))
+        if self._size >= self._context.config.segment:
+            self._dispatch()
+
+    def finish(self, parts: list[Part]) -> CommitReply:
+        """The last parts: commit the whole."""
+        self._parts += parts
+        self._land()
+        exchange, folder = self._context.exchange, self._context.folder
+        if not self._at and not self._kept:
+            self.sent += sum(map(len, self._parts))
+            return exchange.commit(folder, self._parts)
+        reply = self._append(self._at, self._parts, complete=True)
+        assert isinstance(reply, CommitReply)
+        return reply
+
+    def abandon(self) -> None:
+        """Nothing of this is to be committed."""
+        try:
+            self._land()
+            if self._at or self._kept:
+                self._context.exchange.abandon(self._context.folder, self._upload)
+        except (Unreachable, Refused):
+            return  # the site forgets it by itself
+
+    def _dispatch(self) -> None:
+        parts, start = self._parts, self._at
+        self._at += self._size
+        self._parts, self._size = [], 0
+        self._land()
+        if self._at > self._kept:
+            self._flight = self._context.executor.submit(self._append, start, parts, complete=False)
+
+    def _land(self) -> None:
+        """Wait for what is being sent."""
+        if self._flight is not None:
+            flight, self._flight = self._flight, None
+            flight.result()
+
+    def _append(self, start: int, parts: list[Part], *, complete: bool) -> object:
+        """Send the part of the stream that begins at `start`, from where the site stands."""
+        exchange, folder = self._context.exchange, self._context.folder
+        at = max(start, min(self._kept, start + sum(map(len, parts))))
+        for last in range(_TRIES):
+            rest = _skip(parts, at - start)
+            try:
+                reply = exchange.upload(folder, self._upload, at, rest, complete=complete)
+                self.sent += sum(map(len, rest))
+                return reply
+            except (Unreachable, Refused) as error:
+                at = self._stands(error, start, parts, last + 1 == _TRIES)
+        raise AssertionError
+
+    def _stands(self, error: Exception, start: int, parts: list[Part], last: bool) -> int:
+        """Where to go on after an error; raises it where there is no going on."""
+        if last or (isinstance(error, Refused) and error.status != 409):
+            raise error
+        at = self._context.exchange.upload_offset(self._context.folder, self._upload)
+        if not start <= at <= start + sum(map(len, parts)):
+            raise Unreachable("the upload has to begin anew") from error
+        return at
+
+
+def stream_file(
+    context: Context, item: Outgoing, *, whole: bool
+) -> tuple[Outgoing, CommitReply | None, int]:
+    """Send a large file and commit it: what was sent, the answer, and the bytes that it took.
+
+    There is no answer, and nothing was committed, where the file turned out to be as it was agreed
+    on.  Raises StillWriting where it moved meanwhile: then nothing of it counts, and its dot is
+    never used.  Raises OSError where it can't be read.
+    """
+    sending = item.sending
+    assert sending is not None
+    file = context.fs.open_read(item.path)
+    try:
+        upload = sending.upload.hex()
+        kept = context.exchange.upload_offset(context.folder, upload) if item.again else 0
+        sink = Sink(context, sending.upload, kept)
+        try:
+            done, reply = _stream(context, item, file, sink, whole=whole)
+        except (StillWriting, OSError):
+            sink.abandon()
+            raise
+        if reply is None:
+            sink.abandon()
+        return done, reply, sink.sent
+    finally:
+        file.close()
+
+
+def _stream(
+    context: Context, item: Outgoing, file: File, sink: Sink, *, whole: bool
+) -> tuple[Outgoing, CommitReply | None]:
+    tick = disk_time(context)
+    before = file.stat()
+    if stamp_of(before) != item.stamp:
+        raise StillWriting
+    signature = None if whole else base_signature(context, item)
+    encoder = Encoder(compress=context.config.compress)
+    sink.add(encoder.record(record_for(context, item, signature.hash if signature else b"")))
+    hasher, builder = blake3(), new_builder(context, before.st_size)
+    size = 0
+    body = _Body(signature, before.st_size)
+    while data := file.read(context.config.read_size):
+        size += len(data)
+        hasher.update(data)
+        if builder is not None:
+            builder.update(data)
+        for piece in body.update(data):
+            sink.add(encoder.data(piece))
+        _tell(context, item, size, before.st_size)
+    check_same(file, before, size)
+    entry = file_entry(before, hasher.digest())
+    done = msgspec.structs.replace(item, entry=entry, trusted=trusted_stamp(before, tick))
+    if same_entry(entry, item.upload.base):
+        return done, None
+    _settle(context, done)
+    for piece in body.finish():
+        sink.add(encoder.data(piece))
+    reply = sink.finish(encoder.trailer(Trailer(entry.hash, size)) + encoder.finish())
+    if builder is not None:
+        save_signature(context, entry.hash, builder)
+    return done, reply
+
+
+class _Body:
+    """The delta of a file that streams by."""
+
+    def __init__(self, signature: Signature | None, size: int) -> None:
+        self._search = DeltaEncoder(signature) if signature is not None else None
+        self._head = DELTA_MAGIC
+        if self._search is None and size:
+            self._head += encode_literal_header(size)
+
+    def update(self, data: bytes) -> Iterator[Part]:
+        """What is settled of the delta with these bytes of the file."""
+        if self._head:
+            yield self._head
+            self._head = b""
+        if self._search is None:
+            yield data
+        else:
+            yield from command_parts(self._search.update(data))
+
+    def finish(self) -> Iterator[Part]:
+        """The rest of it."""
+        if self._head:
+            yield self._head
+        if self._search is not None:
+            yield from command_parts(self._search.finish())
+        yield END
+
+
+def _settle(context: Context, item: Outgoing) -> None:
+    """Say which content the dot stands for, durably, before the site can hear of it."""
+    sending, entry = item.sending, item.entry
+    assert sending is not None
+    assert entry is not None
+    if sending.entry is not None and sending.entry.hash not in (b"", entry.hash):
+        raise StillWriting  # the dot was sent with another content
+    with context.state.transaction():
+        context.state.outbox.put([msgspec.structs.replace(sending, entry=entry)])
+
+
+def _tell(context: Context, item: Outgoing, done: int, total: int) -> None:
+    context.reporter.progress(
+        Progress("upload", bytes_done=done, bytes_total=total, path=item.path)
+    )
+
+
+def _skip(parts: list[Part], count: int) -> list[Part]:
+    """The parts without their first `count` bytes."""
+    if not count:
+        return parts
+    rest: list[Part] = []
+    for part in parts:
+        if count >= len(part):
+            count -= len(part)
+            continue
+        rest.append(memoryview(part)[count:] if count else part)
+        count = 0
+    return rest

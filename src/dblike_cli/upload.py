@@ -1,0 +1,164 @@
+"""Upload: local changes become versions at the site.
+
+Small changes travel in batches, one commit each: while one is on its way the next is read.  Large
+files travel by themselves.  A version gets its dot in the outbox before anything of it is sent, and
+leaves the outbox in the transaction that records the site's answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+
+import msgspec
+
+from dblike_cli.answers import Uploads, take_answer
+from dblike_cli.context import Context
+from dblike_cli.hashing import StillWriting
+from dblike_cli.outgoing import Outgoing, encode_item
+from dblike_cli.prepare import Reader
+from dblike_cli.report import Code, Progress
+from dblike_cli.state import Sending
+from dblike_cli.stream import stream_file
+from dblike_delta.changeset import Encoder, Part
+from dblike_delta.messages import CommitReply
+from dblike_delta.plan import Upload
+
+_UPLOAD_ID = 16
+_LOST = "the site lost its content on the way"
+
+
+def upload(
+    context: Context, changes: Sequence[Upload], stamps: Mapping[bytes, bytes], offset: int
+) -> Uploads:
+    """Send the changes, in their order.
+
+    `stamps` has what lstat said of each path; `offset` makes our clock the site's.  Raises
+    DotReused, and what the exchange raises: what was answered until then is remembered.
+    """
+    result = Uploads()
+    uploader = _Uploader(context, result, offset)
+    try:
+        for batch in Reader(context, stamps, result).batches(changes):
+            uploader.send(batch)
+            done = len(result.done)
+            context.reporter.progress(Progress("upload", done=done, total=len(changes)))
+    finally:
+        uploader.land()
+    if result.same:
+        with context.state.transaction():
+            context.state.tree.restamp(result.same.items())
+    return result
+
+
+class _Uploader:
+    def __init__(self, context: Context, result: Uploads, offset: int) -> None:
+        self._context = context
+        self._result = result
+        self._offset = offset
+        self._flight: tuple[list[Outgoing], Future[CommitReply]] | None = None
+
+    def send(self, batch: list[Outgoing]) -> None:
+        """Send a batch, or one large file, after the batch before it was answered."""
+        batch = self._assign(batch)
+        if batch[0].large:
+            self.land()
+            self._stream(batch[0], whole=False)
+            return
+        parts = self._encode(batch, whole=False)
+        self.land()
+        exchange, folder = self._context.exchange, self._context.folder
+        self._flight = batch, self._context.executor.submit(exchange.commit, folder, parts)
+
+    def land(self) -> None:
+        """Wait for the batch that is on its way, and remember the answer."""
+        if self._flight is None:
+            return
+        (batch, flight), self._flight = self._flight, None
+        missing = take_answer(self._context, self._result, batch, flight.result())
+        if missing:
+            self._send_whole([msgspec.structs.replace(item, body=True) for item in missing])
+
+    def _send_whole(self, items: list[Outgoing]) -> None:
+        """Send once more, each with all of its content."""
+        for item in items:
+            if item.large:
+                self._stream(item, whole=True)
+        small = [item for item in items if not item.large]
+        if small:
+            parts = self._encode(small, whole=True)
+            reply = self._context.exchange.commit(self._context.folder, parts)
+            for item in take_answer(self._context, self._result, small, reply):
+                self._result.wait(item.path, Code.UNAVAILABLE, _LOST)
+
+    def _stream(self, item: Outgoing, *, whole: bool) -> None:
+        """Send a large file by itself."""
+        try:
+            done, reply, sent = stream_file(self._context, item, whole=whole)
+        except StillWriting:
+            self._forget(item, Code.WRITING, "it is still being written")
+            return
+        except OSError as error:
+            self._forget(item, Code.UNREADABLE, f"it can't be read: {error.strerror}")
+            return
+        self._result.bytes_sent += sent
+        if reply is None:
+            self._result.same[item.path] = done.trusted
+            self._result.done.add(item.path)
+            self._drop(item)
+        elif take_answer(self._context, self._result, [done], reply):
+            if whole:
+                self._result.wait(item.path, Code.UNAVAILABLE, _LOST)
+            else:
+                self._stream(item, whole=True)
+
+    def _forget(self, item: Outgoing, code: Code, reason: str) -> None:
+        """It was not sent; its dot is never used."""
+        self._result.wait(item.path, code, reason)
+        self._drop(item)
+
+    def _drop(self, item: Outgoing) -> None:
+        with self._context.state.transaction():
+            self._context.state.outbox.drop([item.path])
+
+    def _encode(self, batch: list[Outgoing], *, whole: bool) -> list[Part]:
+        encoder = Encoder(compress=self._context.config.compress)
+        parts: list[Part] = []
+        for item in batch:
+            parts += encode_item(self._context, encoder, item, whole=whole)
+        parts += encoder.finish()
+        self._result.bytes_sent += encoder.sent
+        return parts
+
+    def _assign(self, batch: list[Outgoing]) -> list[Outgoing]:
+        """Give each its dot: that of the time before, where the very same is sent again."""
+        state, now = self._context.state, self._context.clock.now_ms() + self._offset
+        before = {sending.path: sending for sending in state.outbox.all()}
+        ready: list[Outgoing] = []
+        with state.transaction():
+            counter = state.meta.take_counters(len(batch))
+            for number, item in enumerate(batch, counter):
+                sending = before.get(item.path)
+                again = sending is not None and _is_same(sending, item)
+                if not again:
+                    sending = self._sending(item, number, now)
+                ready.append(msgspec.structs.replace(item, sending=sending, again=again))
+            state.outbox.put(item.sending for item in ready if item.sending and not item.again)
+        return ready
+
+    def _sending(self, item: Outgoing, counter: int, now: int) -> Sending:
+        upload_id = self._context.random.bytes(_UPLOAD_ID) if item.large else b""
+        known = item.upload.context
+        return Sending(item.path, counter, now, item.entry, known, item.stamp, upload_id)
+
+
+def _is_same(sending: Sending, item: Outgoing) -> bool:
+    """Whether a version that was being sent is the one that is to be sent now."""
+    if sending.context != item.upload.context or sending.stamp != item.stamp:
+        return False
+    if item.large and not sending.upload:
+        return False
+    old, new = sending.entry, item.entry
+    if old is not None and new is not None and not new.hash:
+        old = msgspec.structs.replace(old, hash=b"")
+    return old == new
