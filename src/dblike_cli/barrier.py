@@ -101,8 +101,8 @@ class Barrier:
         for directory in directories:
             try:
                 self._context.fs.sync_directory(directory)
-            except FileNotFoundError:
-                continue  # it was removed after what was in it
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # it was removed after what was in it, and may be a file by now
 
     def _remember(self, steps: Sequence[Apply]) -> None:
         state = self._context.state
