@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from typing import Literal
 
 import msgspec
 
@@ -89,9 +90,8 @@ def _not_moved_there(applies: Collection[Apply]) -> list[bytes]:
     ]
 
 
-def _brake(side: str, paths: list[bytes], total: int) -> Brake:
-    where = "local" if side == "local" else "remote"
-    return Brake(where, len(paths), total, tuple(paths[:_EXAMPLES]))
+def _brake(side: Literal["local", "remote"], paths: list[bytes], total: int) -> Brake:
+    return Brake(side, len(paths), total, tuple(paths[:_EXAMPLES]))
 
 
 def _replace(plan: Plan, **changes: object) -> Plan:

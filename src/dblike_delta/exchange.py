@@ -91,6 +91,8 @@ class Exchange:
         self._agent = agent
         self.token = token
         self.server_time: int | None = None
+        self.received = 0
+        """Bytes of changesets that came, as they were on the wire."""
 
     # --- sessions and folders
 
@@ -250,6 +252,7 @@ class Exchange:
                 raise Unreachable(f"the reply is {media or 'of no type'}, not a changeset")
             decoder = Decoder()
             for chunk in reply.chunks():
+                self.received += len(chunk)
                 yield from decoder.receive(chunk)
             if not decoder.finished:
                 raise Unreachable("the reply was cut short")
@@ -329,11 +332,11 @@ def _refused(reply: Response) -> Refused | Unreachable:
     retry = reply.headers.get("retry-after", "")
     try:
         body = _body(reply)
+        if not body and reply.headers.get(m.PROTOCOL_HEADER.lower()):  # HEAD has no body
+            return Refused(m.Problem(title="refused", status=reply.status))
         if media == "application/problem+json":
             problem = msgspec.json.decode(body, type=m.Problem)
             return Refused(problem, float(retry) if retry.isdecimal() else None)
-        if not body and reply.headers.get(m.PROTOCOL_HEADER.lower()):  # HEAD has no body
-            return Refused(m.Problem(title="refused", status=reply.status))
     except (msgspec.DecodeError, FormatError) as error:
         return Unreachable(f"status {reply.status} with an unreadable problem: {error}")
     return Unreachable(f"status {reply.status} that is not a DBLike server's")
