@@ -213,6 +213,10 @@ class Loop:
         if self._failures:
             self._reporter.trouble({"event": "resumed"}, "syncing again")
         self._failures, self._trouble, self._max_delete = 0, "", None
+        if report.new_device:
+            self._session.reset()
+            self._context = None
+            self._events.reconnect()
         self._timers.retry(frozenset(item.path for item in report.pending if item.code in _PASSING))
         self._show_unsettled(report)
         if report.in_sync != self._in_sync:

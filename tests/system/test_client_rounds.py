@@ -1,0 +1,313 @@
+"""One-shot commands: real clients and a real server, round after round."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rig.programs import Program, run, same
+from rig.servers import PASSWORD, Server
+
+
+def test_init_push_clone(laptop: Program, tmp_path: Path, server: Server, user: str) -> None:
+    laptop.write("docs/report.txt", "one")
+    laptop.write("empty", b"")
+    (laptop.root / "none").mkdir()
+    (laptop.root / "link").symlink_to("docs/report.txt")
+    os.mkdir(os.path.join(os.fsencode(laptop.root), b"caf\xe9"))
+    laptop.ok("push")
+    clone = tmp_path / "clone"
+    done = run("clone", server.url, str(clone), "--user", user, "--password-stdin", text=PASSWORD)
+    assert done.returncode == 0, done.stderr
+    assert Program(clone, laptop.spawn).tree() == laptop.tree()
+
+
+def test_changes_travel_both_ways(laptop: Program, desktop: Program) -> None:
+    laptop.write("a", "1")
+    laptop.write("gone", "1")
+    laptop.ok("sync")
+    desktop.ok("sync")
+    assert same(laptop, desktop)
+    laptop.write("a", "2")
+    (laptop.root / "gone").unlink()
+    desktop.write("b", "3")
+    laptop.ok("push")
+    desktop.ok("sync")
+    laptop.ok("pull")
+    assert laptop.tree() == desktop.tree() == {"a": b"2", "b": b"3"}
+
+
+def test_push_only_sends_and_pull_only_takes(laptop: Program, desktop: Program) -> None:
+    laptop.write("a", "1")
+    desktop.write("b", "2")
+    laptop.ok("push")
+    desktop.ok("push")
+    assert "b" not in laptop.tree()
+    desktop.ok("pull")
+    assert desktop.tree() == {"a": b"1", "b": b"2"}
+    laptop.write("c", "3")
+    laptop.ok("pull")
+    desktop.ok("pull")
+    assert "c" not in desktop.tree()
+
+
+def test_a_dry_run_changes_nothing(laptop: Program, desktop: Program) -> None:
+    laptop.write("a", "1")
+    planned = laptop.json("push", "--dry-run")["planned"]
+    assert [(step["action"], step["path"]) for step in planned] == [("upload", "a")]
+    assert desktop.json("ls") == []
+    laptop.ok("push")
+    planned = desktop.json("pull", "-n")["planned"]
+    assert [(step["action"], step["path"]) for step in planned] == [("download", "a")]
+    assert desktop.tree() == {}
+
+
+def test_a_path_alone(laptop: Program, desktop: Program) -> None:
+    laptop.write("docs/a", "1")
+    laptop.write("b", "2")
+    laptop.ok("push", str(laptop.root / "docs"))
+    desktop.ok("pull")
+    assert desktop.tree() == {"docs": None, "docs/a": b"1"}
+
+
+def test_a_conflict_makes_a_copy_on_both(laptop: Program, desktop: Program) -> None:
+    laptop.write("report.txt", "base")
+    laptop.ok("sync")
+    desktop.ok("sync")
+    laptop.write("report.txt", "from the laptop")
+    desktop.write("report.txt", "from the desktop")
+    laptop.ok("sync")
+    assert desktop.run("sync").returncode == 3
+    laptop.run("sync")
+    assert same(laptop, desktop)
+    tree = laptop.tree()
+    assert sorted(tree.values()) == [b"from the desktop", b"from the laptop"]
+    pairs = laptop.json("conflicts", code=3)
+    assert [pair["ours"]["path"] for pair in pairs] == ["report.txt"]
+    copy = pairs[0]["theirs"]["path"]
+    assert copy.startswith("report (conflicted copy from ")
+
+    theirs = tree[copy]
+    laptop.ok("resolve", str(laptop.root / "report.txt"), "--theirs")
+    desktop.ok("sync")
+    assert laptop.tree() == desktop.tree() == {"report.txt": theirs}
+    assert laptop.json("conflicts") == []
+
+
+@pytest.mark.parametrize(
+    ("choice", "kept"), [("--ours", ["a.txt"]), ("--both", ["a (2).txt", "a.txt"])]
+)
+def test_other_ways_to_settle(
+    laptop: Program, desktop: Program, choice: str, kept: list[str]
+) -> None:
+    laptop.write("a.txt", "1")
+    desktop.write("a.txt", "2")
+    laptop.ok("sync")
+    desktop.run("sync")
+    copy = next(path for path in desktop.tree() if path != "a.txt")
+    desktop.ok("resolve", str(desktop.root / copy), choice)
+    laptop.ok("sync")
+    assert sorted(laptop.tree()) == sorted(desktop.tree()) == kept
+
+
+def test_resolve_drops_nothing_that_the_server_lacks(laptop: Program, desktop: Program) -> None:
+    laptop.write("a.txt", "1")
+    desktop.write("a.txt", "2")
+    laptop.ok("sync")
+    desktop.run("sync")
+    copy = next(path for path in desktop.tree() if path != "a.txt")
+    desktop.write(copy, "edited since")
+    done = desktop.run("resolve", str(desktop.root / copy), "--ours")
+    assert done.returncode == 1
+    assert "sync` first" in done.stderr
+    assert desktop.tree()[copy] == b"edited since"
+
+
+def test_history_and_restore(laptop: Program, desktop: Program) -> None:
+    laptop.write("docs/a", "one")
+    laptop.ok("sync")
+    laptop.write("docs/a", "two")
+    laptop.ok("sync")
+    (laptop.root / "docs" / "a").unlink()
+    laptop.ok("sync")
+    path = str(laptop.root / "docs" / "a")
+    history = laptop.json_lines("log", path)
+    assert [version["kind"] for version in history] == ["deleted", "file", "file"]
+    assert laptop.ok("cat", path, "--version", history[2]["version"]) == "one"
+    short = f"{history[1]['version'][:8]}.{history[1]['version'].partition('.')[2]}"
+    assert laptop.ok("cat", path, "--version", short) == "two"
+    laptop.ok("restore", path)
+    assert laptop.tree()["docs/a"] == b"two"
+    laptop.ok("restore", path, "--version", history[2]["version"], "--to", f"{path}.old")
+    assert laptop.tree()["docs/a.old"] == b"one"
+    desktop.ok("pull")
+    assert same(laptop, desktop)
+
+
+def test_ls_and_cat(laptop: Program) -> None:
+    laptop.write("docs/a", "one")
+    laptop.write("b", "two")
+    laptop.ok("push")
+    assert [entry["path"] for entry in laptop.json("ls")] == ["b", "docs"]
+    assert [entry["path"] for entry in laptop.json("ls", "-R")] == ["b", "docs", "docs/a"]
+    assert [entry["path"] for entry in laptop.json("ls", str(laptop.root / "docs"))] == ["docs/a"]
+    assert laptop.ok("cat", str(laptop.root / "b")) == "two"
+    assert laptop.run("cat", str(laptop.root / "none")).returncode == 4
+
+
+def test_the_brake_holds_a_mass_delete(laptop: Program, desktop: Program) -> None:
+    for number in range(120):
+        laptop.write(f"f{number}", str(number))
+    laptop.ok("sync")
+    desktop.ok("sync")
+    for number in range(100):
+        (laptop.root / f"f{number}").unlink()
+    done = laptop.run("sync")
+    assert done.returncode == 8
+    assert "--max-delete" in done.stderr
+    desktop.ok("sync")
+    assert len(desktop.tree()) == 120
+    laptop.ok("sync", "--max-delete", "100")
+    assert desktop.run("sync").returncode == 8, "nor are they taken without a word"
+    desktop.ok("sync", "--max-delete", "90%")
+    assert len(desktop.tree()) == 20
+
+
+def test_what_is_ignored_stays_here(laptop: Program, desktop: Program) -> None:
+    laptop.ok("ignore", "add", "*.o", "tmp/")
+    laptop.write("a.o", "1")
+    laptop.write("tmp/b", "2")
+    laptop.write("c", "3")
+    laptop.ok("sync")
+    desktop.ok("sync")
+    assert set(desktop.tree()) == {".dblikeignore", "c"}
+    said = laptop.json("why", str(laptop.root / "a.o"))
+    assert "*.o" in said["verdict"]
+    assert "tmp/" in laptop.json("why", str(laptop.root / "tmp" / "b"))["verdict"]
+
+
+def test_why(laptop: Program, desktop: Program) -> None:
+    laptop.write("a", "1")
+    path = str(laptop.root / "a")
+    assert "sends it" in laptop.json("why", path, code=3)["verdict"]
+    laptop.ok("sync")
+    said = laptop.json("why", path)
+    assert said["verdict"] == "in sync"
+    assert [event["action"] for event in said["events"]] == ["upload"]
+    assert "brings it" in desktop.json("why", str(desktop.root / "a"), code=3)["verdict"]
+    assert laptop.run("why", str(laptop.root / "none")).returncode == 4
+    os.mkfifo(laptop.root / "pipe")
+    assert "neither file" in laptop.json("why", str(laptop.root / "pipe"))["verdict"]
+
+
+def test_status(laptop: Program) -> None:
+    laptop.write("a", "1")
+    before = laptop.json("status", code=3)
+    assert not before["in_sync"]
+    assert [step["path"] for step in before["planned"]] == ["a"]
+    laptop.ok("sync")
+    assert laptop.json("status")["in_sync"]
+    assert "in sync" in laptop.ok("status")
+
+
+def test_a_bundle_carries_the_contents(laptop: Program, desktop: Program, tmp_path: Path) -> None:
+    big = os.urandom(3 << 20)
+    laptop.write("big", big)
+    laptop.write("docs/a", "one")
+    laptop.ok("sync")
+    bundle = str(tmp_path / "files.bundle")
+    assert laptop.json("bundle", "create", bundle)["files"] == 2
+    said = desktop.json("bundle", "apply", bundle)
+    assert desktop.tree() == laptop.tree()
+    assert said["bytes"]["received"] < 100_000, "the contents did not come over the network"
+
+
+def test_a_damaged_bundle_harms_nobody(laptop: Program, desktop: Program, tmp_path: Path) -> None:
+    laptop.write("a", os.urandom(100_000))
+    laptop.ok("sync")
+    bundle = tmp_path / "files.bundle"
+    laptop.ok("bundle", "create", str(bundle))
+    raw = bytearray(bundle.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    bundle.write_bytes(raw)
+    assert desktop.run("bundle", "apply", str(bundle)).returncode == 6
+    assert desktop.tree() == {}
+    desktop.ok("pull")
+    assert same(laptop, desktop)
+
+
+def test_devices_logout_and_passwd(
+    laptop: Program, link: Callable[[str], Program], server: Server, user: str
+) -> None:
+    other = link("phone")
+    names = {device["name"]: device["id"] for device in laptop.json("devices")}
+    assert set(names) == {"laptop", "phone"}
+    laptop.ok("devices", "--revoke", names["phone"][:12])
+    assert other.run("push").returncode == 10
+    done = laptop.run("passwd", "--password-stdin", text=f"{PASSWORD}\nnew password\n")
+    assert done.returncode == 0
+    laptop.ok("sync")
+    laptop.ok("logout")
+    assert laptop.run("sync").returncode == 10
+    words = ("init", server.url, str(laptop.root), "--user", user, "--password-stdin")
+    assert run(*words, text="new password\n").returncode == 0
+    laptop.write("a", "1")
+    laptop.ok("sync")
+
+
+def test_a_lost_state_loses_nothing(
+    laptop: Program, desktop: Program, server: Server, user: str
+) -> None:
+    laptop.write("a", "1")
+    laptop.ok("sync")
+    desktop.ok("sync")
+    for file in (laptop.root / ".dblike").glob("state.db*"):
+        file.unlink()
+    laptop.write("b", "2")
+    laptop.ok("sync")
+    desktop.ok("sync")
+    assert laptop.tree() == desktop.tree() == {"a": b"1", "b": b"2"}
+
+
+def test_a_damaged_state_is_said_and_mended(laptop: Program, server: Server, user: str) -> None:
+    laptop.write("a", "1")
+    laptop.ok("sync")
+    (laptop.root / ".dblike" / "state.db").write_bytes(b"not a database" * 1000)
+    done = laptop.run("sync")
+    assert done.returncode == 7
+    assert "doctor" in done.stderr
+    findings = laptop.json("doctor", code=7)
+    assert any("dblike init" in finding["remedy"] for finding in findings)
+    words = ("init", server.url, str(laptop.root), "--user", user, "--password-stdin")
+    assert run(*words, text=PASSWORD).returncode == 0
+    laptop.ok("sync")
+    assert laptop.tree() == {"a": b"1"}
+
+
+def test_a_copied_folder_goes_on_as_another_device(
+    laptop: Program, desktop: Program, tmp_path: Path
+) -> None:
+    laptop.write("a", "1")
+    laptop.ok("sync")
+    twin = Program(tmp_path / "twin", laptop.spawn)
+    subprocess.run(["cp", "-a", laptop.root, twin.root], check=True)
+    laptop.write("b", "2")
+    twin.write("c", "3")
+    laptop.ok("sync")
+    twin.ok("sync")
+    laptop.ok("sync")
+    desktop.ok("sync")
+    assert laptop.tree() == twin.tree() == desktop.tree()
+    assert set(laptop.tree()) == {"a", "b", "c"}
+    assert len(laptop.json("devices")) == 3
+
+
+def test_doctor_finds_what_the_disk_did(laptop: Program) -> None:
+    laptop.write("a", "1" * 1000)
+    laptop.ok("sync")
+    laptop.ok("sync")
+    assert {finding["level"] for finding in laptop.json("doctor", "--full")} == {"good"}
