@@ -37,6 +37,7 @@ class Demo(NamedTuple):
     directory: Path
     port: int
     password: str
+    known: bool  # the password is that of the last time, and so are the links
 
     @property
     def url(self) -> str:
@@ -123,6 +124,7 @@ def open_demo(directory: Path, port: int) -> Iterator[Demo]:
         directory,
         free_port(port or last.get("port", 0)),
         last.get("password") or secrets.token_urlsafe(12),
+        "password" in last,
     )
     if port and demo.port != port:
         raise Failed(f"Port {port} is taken by another program.")
@@ -142,22 +144,21 @@ def running_server(demo: Demo) -> Iterator[Program]:
 
 
 def add_user(demo: Demo) -> None:
-    """The account; where a former run made it, its password is set to the one that we know."""
-    for action in ("add", "passwd"):
-        command = demo.server_command("user", action, USER, "--password-stdin")
-        try:
-            run(f"dblike-server user {action}", command, demo.log("user"), stdin=demo.password)
-        except Failed:
-            if action == "passwd":
-                raise
-        else:
-            return
+    """The account. One whose password we do not know any more gets a new one."""
+    log = demo.log("user")
+    run("dblike-server user list", demo.server_command("user", "list"), log)
+    exists = any(line.split()[:1] == [USER] for line in log.read_text().splitlines())
+    if exists and demo.known:
+        return
+    action = "passwd" if exists else "add"
+    command = demo.server_command("user", action, USER, "--password-stdin")
+    run(f"dblike-server user {action}", command, log, stdin=demo.password)
 
 
 def link(demo: Demo, name: str) -> None:
     """Link a folder to the server, or tell a linked one where the server is now."""
     folder = demo.folder(name)
-    if (folder / ".dblike").exists():
+    if demo.known and (folder / ".dblike" / "config.json").exists():
         command: Command = [BIN / "dblike", "-C", folder, "config", "servers", demo.url]
         run("dblike config", command, demo.log("link"))
         return

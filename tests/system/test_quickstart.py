@@ -86,6 +86,13 @@ def test_the_port_of_the_last_time_may_be_taken(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_a_lost_password_is_replaced(tmp_path: Path) -> None:
+    assert once(tmp_path).returncode == 0
+    (tmp_path / "quickstart.json").unlink()
+    done = once(tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_a_server_that_does_not_start_is_shown_with_its_log(tmp_path: Path) -> None:
     (tmp_path / "server").write_text("in the way")
     done = once(tmp_path)
