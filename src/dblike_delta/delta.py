@@ -9,7 +9,7 @@ from typing import IO, Final, Self, cast
 from blake3 import blake3
 
 from dblike_delta import kernel
-from dblike_delta.commands import Coalescer, Command, Copy, Data, End
+from dblike_delta.commands import Coalescer, Command, Copy, Data, End, Literal
 from dblike_delta.errors import LimitError
 from dblike_delta.formats import DELTA_MAGIC, END, DeltaDecoder, encode_copy, encode_literal_header
 from dblike_delta.limits import DEFAULT_LIMITS, Limits
@@ -102,7 +102,9 @@ class Delta:
         decoder = DeltaDecoder(base_size=self.base_size)
         for piece in self.pieces():
             for event in decoder.feed(piece):
-                if not isinstance(event, End):
+                if isinstance(event, Literal):
+                    yield Literal(bytes(event.data))  # the decoder's view is of a reused buffer
+                elif isinstance(event, Copy):
                     yield event
         decoder.finish()
 

@@ -1,0 +1,106 @@
+"""The base and a delta make the new file, or an error."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from blake3 import blake3
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dblike_delta import Delta, delta, patch
+from dblike_delta.errors import BaseMismatch, DeltaError, FormatError, IntegrityError, LimitError
+from dblike_delta.formats import DELTA_MAGIC, END, encode_copy
+from edits import noise, pairs, signed
+
+OLD = noise(1, 20_000)
+NEW = OLD[:5000] + b"new" + OLD[6000:]
+
+
+def encoded(old: bytes = OLD, new: bytes = NEW, block: int = 256) -> bytes:
+    out = io.BytesIO()
+    with delta(signed(old, block), io.BytesIO(new)) as found:
+        found.dump(out)
+    return out.getvalue()
+
+
+@given(pairs(), st.sampled_from([64, 300]))
+def test_patch_undoes_delta(pair: tuple[bytes, bytes], block: int) -> None:
+    old, new = pair
+    out = io.BytesIO()
+    with delta(signed(old, block), io.BytesIO(new)) as found:
+        result = patch(io.BytesIO(old), found, out)
+    assert out.getvalue() == new
+    assert (result.size, result.hash) == (len(new), blake3(new).digest())
+    assert (result.copied, result.literal) == (found.copied, found.literal)
+
+
+def test_a_file_that_holds_a_delta_will_do() -> None:
+    out = io.BytesIO()
+    patch(io.BytesIO(OLD), io.BytesIO(encoded()), out)
+    assert out.getvalue() == NEW
+
+
+def test_the_declared_size_is_the_most_that_is_written() -> None:
+    out = io.BytesIO()
+    bomb = DELTA_MAGIC + encode_copy(0, 20_000) * 1000 + END
+    with pytest.raises(LimitError):
+        patch(io.BytesIO(OLD), io.BytesIO(bomb), out, max_size=50_000)
+    assert len(out.getvalue()) <= 50_000
+    assert patch(io.BytesIO(OLD), io.BytesIO(encoded()), io.BytesIO(), max_size=len(NEW))
+
+
+def test_a_base_of_another_size_is_refused() -> None:
+    base = io.BytesIO(OLD[:-1])
+    with delta(signed(OLD, 256), io.BytesIO(NEW)) as found, pytest.raises(BaseMismatch):
+        patch(base, found, io.BytesIO())
+    assert base.getvalue() == OLD[:-1]
+
+
+def test_a_base_of_other_content_is_found_out() -> None:
+    with delta(signed(OLD, 256), io.BytesIO(NEW)) as found, pytest.raises(IntegrityError):
+        patch(io.BytesIO(noise(2, 20_000)), found, io.BytesIO())
+
+
+def test_a_copy_beyond_the_base_is_refused() -> None:
+    with pytest.raises(FormatError, match="beyond"):
+        patch(io.BytesIO(OLD[:100]), io.BytesIO(encoded()), io.BytesIO())
+
+
+class Shrinking(io.BytesIO):
+    """Loses its bytes once its size was asked."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return b""
+
+
+def test_a_base_that_shrinks_is_an_error() -> None:
+    with pytest.raises(BaseMismatch, match="shorter"):
+        patch(Shrinking(OLD), io.BytesIO(encoded()), io.BytesIO())
+
+
+def test_every_prefix_is_an_error() -> None:
+    data = encoded()
+    for end in range(len(data)):
+        with pytest.raises(DeltaError):
+            patch(io.BytesIO(OLD), io.BytesIO(data[:end]), io.BytesIO())
+
+
+def test_every_flip_is_an_error_or_makes_a_file() -> None:
+    """Where the hash is known, it makes the right file or an error."""
+    data = encoded()
+    for at in range(len(data)):
+        for bit in (1, 0x10, 0x80):
+            broken = data[:at] + bytes([data[at] ^ bit]) + data[at + 1 :]
+            try:
+                result = patch(io.BytesIO(OLD), io.BytesIO(broken), io.BytesIO(), max_size=100_000)
+            except DeltaError:
+                continue
+            assert result.hash != blake3(NEW).digest()
+
+
+def test_a_loaded_delta_knows_no_hash() -> None:
+    with Delta.load(io.BytesIO(encoded())) as loaded:
+        assert (loaded.hash, loaded.base_size, loaded.size) == (b"", None, len(NEW))
+        assert patch(io.BytesIO(OLD), loaded, io.BytesIO()).size == len(NEW)
