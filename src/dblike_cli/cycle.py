@@ -116,7 +116,8 @@ def _round(context: Context, wish: _Wish, ledger: Ledger) -> Hints | None:
     taken = apply(context, plan, found.stamps, found.tick)
     ledger.took(taken)
     ledger.held(plan)
-    _drop_idle(context, wish, news, plan)
+    if ledger.brake is None:  # what a brake holds is not in the plan, and is far from idle
+        _drop_idle(context, wish, news, plan)
     return _again(plan, taken)
 
 

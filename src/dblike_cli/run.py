@@ -30,7 +30,10 @@ def run(session: Session, direction: Direction, wish: Wish) -> Exit:
     with lock.hold(session.own / "lock", direction.value):
         report = cycle(session, direction, wish)
     say(session.output, report, dry_run=wish.dry_run)
-    return report.exit_code
+    code = report.exit_code
+    # A dry run that found something to do did what it was asked.
+    todo = wish.dry_run and code is Exit.PENDING and not (report.pending or report.refused)
+    return Exit.DONE if todo else code
 
 
 def cycle(session: Session, direction: Direction, wish: Wish) -> Report:
