@@ -1,0 +1,156 @@
+"""python -m dblike_delta: exit codes, one line of error, no partial output."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dblike_delta.__main__ import main
+from edits import noise
+
+OLD = noise(1, 50_000)
+NEW = OLD[:20_000] + b"!" + OLD[20_000:]
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "old").write_bytes(OLD)
+    (tmp_path / "new").write_bytes(NEW)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "dblike_delta", *arguments],
+        input=given,
+        capture_output=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("kind", ["librsync", "xxh3"])
+def test_three_steps_make_the_new_file(files: Path, kind: str) -> None:
+    assert main(["signature", "-b", "512", "--format", kind, "old", "sig"]) == 0
+    assert main(["delta", "sig", "new", "delta"]) == 0
+    assert main(["patch", "old", "delta", "again"]) == 0
+    assert (files / "again").read_bytes() == NEW
+    assert (files / "delta").stat().st_size < 1000
+
+
+def test_standard_streams_will_do() -> None:
+    signed = run("signature", "-", "-", given=OLD)
+    assert signed.returncode == 0
+    Path("sig").write_bytes(signed.stdout)
+    made = run("delta", "sig", "-", "-", given=NEW)
+    again = run("patch", "old", "-", "-", given=made.stdout)
+    assert again.stdout == NEW
+
+
+def test_the_old_file_can_not_be_a_pipe() -> None:
+    main(["signature", "old", "sig"])
+    main(["delta", "sig", "new", "delta"])
+    with subprocess.Popen(["cat", "old"], stdout=subprocess.PIPE) as pipe:
+        done = subprocess.run(
+            [sys.executable, "-m", "dblike_delta", "patch", "-", "delta", "again"],
+            stdin=pipe.stdout,
+            capture_output=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert b"can't be a pipe" in done.stderr
+
+
+def test_an_output_keeps_its_mode_and_is_replaced_whole(files: Path) -> None:
+    (files / "sig").write_bytes(b"before")
+    (files / "sig").chmod(0o640)
+    assert main(["signature", "old", "sig"]) == 0
+    assert (files / "sig").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize(
+    ("code", "arguments"),
+    [
+        (2, []),
+        (2, ["frobnicate"]),
+        (2, ["patch", "old"]),
+        (2, ["signature", "-b", "-1", "old", "out"]),
+        (2, ["signature", "-b", "x", "old", "out"]),
+        (2, ["signature", "-b", "4294967295", "old", "out"]),
+        (2, ["signature", "-S", "33", "old", "out"]),
+        (2, ["signature", "--format", "xxh3", "-S", "1", "old", "out"]),
+        (2, ["signature", "--format", "md5", "old", "out"]),
+        (1, ["signature", "absent", "out"]),
+        (1, ["signature", "old", "absent/out"]),
+        (1, ["signature", ".", "out"]),
+        (6, ["delta", "old", "new", "out"]),
+        (6, ["delta", "delta", "new", "out"]),
+        (6, ["patch", "old", "sig", "out"]),
+        (6, ["patch", "old", "new", "out"]),
+        (6, ["patch", "short", "delta", "out"]),
+        (6, ["patch", "old", "cut", "out"]),
+        (6, ["patch", "old", "longer", "out"]),
+        (6, ["patch", "--max-size", "50000", "old", "delta", "out"]),
+        (6, ["inspect", "new"]),
+        (6, ["inspect", "cut"]),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    files: Path, code: int, arguments: list[str]
+) -> None:
+    main(["signature", "old", "sig"])
+    main(["delta", "sig", "new", "delta"])
+    made = Path("delta").read_bytes()
+    Path("short").write_bytes(OLD[:100])
+    Path("cut").write_bytes(made[:-1])
+    Path("longer").write_bytes(made + b"x")
+    before = sorted(os.listdir(files))
+    done = run(*arguments)
+    assert done.returncode == code
+    assert done.stderr.count(b"\n") == 1
+    assert b"Traceback" not in done.stderr
+    assert sorted(os.listdir(files)) == before
+
+
+def test_help_shows_an_example() -> None:
+    for arguments in (["--help"], ["delta", "--help"]):
+        assert b"old.sig" in run(*arguments).stdout
+
+
+@pytest.mark.parametrize("kind", ["librsync", "xxh3"])
+def test_inspect_says_what_a_signature_holds(kind: str) -> None:
+    main(["signature", "-b", "1000", "--format", kind, "old", "sig"])
+    fields = json.loads(run("inspect", "--json", "sig").stdout)
+    assert (fields["block_size"], fields["blocks"]) == (1000, 50)
+    assert fields.get("base_size") == (50_000 if kind == "xxh3" else None)
+    assert b"block size:  1000\n" in run("inspect", "sig").stdout
+
+
+def test_inspect_says_what_a_delta_holds() -> None:
+    main(["signature", "-b", "1000", "old", "sig"])
+    main(["delta", "sig", "new", "delta"])
+    fields = json.loads(run("inspect", "--json", "delta").stdout)
+    assert (fields["new_size"], fields["literal"], fields["commands"]) == (50_001, 1, 3)
+
+
+def test_bench_measures_every_step() -> None:
+    rows = [json.loads(line) for line in run("bench", "--json", "old", "new").stdout.splitlines()]
+    assert [row["step"] for row in rows] == ["signature", "delta", "patch"] * 3
+
+
+def test_a_reader_that_leaves_is_no_traceback() -> None:
+    command = [sys.executable, "-m", "dblike_delta", "patch", "old", "delta", "-"]
+    main(["signature", "old", "sig"])
+    Path("big").write_bytes(noise(2, 3_000_000))
+    main(["delta", "sig", "big", "delta"])
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
