@@ -97,7 +97,6 @@ class Hub:
         client = Client(sock, connection, session, self._clock.monotonic)
         self._start()
         self._order(lambda: self._admit(client, received))
-        self._look.set()
 
     def notify(self, folder: bytes, cursor: str) -> None:
         """A notice came: pass it on.  This is what is subscribed to `Notices`."""
@@ -177,6 +176,7 @@ class Hub:
             client.close(GOING_AWAY, "too many sockets of one user")
         mine.add(client)
         self._clients.add(client)
+        self._look.set()  # it wants to know where its folders stand
         assert self._selector is not None
         self._selector.register(client.sock, READ, client)
         if received:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from dblike_delta.messages import LoginRequest
 from dblike_srv import accounts
 from dblike_srv.app import create_app
 from dblike_srv.config import decode_config
+from dblike_srv.configfile import create_config
 from dblike_srv.site import Site, open_site
 from rig.plain_http import PlainTransport
 from rig.wsgi import WsgiTransport
@@ -112,17 +114,11 @@ def start_server(
     spawn: Callable[..., Any], directory: Path, *options: str, **environment: str
 ) -> Server:
     """Make a site below `directory` with the user ada, and serve it on a free port."""
-    import os
-
     data, log = directory / "server", directory / "server.log"
+    prepared = open_site(create_config(None, data))
+    accounts.create_user(prepared, USER, PASSWORD)
+    prepared.close()
     program = [sys.executable, "-m", "dblike_srv"]
-    subprocess.run([*program, "init", "--data", data], check=True, capture_output=True)
-    subprocess.run(
-        [*program, "user", "add", USER, "--password-stdin", "--data", data],
-        input=PASSWORD.encode(),
-        check=True,
-        capture_output=True,
-    )
     with log.open("wb") as errors:
         process = spawn(
             *program, "run", "--data", data, "--bind", "127.0.0.1:0", *options,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +18,8 @@ from dblike_srv.hub import Hub, leave
 
 blueprint = Blueprint("events", __name__, url_prefix="/v1")
 sock = Sock()
+
+_KEY = re.compile("[A-Za-z0-9+/]{22}==")
 
 OPTIONS: dict[str, Any] = {"max_message_size": 4096}
 """Of the handshake's WebSocket object; all else about a socket is the hub's."""
@@ -41,8 +44,7 @@ OPTIONS["thread_class"] = _NoThread
 def admit() -> None:
     """Everything that may be refused, before the handshake says yes."""
     who = caller()
-    if request.headers.get("Upgrade", "").lower() != "websocket":
-        raise BadRequest("this is a WebSocket", field="Upgrade")
+    _check_handshake()
     _check_origin()
     hub: Hub = extra("hub")
     if not hub.room_for(who.session):
@@ -51,6 +53,16 @@ def admit() -> None:
         raise NotFound("this server has no WebSockets")
     # Compression would cost each idle socket a window, and a bomb could be sent through it.
     request.environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
+
+
+def _check_handshake() -> None:
+    for name, wanted in (("Upgrade", "websocket"), ("Connection", "upgrade")):
+        if wanted not in request.headers.get(name, "").lower():
+            raise BadRequest("this is a WebSocket", field=name)
+    if request.headers.get("Sec-WebSocket-Version") != "13":
+        raise BadRequest("version 13 is spoken here", field="Sec-WebSocket-Version")
+    if not _KEY.fullmatch(request.headers.get("Sec-WebSocket-Key", "")):
+        raise BadRequest("a key is 16 bytes in base64", field="Sec-WebSocket-Key")
 
 
 def _check_origin() -> None:

@@ -1,0 +1,238 @@
+"""`dblike-server`: a first run from nothing, each command, and one clear line for each failure."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from dblike_srv.__main__ import COMMANDS, main
+
+PROGRAM = [sys.executable, "-m", "dblike_srv"]
+PASSWORD = "correct horse"
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command in a fresh working directory."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("DBLIKE_CONFIG", "DBLIKE_DATA"):
+        monkeypatch.delenv(name, raising=False)
+
+    def call(*words: object, text: str = "", code: int = 0) -> Result:
+        before = os.umask(0o022)
+        try:
+            result = CliRunner().invoke(main, [str(word) for word in words], input=text)
+        finally:
+            os.umask(before)
+        assert result.exit_code == code, result.output
+        return result
+
+    return call
+
+
+@pytest.fixture
+def made(run: Run, tmp_path: Path) -> Path:
+    """A data directory with the user ada."""
+    run("init", "--data", tmp_path / "data")
+    run("user", "add", "ada", "--password-stdin", "--data", tmp_path / "data", text=PASSWORD + "\n")
+    return tmp_path / "data"
+
+
+def test_init_makes_a_config_with_a_secret_of_its_own(run: Run, tmp_path: Path) -> None:
+    run("init", "--data", "one")
+    run("init", "--data", "two")
+    keys = set()
+    for name in ("one", "two"):
+        file = tmp_path / name / "config.json"
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert stat.S_IMODE((tmp_path / name / "dblike.db").stat().st_mode) == 0o600
+        keys.add(json.loads(file.read_text())["cluster_key"])
+    assert len(keys) == 2
+    assert all(len(key) == 64 for key in keys)
+
+
+def test_init_again_changes_nothing(run: Run, tmp_path: Path) -> None:
+    run("init", "--data", "d")
+    before = (tmp_path / "d" / "config.json").read_bytes()
+    assert "Kept" in run("init", "--data", "d").output
+    assert (tmp_path / "d" / "config.json").read_bytes() == before
+
+
+def test_a_config_elsewhere_names_its_data(run: Run, tmp_path: Path) -> None:
+    run("init", "--config", "etc/server.json", "--data", "var/data", "--bind", "127.0.0.1:1234")
+    config = json.loads((tmp_path / "etc" / "server.json").read_text())
+    assert config["data"] == str(tmp_path / "var" / "data")
+    assert config["bind"] == "127.0.0.1:1234"
+    shown = json.loads(run("status", "--json", "--config", "etc/server.json").output)
+    assert shown["data"] == config["data"]
+
+
+def test_options_stand_before_or_after_the_command(run: Run, made: Path) -> None:
+    after = run("status", "--json", "--data", made).output
+    before = run("--data", made, "status", "--json").output
+    assert json.loads(after)["site_id"] == json.loads(before)["site_id"]
+    assert json.loads(after)["problem"] == ""
+
+
+def test_users(run: Run, made: Path) -> None:
+    at = ("--data", made)
+    (ada,) = json.loads(run("user", "list", "--json", *at).output)
+    assert (ada["name"], ada["disabled"], ada["quota"]) == ("ada", False, 0)
+    run("user", "quota", "ada", "5G", *at)
+    run("user", "disable", "ada", *at)
+    (ada,) = json.loads(run("user", "list", "--json", *at).output)
+    assert (ada["disabled"], ada["quota"]) == (True, 5 << 30)
+    run("user", "disable", "ada", "--undo", *at)
+    run("user", "quota", "ada", "none", *at)
+    run("user", "passwd", "ada", "--password-stdin", *at, text="other\n")
+    assert "ada" in run("user", "list", *at).output
+    (folder,) = json.loads(run("folder", "list", "--json", *at).output)["ada"]
+    assert folder["name"] == "home"
+    assert json.loads(run("device", "list", "--json", *at).output) == {"ada": []}
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "code", "said"),
+    [
+        (("user", "add", "ada", "--password-stdin"), "x\n", 1, "there is a user ada already"),
+        (("user", "add", "a:b", "--password-stdin"), "x\n", 1, "printable text"),
+        (("user", "add", "bob", "--password-stdin"), "\n", 2, "1 to 1024 characters"),
+        (("user", "add", "bob"), "", 2, "--password-stdin"),
+        (("user", "disable", "bob"), "", 1, "no user bob"),
+        (("user", "quota", "ada", "much"), "", 2, "no size"),
+        (("device", "revoke", "zz"), "", 1, "no such device"),
+        (("folder", "list", "--user", "bob"), "", 1, "no user bob"),
+        (("nonsense",), "", 2, "No such command"),
+        (("user", "add"), "", 2, "Missing argument"),
+    ],
+)
+def test_failures_are_one_line(
+    run: Run, made: Path, words: tuple[str, ...], text: str, code: int, said: str
+) -> None:
+    result = run("--data", made, *words, text=text, code=code)
+    assert said in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    "command", sorted(set(COMMANDS) - {"run", "init", "user", "device", "folder"})
+)
+def test_nothing_is_made_by_accident(run: Run, tmp_path: Path, command: str) -> None:
+    words = (command, "elsewhere") if command == "backup" else (command,)
+    result = run(*words, "--data", "typo", code=2)
+    assert "no server at typo/config.json" in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "not valid JSON"),
+        ("[]", "must be an object"),
+        ("{", "not valid JSON"),
+        ('{"bnid": "x"}', "did you mean bind?"),
+        ('{"workers": "two"}', "workers"),
+        ('{"workers": 0}', "workers"),
+        ('{"retention": {"day": 3}}', "did you mean retention.days?"),
+        ('{"bind": "a", "bind": "b"}', "twice"),
+        ("{}", "cluster_key is absent"),
+        ('{"cluster_key": "short"}', "shorter than 32"),
+        ('{"cluster_key": "%s", "auth": []}' % ("k" * 64), "no plugin is named"),
+        ('{"cluster_key": "%s", "auth": [{"plugin": "simpel"}]}' % ("k" * 64), "'simple'"),
+        ('{"cluster_key": "%s", "bind": "nowhere"}' % ("k" * 64), "is not HOST:PORT"),
+        ('{"cluster_key": "%s", "bind": "127.0.0.1:1e9"}' % ("k" * 64), "is not HOST:PORT"),
+        ('{"cluster_key": "%s", "store": "ftp://x"}' % ("k" * 64), "store: ftp://x"),
+    ],
+)
+def test_a_bad_config_is_named_and_nothing_starts(
+    run: Run, tmp_path: Path, content: str, said: str
+) -> None:
+    (tmp_path / "c.json").write_text(content)
+    (tmp_path / "c.json").chmod(0o600)
+    result = run("run", "--config", "c.json", "--data", "d", code=2)
+    assert said in result.output
+    assert result.output.count("\n") == 1
+
+
+def test_a_secret_that_everybody_may_read_is_refused(run: Run, made: Path) -> None:
+    (made / "config.json").chmod(0o644)
+    assert "chmod" in run("status", "--data", made, code=2).output
+
+
+def test_a_directory_is_no_config(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "dir").mkdir()
+    assert "Traceback" not in run("status", "--config", "dir", code=2).output
+
+
+def test_a_port_in_use_is_said_in_one_line(run: Run, made: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        bind = f"127.0.0.1:{taken.getsockname()[1]}"
+        result = run("run", "--data", made, "--bind", bind, code=1)
+    assert result.output == f"dblike-server: {bind}: another program listens on this port\n"
+
+
+def test_maintenance(run: Run, made: Path, tmp_path: Path) -> None:
+    at = ("--data", made)
+    assert json.loads(run("gc", "--dry-run", "--json", *at).output)["packs"] == 0
+    assert json.loads(run("compact", "--json", *at).output)["packs"] == 0
+    assert json.loads(run("scrub", "--json", *at).output)["damaged_packs"] == []
+    assert "schema" in run("migrate", *at).output
+    run("backup", tmp_path / "copy", *at)
+    assert json.loads(run("status", "--json", "--data", tmp_path / "copy").output)["users"] == 1
+    assert "is there already" in run("backup", tmp_path / "copy", *at, code=1).output
+
+
+def test_help_shows_an_example(run: Run) -> None:
+    for command in COMMANDS:
+        text = run(command, "--help").output
+        if command not in ("user", "device", "folder"):
+            assert "Example: dblike-server" in text
+    assert "Example: dblike-server" in run("user", "add", "--help").output
+    assert "run" in run("--help").output
+
+
+def test_a_first_run_from_nothing(tmp_path: Path, spawn: Callable[..., Any]) -> None:
+    """No config: it makes what is absent, prints the URL, and SIGTERM ends it with 0."""
+    server = spawn(
+        *PROGRAM, "run", "--bind", "127.0.0.1:0", "--workers", "1",
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    line = server.stdout.readline().decode()
+    assert line.startswith("DBLike serves at http://127.0.0.1:")
+    assert "user add" in server.stdout.readline().decode()
+    assert (tmp_path / "dblike-data" / "config.json").exists()
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(20) == 0
+
+
+def test_logs_for_machines(tmp_path: Path, spawn: Callable[..., Any], made: Path) -> None:
+    config = json.loads((made / "config.json").read_text())
+    (made / "config.json").write_text(json.dumps({**config, "log": {"format": "json"}}))
+    server = spawn(
+        *PROGRAM, "run", "--bind", "127.0.0.1:0", "--workers", "1", "--data", made,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    url = server.stdout.readline().decode().split()[-1]
+    subprocess.run(
+        ["curl", "-s", url + "/v1/time", "-H", "X-Request-Id: me"], check=True, capture_output=True
+    )
+    server.send_signal(signal.SIGTERM)
+    _, errors = server.communicate(timeout=20)
+    entries = [json.loads(line) for line in errors.decode().splitlines()]
+    assert any(entry.get("request_id") == "me" and entry["status"] == 200 for entry in entries)
