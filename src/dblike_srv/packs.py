@@ -1,0 +1,93 @@
+"""Packs and the contents in them, within the transaction that comes to need them.
+
+Garbage collection marks packs that nothing needs as dying, and deletes them when they were so for
+long enough.  Whoever comes to need one takes the mark off in the same transaction; what was deleted
+just before is noticed here, and not found out by a reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+from sqlalchemy import Connection, insert, select, update
+
+from dblike_delta.recipe import Extent, Recipe
+from dblike_srv.contents import Content, batches
+from dblike_srv.db import insert_many
+from dblike_srv.errors import Busy
+from dblike_srv.intake import NEW_PACK
+from dblike_srv.models import contents, packs
+from dblike_srv.site import Site
+
+
+class Pack(msgspec.Struct, frozen=True):
+    """A durable pack that no transaction names yet."""
+
+    name: bytes
+    size: int
+
+
+def name_pack(connection: Connection, site: Site, pack: Pack, now: int) -> tuple[int, bool]:
+    """The number of a pack that was put, and whether it is new.  Raises Busy."""
+    query = select(packs.c.id).where(packs.c.hash == pack.name).with_for_update()
+    number = connection.execute(query).scalar()
+    fresh = number is None
+    if number is None:
+        row = {"hash": pack.name, "size": pack.size, "created": now, "dying": 0}
+        done = connection.execute(insert(packs).values(row)).inserted_primary_key
+        assert done is not None
+        number = done[0]
+    if not _is_there(site, pack.name):
+        # An older pack of the same bytes was being collected just when this one was put.
+        raise Busy("a pack was collected while it was written again")
+    return int(number), fresh
+
+
+def claim_packs(connection: Connection, site: Site, numbers: Iterable[int]) -> set[int]:
+    """Take the marks off packs that are needed from here on; those that are gone already."""
+    lost = set(numbers)
+    for batch in batches(sorted(lost)):
+        query = select(packs.c.id, packs.c.hash, packs.c.dying).where(packs.c.id.in_(batch))
+        for number, name, dying in connection.execute(query.with_for_update()).all():
+            if dying and not _is_there(site, bytes(name)):
+                continue
+            lost.discard(number)
+            if dying:
+                change = update(packs).where(packs.c.id == number).values(dying=0)
+                connection.execute(change)
+    return lost
+
+
+def write_contents(connection: Connection, user: int, fresh: Iterable[Content], now: int) -> None:
+    """New rows, and new recipes for rows that are there (those with an id)."""
+    rows = []
+    for content in fresh:
+        packed = content.recipe.pack()
+        if content.id:
+            change = update(contents).where(contents.c.id == content.id)
+            connection.execute(change.values(recipe=packed, state=int(content.state)))
+            continue
+        rows.append({
+            "user": user, "hash": content.hash, "size": content.size,
+            "state": int(content.state), "recipe": packed, "created": now,
+        })  # fmt: skip
+    insert_many(connection, contents, rows)
+
+
+def numbered(recipe: Recipe, number: int) -> Recipe:
+    """With the new pack's number in place of its stand-in."""
+    if len(recipe.extents) == 1 and recipe.extents[0].pack == NEW_PACK:
+        return Recipe((recipe.extents[0]._replace(pack=number),))
+    return Recipe.of(
+        Extent(number, offset, length) if pack == NEW_PACK else Extent(pack, offset, length)
+        for pack, offset, length in recipe.extents
+    )
+
+
+def _is_there(site: Site, name: bytes) -> bool:
+    try:
+        site.store.size(name)
+    except FileNotFoundError:
+        return False
+    return True

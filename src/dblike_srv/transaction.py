@@ -1,0 +1,260 @@
+"""What a commit does to the database: every item judged, contents kept, versions added, results.
+
+Made anew for each try of a transaction, and a pure function of the database, so that running it
+again after a COMMIT of unknown outcome finds its own dots, and says that they are known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sqlalchemy import Connection, func, select, update
+
+from dblike_delta.messages import CommitReply, CommitResult, CommitStatus, Record
+from dblike_delta.versions import Dot, Kind, Version, VersionVector, context, winner
+from dblike_srv.contents import Content, State, batches, find_contents
+from dblike_srv.errors import Invalid, QuotaExceeded
+from dblike_srv.folders import heads_of
+from dblike_srv.identity import FolderRef, Identity
+from dblike_srv.intake import NEW_PACK, Item
+from dblike_srv.models import devices, folders, users, versions
+from dblike_srv.packs import Pack, claim_packs, name_pack, numbered, write_contents
+from dblike_srv.site import Site
+from dblike_srv.tree import VERSION_COLUMNS, Tree, version_of
+
+COUNTER_JUMP = 1 << 32
+"""How far a device may be ahead of what is known of it."""
+FUTURE_MS = 24 * 3600 * 1000
+"""A version's time is at most so much after now: a wrong clock must not win for years."""
+
+Check = Callable[[Tree], None]
+"""Looks at the tree before anything is added, and raises where the edit must not go on."""
+
+
+class Transaction:
+    """One commit's work in one transaction.
+
+    With `overwrite` the versions are made in knowledge of whatever the paths are in that moment (an
+    edit at the site itself), once the check has passed; without, of what their contexts say.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        identity: Identity,
+        folder: FolderRef,
+        connection: Connection,
+        overwrite: Check | None,
+    ) -> None:
+        self._site, self._identity, self._folder = site, identity, folder
+        self._connection = connection
+        self._overwrite = overwrite
+        self._now = site.clock.now_ms()
+        self._said: dict[int, tuple[CommitStatus, str]] = {}  # by id() of the item
+        self._quota, self._used, self._highest = self._standing()
+
+    def run(self, items: list[Item], pack: Pack | None) -> CommitReply:
+        """The reply; everything is written when it is returned.  Raises QuotaExceeded, Busy."""
+        tree = Tree(self._connection, self._folder.row, self._site.id, now=self._now)
+        heads = heads_of(self._connection, self._folder.row)
+        self._judge(items)
+        number = NEW_PACK if pack is None else self._name(pack)
+        self._keep_contents(self._good(items), number)
+        tree.load(item.record.path for item in items)
+        if self._overwrite is not None:
+            self._overwrite(tree)
+        for item in self._good(items):
+            self._add(tree, item)
+        tree.write()
+        self._check_growth(tree.growth)
+        self._note_counter(self._good(items))
+        seal = self._site.seal
+        return CommitReply(
+            results=[self._result(tree, item) for item in items],
+            before=seal.cursor(self._folder.id, heads),
+            cursor=seal.cursor(self._folder.id, {**heads, self._site.id: tree.head}),
+            time=self._now,
+        )
+
+    def _standing(self) -> tuple[int, int, int]:
+        """The user's quota and used space, with the row locked; the device's highest counter."""
+        query = select(users.c.quota, users.c.used).where(users.c.id == self._identity.user)
+        quota, used = self._connection.execute(query.with_for_update()).one()
+        device = select(devices.c.highest).where(devices.c.id == self._identity.device)
+        highest = self._connection.execute(device).scalar()
+        return quota or self._site.config.limits.quota, used, highest or 0
+
+    # --- what is said of each item
+
+    def _say(self, item: Item, status: CommitStatus, detail: str = "") -> None:
+        self._said[id(item)] = (status, detail)
+
+    def _good(self, items: list[Item]) -> list[Item]:
+        """Those of which nothing was said yet."""
+        return [item for item in items if id(item) not in self._said]
+
+    def _judge(self, items: list[Item]) -> None:
+        known = self._known(items)
+        taken: dict[Dot, Item] = {}
+        for item in items:
+            record = item.record
+            dot = Dot(record.device, record.counter)
+            if dot in known:
+                same = says_the_same(known[dot], item)
+                self._say(item, "known" if same else "dot-reused")
+            elif record.device != self._identity.device:
+                self._say(item, "refused", "a version's dot must be the device's own")
+            elif record.counter > self._highest + COUNTER_JUMP:
+                self._say(item, "refused", "the counter is too far ahead of what is known of it")
+            elif item.status is not None:
+                self._say(item, item.status, item.detail)
+            elif dot in taken:
+                same = taken[dot].record == record and taken[dot].hash == item.hash
+                self._say(item, "known" if same else "dot-reused")
+            else:
+                taken[dot] = item
+
+    def _known(self, items: list[Item]) -> dict[Dot, Version]:
+        """Versions whose dots are here already."""
+        known: dict[Dot, Version] = {}
+        counters = [i.record.counter for i in items if i.record.device == self._identity.device]
+        if self._highest and min(counters, default=0) > self._highest:
+            return known  # the normal case: all of it is new
+        for batch in batches(counters):
+            query = select(*VERSION_COLUMNS).where(
+                versions.c.folder == self._folder.row,
+                versions.c.device == self._identity.device,
+                versions.c.counter.in_(batch),
+            )
+            for row in self._connection.execute(query).all():
+                version = version_of(row)
+                known[version.dot] = version
+        return known
+
+    # --- contents
+
+    def _name(self, pack: Pack) -> int:
+        number, fresh = name_pack(self._connection, self._site, pack, self._now)
+        if fresh:
+            if self._quota and self._used + pack.size > self._quota:
+                raise QuotaExceeded("over quota: the user's space is used up")
+            mine = update(users).where(users.c.id == self._identity.user)
+            self._connection.execute(mine.values(used=users.c.used + pack.size))
+        return number
+
+    def _check_growth(self, growth: int) -> None:
+        """Copies make large files of few bytes: what the folders hold is bounded as well."""
+        if not self._quota or growth <= 0:
+            return
+        mine = folders.c.user == self._identity.user
+        total = self._connection.execute(select(func.sum(folders.c.bytes)).where(mine)).scalar()
+        if int(total or 0) > self._quota:
+            raise QuotaExceeded("over quota: the user's files would be larger than it")
+
+    @property
+    def _usable(self) -> tuple[State, ...]:
+        """Contents that may serve another version.  To bring back what a path of the folder was
+        needs no proof: it served that path with these bytes."""
+        if self._overwrite is not None:
+            return (State.CHECKED, State.UNCHECKED)
+        return (State.CHECKED,)
+
+    def _keep_contents(self, items: list[Item], number: int) -> None:
+        """Rows for what came, and a look at what was only named by its hash."""
+        files = [item for item in items if item.record.kind == Kind.FILE]
+        lost = self._claim(files)
+        user = self._identity.user
+        found = find_contents(self._connection, user, (item.hash for item in files), lock=True)
+        fresh: dict[bytes, Content] = {}
+        for item in files:
+            held = fresh.get(item.hash) or found.get(item.hash)
+            if item.stored and lost and item.recipe.packs & lost:
+                self._say(item, "base-missing", "the delta's base was just collected")
+            elif item.stored:
+                state = State.CHECKED if item.checked else State.UNCHECKED
+                if held is None or (held.state < state or held.state is State.DAMAGED):
+                    recipe = numbered(item.recipe, number)
+                    row = held.id if held is not None else 0
+                    fresh[item.hash] = Content(row, item.hash, item.size, state, recipe)
+            elif held is None or held.size != item.size or held.state not in self._usable:
+                self._say(item, "content-missing", "send it in full")
+        write_contents(self._connection, user, fresh.values(), self._now)
+
+    def _claim(self, files: list[Item]) -> set[int]:
+        """The packs of deltas' bases that are gone; the others do not die any more."""
+        based = (item for item in files if item.stored and item.record.base)
+        used = {number for item in based for number in item.recipe.packs} - {NEW_PACK}
+        return claim_packs(self._connection, self._site, used)
+
+    # --- versions
+
+    def _add(self, tree: Tree, item: Item) -> None:
+        record = item.record
+        try:
+            known = self._known_to(tree, record)
+        except Invalid as error:
+            self._say(item, "refused", error.detail)
+            return
+        dot = Dot(record.device, record.counter)
+        if known.knows(dot) or any(h.vector.knows(dot) for h in tree.node(record.path).heads):
+            # Someone has seen a version of this dot, or a later one: the device went back in time.
+            self._say(item, "dot-reused")
+            return
+        tree.add(make_version(record, item.hash, item.size, known, self._now))
+
+    def _known_to(self, tree: Tree, record: Record) -> VersionVector:
+        if self._overwrite is not None:
+            return context(tree.node(record.path).heads)
+        return self._site.seal.open_context(self._folder.id, record.path, record.context)
+
+    def _note_counter(self, added: list[Item]) -> None:
+        counter = max((item.record.counter for item in added), default=0)
+        if counter > self._highest:
+            mine = update(devices).where(devices.c.id == self._identity.device)
+            self._connection.execute(mine.values(highest=counter))
+
+    def _result(self, tree: Tree, item: Item) -> CommitResult:
+        device, counter, path = item.record.device, item.record.counter, item.record.path
+        status, detail = self._said.get(id(item), ("accepted", ""))
+        if status not in ("accepted", "known"):
+            highest = self._highest if status == "dot-reused" else 0
+            return CommitResult(device, counter, status, detail=detail, highest=highest)
+        dot, heads = Dot(device, counter), tree.node(path).heads
+        known, superseded = context(heads), winner(heads).dot != dot
+        if superseded:
+            # The device has yet to show the winner to anyone: until it does, an edit is no answer
+            # to the winner and must not dominate it.
+            known = self._known_to(tree, item.record).with_dot(dot)
+        sealed = self._site.seal.context(self._folder.id, path, known.pack())
+        return CommitResult(device, counter, status, sealed, superseded=superseded)
+
+
+def make_version(
+    record: Record, digest: bytes, size: int, known: VersionVector, now: int
+) -> Version:
+    """The version that a record stands for, with what may not be said taken out of it."""
+    dot = Dot(record.device, record.counter)
+    kind = Kind(record.kind)
+    is_file = kind is Kind.FILE
+    return Version(
+        path=record.path,
+        dot=dot,
+        vector=known.with_dot(dot),
+        time=min(record.time, now + FUTURE_MS),
+        kind=kind,
+        hash=digest if is_file else b"",
+        size=size if is_file else 0,
+        mode=record.mode & 0o777 if is_file or kind is Kind.DIRECTORY else 0,
+        mtime_ns=record.mtime_ns if is_file else 0,
+        target=record.target if kind is Kind.SYMLINK else b"",
+        author=record.author,
+    )
+
+
+def says_the_same(known: Version, item: Item) -> bool:
+    """Whether a version that comes again is the one that is here."""
+    record = item.record
+    if known.path != record.path or known.kind != record.kind or known.target != record.target:
+        return False
+    digest = item.hash or record.hash  # a body that was passed over leaves only what was said
+    return known.kind is not Kind.FILE or not digest or known.hash == digest
