@@ -229,9 +229,8 @@ def test_logs_for_machines(tmp_path: Path, spawn: Callable[..., Any], made: Path
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     url = server.stdout.readline().decode().split()[-1]
-    subprocess.run(
-        ["curl", "-s", url + "/v1/time", "-H", "X-Request-Id: me"], check=True, capture_output=True
-    )
+    asked = urllib.request.Request(url + "/v1/time", headers={"X-Request-Id": "me"})
+    urllib.request.urlopen(asked).close()
     server.send_signal(signal.SIGTERM)
     _, errors = server.communicate(timeout=20)
     entries = [json.loads(line) for line in errors.decode().splitlines()]
