@@ -7,7 +7,7 @@ from typing import Final
 from blake3 import blake3
 
 from dblike_cli.context import Context
-from dblike_cli.fs import OWN, File
+from dblike_cli.fs import OWN, File, Rename
 from dblike_cli.hashing import read_whole
 from dblike_cli.place import discard, temporary
 from dblike_cli.signatures import new_builder, save_signature
@@ -149,7 +149,10 @@ class LargeFile:
         self._close()
         if self._builder is not None:
             save_signature(self._context, entry.hash, self._builder)
-        return part_of(entry.hash)
+        # Another path may wait for the same content, with a time of its own.
+        place = temporary(self._context)
+        self._context.fs.rename(part_of(entry.hash), place, Rename.KEEP)
+        return place
 
     def drop(self) -> None:
         """It will not be finished now; what there is of it stays."""
