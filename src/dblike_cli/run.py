@@ -12,6 +12,7 @@ from dblike_cli.exits import Exit
 from dblike_cli.output import Output, path_fields, plural, size
 from dblike_cli.report import Direction, Pending, Report
 from dblike_cli.session import Session
+from dblike_delta.exchange import Exchange
 from dblike_delta.paths import display
 
 
@@ -36,11 +37,13 @@ def run(session: Session, direction: Direction, wish: Wish) -> Exit:
     return Exit.DONE if todo else code
 
 
-def cycle(session: Session, direction: Direction, wish: Wish) -> Report:
+def cycle(
+    session: Session, direction: Direction, wish: Wish, exchange: Exchange | None = None
+) -> Report:
     """Run a cycle; whoever calls holds the lock."""
     with session.reporter() as reporter:
         return run_cycle(
-            session.context(reporter),
+            session.context(reporter, exchange),
             direction,
             paths=wish.paths,
             dry_run=wish.dry_run,

@@ -120,8 +120,8 @@ class Session:
             reporter.close()
             self.log.flush()
 
-    def context(self, reporter: Reporter) -> Context:
-        """All that a cycle needs."""
+    def context(self, reporter: Reporter, exchange: Exchange | None = None) -> Context:
+        """All that a cycle needs; `exchange` stands in for the plain one."""
         from dblike_cli.context import Context, Settings
         from dblike_cli.fs import RealFS
 
@@ -131,7 +131,7 @@ class Session:
         return Context(
             fs=filesystem,
             state=self.state,
-            exchange=self.exchange,
+            exchange=exchange or self.exchange,
             folder=self.credential.folder_id,
             device=self.device,
             clock=self.clock,

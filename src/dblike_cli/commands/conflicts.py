@@ -24,8 +24,8 @@ def conflicts(common: Common) -> Exit:
       dblike conflicts
     """
     from dblike_cli.output import path_fields, size, when
-    from dblike_delta.paths import display
     from dblike_cli.session import open_session
+    from dblike_delta.paths import display
 
     with open_session(common) as session:
         pairs = list(_pairs(session))
@@ -67,8 +67,8 @@ def resolve(common: Common, path: str, choice: str | None) -> Exit:
       dblike resolve report.txt --theirs
     """
     from dblike_cli.errors import NotFound, Usage
-    from dblike_delta.paths import display
     from dblike_cli.session import open_session
+    from dblike_delta.paths import display
 
     if choice is None:
         raise Usage("say which: --ours, --theirs or --both")
