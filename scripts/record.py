@@ -32,18 +32,22 @@ KEYSTROKE = 0.035  # seconds between keys: as people type
 READING = 1.6  # seconds to read what a command printed
 RENDERER = ("termtosvg==1.1.0", "setuptools<80")  # it imports pkg_resources, which later ones lack
 
+READY = r"\$\x1b\[0m $"  # the prompt is there again
+
 # What is typed, and what must have been printed before the next line is.
 SESSION = (
     ("./quickstart demo &", r"Ctrl-C stops everything"),
-    ("clear", r"\$ "),
-    ("echo 'call Anna' > demo/laptop/todo.txt", r"\$ "),
+    ("clear", READY),
+    ("echo 'call Anna' > demo/laptop/todo.txt", READY),
     ("cat demo/desktop/todo.txt", r"call Anna"),
-    ("echo 'call Ben, too' >> demo/desktop/todo.txt; sleep 0.1; cat demo/laptop/todo.txt", r"Ben"),
-    ("rm demo/laptop/todo.txt; sleep 0.1; ls demo/desktop", r"\$ "),
-    ("dblike -C demo/desktop log todo.txt", r"\$ "),
-    ("dblike -C demo/desktop restore todo.txt", r"\$ "),
-    ("cat demo/laptop/todo.txt", r"\$ "),
-    ("dblike -C demo/laptop status", r"\$ "),
+    ("echo 'call Ben, too' >> demo/desktop/todo.txt", READY),
+    ("cat demo/laptop/todo.txt", r"Ben"),
+    ("rm demo/laptop/todo.txt", READY),
+    ("ls demo/desktop", READY),
+    ("dblike -C demo/desktop log todo.txt", READY),
+    ("dblike -C demo/desktop restore todo.txt", READY),
+    ("cat demo/laptop/todo.txt", READY),
+    ("dblike -C demo/laptop status", READY),
 )
 
 
@@ -64,6 +68,9 @@ class Recorder:
         for key in text:
             os.write(self._terminal, key.encode())
             self.watch(KEYSTROKE)
+
+    def enter(self) -> None:
+        os.write(self._terminal, b"\n")
 
     def watch(self, seconds: float, until: str | None = None) -> None:
         """Take in what is printed, for so long, or until it matches; late matches are an error."""
@@ -101,19 +108,20 @@ def main(arguments: Sequence[str]) -> int:
 
 def record(directory: Path) -> list[tuple[float, str, str]]:
     recorder = Recorder(directory)
-    recorder.watch(10, r"\$ ")
+    recorder.watch(10, READY)
     for line, answer in SESSION:
         recorder.type(line)
         # The echo of the line itself is no answer.
         recorder.watch(KEYSTROKE * 4)
-        recorder.type("\n")
+        recorder.enter()
         recorder.watch(60, answer)
         recorder.watch(READING)
     shown = list(recorder.events)
-    recorder.type("kill %1; wait\n")
-    recorder.watch(60, r"\$ ")
+    recorder.type("kill %1; wait")
+    recorder.enter()
     recorder.watch(60, r"(Done|Exit|Terminated)")
-    recorder.type("exit\n")
+    recorder.type("exit")
+    recorder.enter()
     recorder.close()
     return shown
 
@@ -129,7 +137,7 @@ def draw(cast: Path, output: Path) -> None:
         venv.create(folder, with_pip=True)
         python = Path(folder, "bin", "python")
         subprocess.run([python, "-m", "pip", "install", "-q", *RENDERER], check=True)
-        options = ["-t", "gjm8", "-D", "4000", "-m", "30"]
+        options = ["-t", "gjm8", "-D", "4000", "-m", "50"]
         subprocess.run(
             [python, "-m", "termtosvg", "render", cast, output, *options],
             check=True,
