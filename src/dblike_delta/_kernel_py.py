@@ -10,90 +10,34 @@ where a whole block's length has no selected position.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-from collections.abc import Iterator
 from typing import Final
 
-import xxhash
-
-from dblike_delta._md4 import md4
+from dblike_delta._sums_py import anchor_sum, selected, strong_sum, weak_roll, weak_sum
+from dblike_delta.commands import Data
 from dblike_delta.formats import ANCHOR_BYTES
-from dblike_delta.parameters import BLAKE2, POLYNOMIAL, RABIN_KARP, ROLLSUM, XXH3, Parameters
+from dblike_delta.parameters import XXH3, Parameters
+
+__all__ = ["Scanner", "Signer", "bad_place", "name", "strong_sum", "weak_roll", "weak_sum"]
 
 name: Final = "python"
 
 CHAIN_LIMIT: Final = 32
 """Rows with the same weak sum that are looked at; the others are found as neighbours or not at all.
-The worst look-up costs as many comparisons, but only one strong sum for each place."""
+The worst look-up costs as many comparisons, and few strong sums."""
+LOOK_LIMIT: Final = 4
+"""Strong sums for one anchor, whose rows may place it anywhere in their blocks."""
+VAIN_FACTOR: Final = 8
+VAIN_SLACK: Final = 1 << 20
+"""Bytes hashed in vain for each byte read, and before that counts: over it, candidates are passed
+over.  Whoever prepared colliding sums gets a longer delta; the cost stays within ten times."""
 ANCHOR_TRIES: Final = 8
 SEEN_LOG: Final = 19
 SEEN_MAX: Final = 1 << 17
 
-Data = bytes | bytearray | memoryview
 Op = tuple[int, int] | bytes
 
-_PRIME = (1 << 31) - 1
-_MASK = 0xFFFFFFFF
-_ROLLSUM_OFFSET = 31
 _NONE = -1
-
-
-# --- sums -----------------------------------------------------------------------------------------
-
-
-def weak_sum(p: Parameters, data: Data, value: int | None = None) -> int:
-    """The rolling sum of all of `data`, added to a window whose sum is `value`."""
-    if value is None:
-        value = 1 if p.weak == RABIN_KARP else 0
-    if p.weak == ROLLSUM:
-        low, high = value & 0xFFFF, value >> 16
-        for byte in data:
-            low += byte + _ROLLSUM_OFFSET
-            high += low
-        return (high & 0xFFFF) << 16 | low & 0xFFFF
-    modulus = _PRIME if p.weak == POLYNOMIAL else 1 << 32
-    for byte in data:
-        value = (value * p.multiplier + byte) % modulus
-    return value
-
-
-def weak_roll(p: Parameters, value: int, length: int, out: int, new: int) -> int:
-    """The sum of the window of `length` one byte further: without `out`, with `new`."""
-    m = p.multiplier
-    if p.weak == POLYNOMIAL:
-        return (value * m + new - out * pow(m, length, _PRIME)) % _PRIME
-    if p.weak == RABIN_KARP:
-        return value * m + new - (out + m - 1) * pow(m, length, 1 << 32) & _MASK
-    low = (value & 0xFFFF) + new - out
-    high = (value >> 16) + low - length * (out + _ROLLSUM_OFFSET)
-    return (high & 0xFFFF) << 16 | low & 0xFFFF
-
-
-def strong_sum(p: Parameters, data: Data) -> bytes:
-    """The strong sum, cut to the signature's size."""
-    if p.strong == XXH3:
-        digest = xxhash.xxh3_128_digest(data, p.strong_seed)
-    elif p.strong == BLAKE2:
-        digest = hashlib.blake2b(data, digest_size=32).digest()
-    else:
-        digest = md4(data)
-    return digest[: p.strong_size]
-
-
-def anchor_sum(p: Parameters, data: Data, position: int) -> int:
-    """The weak sum of an anchor at `position`."""
-    window = data[position : position + ANCHOR_BYTES]
-    return xxhash.xxh3_64_intdigest(window, p.anchor_seed) & _MASK
-
-
-def selected(p: Parameters, data: Data, start: int, stop: int) -> Iterator[int]:
-    """The selected positions in range(start, stop); 8 bytes have to be there for each."""
-    for at in range(start, stop):
-        low = int.from_bytes(data[at : at + 4], "little")
-        high = int.from_bytes(data[at + 4 : at + 8], "little")
-        if low * p.select_low + high * p.select_high & _MASK >= p.threshold:
-            yield at
 
 
 # --- rows -----------------------------------------------------------------------------------------
@@ -185,6 +129,7 @@ class Scanner:
         for block in range(self._count):
             self._enter(block)
         self._buffer = bytearray()
+        self._dropped = 0  # bytes of the stream before the buffer
         self._at = 0  # everything before it went out
         self._next = 0  # the first position that was not looked at for an anchor
         self._gap = 0  # the first start that was not tested by rolling
@@ -300,6 +245,9 @@ class Scanner:
 
     def _look(self, position: int) -> tuple[int, int] | None:
         """A block whose anchor is at `position`; block _NONE where more bytes are needed."""
+        if self._is_tired(position):
+            return None
+        last, starts = _NONE, 0
         for block in self._anchored.get(anchor_sum(self._p, self._buffer, position), ()):
             start, length = position - self._place(block), self._length(block)
             if start < self._at:
@@ -309,6 +257,10 @@ class Scanner:
                     continue
                 self._next = position
                 return start, _NONE
+            starts += start != last
+            if starts > LOOK_LIMIT:
+                break
+            last = start
             if self._equal(start, length, block):
                 return start, block
         return None
@@ -322,7 +274,7 @@ class Scanner:
         value = weak_sum(p, self._buffer[start : start + size])
         while True:
             for block in self._rolled.get(value, ()):
-                if self._equal(start, size, block):
+                if not self._is_tired(start) and self._equal(start, size, block):
                     return start, block
             start += 1
             if start >= stop:
@@ -347,6 +299,9 @@ class Scanner:
 
     def _equal_tail(self, start: int) -> bool:
         return self._equal(start, len(self._buffer) - start, self._count - 1)
+
+    def _is_tired(self, start: int) -> bool:
+        return self.vain > VAIN_FACTOR * (self._dropped + start) + VAIN_SLACK
 
     def _equal(self, start: int, length: int, block: int) -> bool:
         """Whether the strong sums agree.  A chain asks about one start many times."""
@@ -400,6 +355,7 @@ class Scanner:
             self._literal(self._next - reach if self._p.threshold else self._gap)
         shift = max(0, self._at - 1)  # a rolling window still takes one byte out
         self._at -= shift
+        self._dropped += shift
         del self._buffer[:shift]
         self._next -= shift
         self._gap -= shift

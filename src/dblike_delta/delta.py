@@ -64,6 +64,11 @@ class DeltaEncoder:
         """Weak sums that promised a block and lied."""
         return self._scanner.alarms
 
+    @property
+    def vain(self) -> int:
+        """Bytes hashed for these."""
+        return self._scanner.vain
+
     def _join(self, ops: list[tuple[int, int] | bytes]) -> list[Command]:
         for op in ops:
             if isinstance(op, tuple):

@@ -15,6 +15,9 @@ enum { DK_XXH3, DK_BLAKE2, DK_MD4 };
 #define DK_ANCHOR_BYTES 64
 #define DK_ANCHOR_TRIES 8
 #define DK_CHAIN_LIMIT 32
+#define DK_LOOK_LIMIT 4
+#define DK_VAIN_FACTOR 8
+#define DK_VAIN_SLACK (1u << 20)
 #define DK_SEEN_LOG 19
 #define DK_SEEN_MAX (1u << 17)
 #define DK_NONE (-1)
@@ -117,6 +120,7 @@ typedef struct {
     uint8_t *buffer;
     int64_t capacity, filled;
     int64_t at, next, gap, expect;
+    int64_t dropped; /* bytes of the stream before the buffer */
     int final;
     /* the strong sum computed last */
     int64_t vain_start, vain_length;

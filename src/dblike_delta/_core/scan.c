@@ -35,6 +35,12 @@ static int equal(dk_scanner *s, int64_t start, int64_t length, int64_t block) {
     return 0;
 }
 
+/* Whether so much was hashed in vain that this start is passed over.  Whoever prepared the sums
+ * gets a longer delta, and it costs him, not us. */
+static int is_tired(const dk_scanner *s, int64_t start) {
+    return s->vain > DK_VAIN_FACTOR * (uint64_t)(s->dropped + start) + DK_VAIN_SLACK;
+}
+
 static void put_literal(dk_scanner *s, int64_t end) {
     if (end <= s->at) return;
     s->ops[s->op_count++] = (dk_op){DK_NONE, (uint64_t)s->at, (uint64_t)(end - s->at)};
@@ -100,7 +106,7 @@ static int roll(dk_scanner *s, int64_t stop, int64_t *start, int64_t *block) {
     if (!s->index.members[DK_ROLLED]) return NOTHING;
     while ((at = dk_roll(s, at, stop)) != DK_NONE) {
         dk_probe probe = dk_probe_start(&s->index, DK_ROLLED, s->roll_sum);
-        while ((*block = dk_probe_next(&s->index, &probe)) != DK_NONE)
+        while (!is_tired(s, at) && (*block = dk_probe_next(&s->index, &probe)) != DK_NONE)
             if (equal(s, at, s->p.block_size, *block)) {
                 *start = at;
                 return FOUND;
@@ -115,8 +121,10 @@ static int roll(dk_scanner *s, int64_t stop, int64_t *start, int64_t *block) {
 static int look(dk_scanner *s, int64_t position, int64_t *start, int64_t *block) {
     if (!s->index.members[DK_ANCHORED]) return NOTHING;
     const uint32_t weak = dk_anchor(&s->p, s->buffer + position);
-    if (!dk_maybe(&s->index, DK_ANCHORED, weak)) return NOTHING;
+    if (!dk_maybe(&s->index, DK_ANCHORED, weak) || is_tired(s, position)) return NOTHING;
     dk_probe probe = dk_probe_start(&s->index, DK_ANCHORED, weak);
+    int64_t last = DK_NONE;
+    int starts = 0;
     while ((*block = dk_probe_next(&s->index, &probe)) != DK_NONE) {
         const int64_t length = (int64_t)dk_row_length(&s->index, (uint64_t)*block);
         *start = position - dk_row_place(&s->index, (uint64_t)*block);
@@ -126,6 +134,8 @@ static int look(dk_scanner *s, int64_t position, int64_t *start, int64_t *block)
             s->next = position;
             return WAIT;
         }
+        if (*start != last && ++starts > DK_LOOK_LIMIT) break;
+        last = *start;
         if (equal(s, *start, length, *block)) return FOUND;
     }
     return NOTHING;
@@ -211,6 +221,7 @@ void dk_flush(dk_scanner *s) { put_literal(s, s->filled); }
 void dk_compact(dk_scanner *s) {
     const int64_t shift = most(0, s->at - 1); /* the rolling window still takes one byte out */
     memmove(s->buffer, s->buffer + shift, (size_t)(s->filled - shift));
+    s->dropped += shift;
     s->filled -= shift;
     s->at -= shift;
     s->next -= shift;
