@@ -72,7 +72,10 @@ class Log(_Part, frozen=True):
 
 
 class Config(_Part, frozen=True):
-    """All keys of the server's configuration.  `data` is where everything embedded lies."""
+    """All keys of the server's configuration.  `data` is where everything embedded lies.
+
+    `proxies` are the addresses or networks whose X-Forwarded-For is believed ("unix" for a socket).
+    """
 
     data: str = "dblike-data"
     site: SiteConfig = SiteConfig()
@@ -81,6 +84,7 @@ class Config(_Part, frozen=True):
     threads: Positive = 16
     database: str = ""
     store: str = ""
+    proxies: tuple[str, ...] = ()
     peers: tuple[Peer, ...] = ()
     cluster_key: str = ""
     cluster_key_file: str = ""

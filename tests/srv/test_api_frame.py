@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import http.client
+import os
+import socket
+
 import msgspec
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
 from dblike_delta.messages import Problem
+from dblike_srv.api import inbound
 from dblike_srv.api.problems import PROBLEM_TYPE
+from dblike_srv.app import create_app
 from dblike_srv.site import Site
+from srv.conftest import Server
 
 
 @pytest.mark.parametrize(
@@ -122,3 +131,88 @@ def test_not_ready_without_its_database(client: FlaskClient, site: Site) -> None
 
 def test_an_event_socket_is_no_page(client: FlaskClient) -> None:
     assert client.get("/v1/events").status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("proxies", "near", "told", "found"),
+    [
+        ((), "192.0.2.1", "198.51.100.7", "192.0.2.1"),
+        (("192.0.2.1",), "192.0.2.1", "198.51.100.7", "198.51.100.7"),
+        (("192.0.2.1",), "192.0.2.1", "10.0.0.1, 198.51.100.7", "198.51.100.7"),
+        (("192.0.2.0/24",), "192.0.2.1", "198.51.100.7, 192.0.2.9", "198.51.100.7"),
+        (("192.0.2.0/24",), "192.0.2.1", "", "192.0.2.1"),
+        (("192.0.2.0/24",), "192.0.2.1", "not an address", "not an address"),
+        (("unix",), "", "2001:db8::1", "2001:db8::1"),
+    ],
+)
+def test_only_our_proxies_say_where_a_request_came_from(
+    site: Site, proxies: tuple[str, ...], near: str, told: str, found: str
+) -> None:
+    config = msgspec.structs.replace(site.config, proxies=proxies)
+    app = create_app(dataclasses.replace(site, config=config))
+    environ = {"REMOTE_ADDR": near}
+    with app.test_request_context(environ_base=environ, headers={"X-Forwarded-For": told}):
+        assert inbound.address() == found
+
+
+def test_bodies_are_read_whole_and_no_further(gunicorn_server: Server) -> None:
+    """Two requests down one connection: the second begins where the first one's body ends."""
+    token = gunicorn_server.exchange().token
+    for size in (0, 1, 65_536, 65_537, 1 << 20, 5_000_001):
+        body = os.urandom(size)
+        head = f"Host: x\r\nAuthorization: Bearer {token}\r\nContent-Length:"
+        put = f"PUT /v1/folders/home/files/f HTTP/1.1\r\n{head} {size}\r\n\r\n".encode()
+        get = f"GET /v1/folders/home/files/f HTTP/1.1\r\n{head} 0\r\nConnection: close\r\n\r\n"
+        received = talk(gunicorn_server, put + body + get.encode())
+        assert received.count(b"HTTP/1.1 200 OK") == 2
+        assert received.endswith(body)
+
+
+def talk(server: Server, sent: bytes, *, end: bool = False) -> bytes:
+    """All that the server says to these bytes."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        connection.sendall(sent)
+        if end:
+            connection.shutdown(socket.SHUT_WR)
+        received = b""
+        with contextlib.suppress(ConnectionResetError):
+            while piece := connection.recv(1 << 20):
+                received += piece
+    return received
+
+
+def test_a_chunked_body_is_read_too(gunicorn_server: Server) -> None:
+    exchange = gunicorn_server.exchange()
+    connection = http.client.HTTPConnection("127.0.0.1", gunicorn_server.port, timeout=30)
+    headers = {"Authorization": f"Bearer {exchange.token}"}
+    pieces = [os.urandom(300_000) for _ in range(5)]
+    with contextlib.closing(connection):
+        target = "/v1/folders/home/files/f"
+        connection.request("PUT", target, iter(pieces), headers, encode_chunked=True)
+        reply = connection.getresponse()
+        assert (reply.status, reply.read() != b"") == (200, True)
+    assert b"".join(exchange.read(target)) == b"".join(pieces)
+
+
+MALFORMED = (
+    b"Content-Length: 100\r\n\r\nshort",
+    b"Content-Length: 200000\r\n\r\n" + bytes(100_000),
+    b"Transfer-Encoding: chunked\r\n\r\n5\r\nhel",
+    b"Transfer-Encoding: chunked\r\n\r\nzz\r\nhello",
+    b"Transfer-Encoding: xchunked\r\n\r\n5\r\nhello",
+    b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
+    b"Content-Length: -5\r\n\r\nhello",
+)
+
+
+def test_a_body_that_is_cut_or_malformed_changes_nothing(gunicorn_server: Server) -> None:
+    exchange = gunicorn_server.exchange()
+    head = b"PUT /v1/folders/home/files/f HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "
+    for sent in MALFORMED:
+        request = head + exchange.token.encode() + b"\r\n" + sent
+        received = talk(gunicorn_server, request, end=True)
+        first = received.split(b"\r\n")[0]
+        assert not received or b" 40" in first or b" 501" in first, sent
+        assert received.count(b"HTTP/1.1") <= 1, sent
+    assert exchange.changes("home").records == ()

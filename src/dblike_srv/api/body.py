@@ -20,14 +20,18 @@ Part = bytes | memoryview
 
 
 class BodyCut(SiteError):
-    """The request's body ended before its announced end, or came too slowly."""
+    """The request's body ended before its announced end, or can't be read."""
+
+
+class BodySlow(SiteError):
+    """The request's next bytes did not come in time."""
 
 
 def body_chunks(environ: dict[str, Any]) -> Iterator[Part]:
     """The body in pieces; each may be a view that is good until the next one is asked for.
 
-    Raises BodyCut where the body is shorter than it said, or a piece takes longer than the socket's
-    timeout.
+    Raises BodyCut where the body is shorter than it said, BodySlow where a piece takes longer than
+    the socket's timeout.
     """
     reader = _length_reader(environ)
     try:
@@ -36,7 +40,7 @@ def body_chunks(environ: dict[str, Any]) -> Iterator[Part]:
         else:
             yield from _from_socket(environ, reader)
     except TimeoutError:
-        raise BodyCut("the body came too slowly") from None
+        raise BodySlow("the body came too slowly") from None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise

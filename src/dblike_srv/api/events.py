@@ -11,7 +11,7 @@ from flask import Blueprint, request
 from flask_sock import Sock
 
 from dblike_srv import accounts
-from dblike_srv.api.inbound import caller, extra
+from dblike_srv.api.inbound import caller, extra, site
 from dblike_srv.api.problems import BadRequest
 from dblike_srv.errors import NotFound
 from dblike_srv.hub import Hub, leave
@@ -68,7 +68,8 @@ def _check_handshake() -> None:
 def _check_origin() -> None:
     """A page of another site must not use the socket in its visitor's name."""
     origin = request.headers.get("Origin")
-    if origin and urlsplit(origin).netloc != request.host:
+    ours = (request.host, urlsplit(site().config.site.url).netloc)
+    if origin and urlsplit(origin).netloc not in ours:
         raise accounts.Forbidden("this page may not open sockets here", field="Origin")
 
 

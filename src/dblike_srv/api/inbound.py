@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 from collections.abc import Iterator
 from typing import Any, TypeVar, cast
 from urllib.parse import unquote_to_bytes
@@ -38,6 +40,27 @@ def caller() -> accounts.Caller:
             raise accounts.Unauthorized("log in first: no bearer token was sent")
         g.caller = accounts.identify(site(), token.strip())
     return cast("accounts.Caller", g.caller)
+
+
+def address() -> str:
+    """Where the request came from: through proxies of ours, what the last of them was told."""
+    near = request.remote_addr or "unix"
+    trusted = site().config.proxies
+    for told in reversed(request.headers.get("X-Forwarded-For", "").split(",")):
+        if not told.strip() or not _is_one_of(near, trusted):
+            break
+        near = told.strip()
+    return near
+
+
+def _is_one_of(near: str, networks: tuple[str, ...]) -> bool:
+    for network in networks:
+        if near == network:
+            return True
+        with contextlib.suppress(ValueError):
+            if ipaddress.ip_address(near) in ipaddress.ip_network(network, strict=False):
+                return True
+    return False
 
 
 def identity() -> Identity:

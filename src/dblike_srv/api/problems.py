@@ -15,7 +15,7 @@ from dblike_delta.errors import DeltaError, LimitError, PathError
 from dblike_delta.messages import Problem
 from dblike_srv import errors
 from dblike_srv.accounts import Forbidden, TooMany, Unauthorized
-from dblike_srv.api.body import BodyCut
+from dblike_srv.api.body import BodyCut, BodySlow
 
 PROBLEM_TYPE = "application/problem+json"
 
@@ -49,6 +49,7 @@ STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (TooMany, 429, "too many requests"),
     (BadRequest, 400, "bad request"),
     (BodyCut, 400, "incomplete request"),
+    (BodySlow, 408, "request timeout"),
     (Unsupported, 415, "unsupported type"),
     (TooOld, 426, "protocol not spoken here"),
     (RangeNotSatisfiable, 416, "range not satisfiable"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
 from dblike_delta.messages import (
     DeviceList,
@@ -12,7 +12,7 @@ from dblike_delta.messages import (
     PasswordChange,
 )
 from dblike_srv import accounts
-from dblike_srv.api.inbound import caller, extra, identity, message, site
+from dblike_srv.api.inbound import address, caller, extra, identity, message, site
 from dblike_srv.api.operation import operation
 from dblike_srv.api.outbound import nothing, reply
 
@@ -24,7 +24,7 @@ blueprint = Blueprint("sessions", __name__, url_prefix="/v1")
 def login() -> Response:
     """Credentials for a bearer token of this device."""
     wanted = message(LoginRequest, largest=16 << 10)
-    return reply(accounts.login(site(), extra("gate"), wanted, request.remote_addr or ""))
+    return reply(accounts.login(site(), extra("gate"), wanted, address()))
 
 
 @blueprint.post("/logout")
