@@ -15,6 +15,7 @@ from gunicorn.app.base import BaseApplication
 
 from dblike_srv import gunicorn_conf, logs
 from dblike_srv.config import Config, ConfigError
+from dblike_srv.wsgi import make_app  # imported before the fork: once, and shared
 
 
 class Server(BaseApplication):  # type: ignore[misc]
@@ -40,8 +41,6 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Flask:
         """The application; made in each worker after the fork, so that nothing is shared."""
-        from dblike_srv.wsgi import make_app
-
         return make_app(self._read_config())
 
     def _when_ready(self, arbiter: Any) -> None:

@@ -87,7 +87,8 @@ def test_the_first_plugin_that_knows_decides() -> None:
     "broken",
     [
         raises(RuntimeError("x")), raises(SystemExit(0)), raises(KeyboardInterrupt()),
-        lambda _: True, lambda _: "ada", lambda _: 1, lambda _: {"user": "ada"}, lambda _: Principal,
+        lambda _: True, lambda _: "ada", lambda _: 1, lambda _: {"user": "ada"},
+        lambda _: Principal,
     ],
 )  # fmt: skip
 def test_a_broken_plugin_lets_nobody_in_and_keeps_nobody_out(broken: Any) -> None:
@@ -130,6 +131,7 @@ def test_what_can_not_be_configured(
 def test_passwords_are_argon2id_with_room_for_growth(site: Site) -> None:
     stored = simple.hash_password("x")
     assert stored.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+    assert not simple.HASHER.check_needs_rehash(simple._NOBODY)  # unknown users take as long
 
 
 def test_an_old_hash_is_made_anew_at_a_login(site: Site) -> None:
