@@ -15,7 +15,7 @@ from dblike_delta.formats import DELTA_MAGIC, END, DeltaDecoder, encode_copy, en
 from dblike_delta.limits import DEFAULT_LIMITS, Limits
 from dblike_delta.parameters import parameters
 from dblike_delta.signature import Signature
-from dblike_delta.streams import Readable, Writable, read_pieces, write_all
+from dblike_delta.streams import Readable, Writable, read_ahead, read_pieces, write_all
 
 SPOOL: Final = 8 << 20
 """A delta of more bytes than this waits in a temporary file."""
@@ -220,11 +220,9 @@ def _write(
     hashed: bool,
 ) -> None:
     encoder, writer = DeltaEncoder(signature, vain_limit=vain_limit), _DeltaWriter(result, out)
-    hasher = blake3() if hashed else None
-    for piece in read_pieces(file):
-        if hasher is not None:
-            hasher.update(piece)
+    hasher = blake3()
+    for piece in read_ahead(file, hasher.update if hashed else len):
         writer.write(encoder.update(piece))
     writer.write(encoder.finish())
     writer.finish()
-    result.hash = hasher.digest() if hasher is not None else b""
+    result.hash = hasher.digest() if hashed else b""

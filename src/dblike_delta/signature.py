@@ -29,9 +29,9 @@ from dblike_delta.formats import (
 from dblike_delta.limits import DEFAULT_LIMITS, Limits
 from dblike_delta.parameters import parameters
 from dblike_delta.streams import (
-    PIECE,
     Readable,
     Writable,
+    read_ahead,
     read_exactly,
     read_pieces,
     read_up_to,
@@ -209,12 +209,10 @@ def signature(
     if block_size is None:
         block_size = _default_block(file, format)
     builder = SignatureBuilder(block_size, seed, format=format, strong_size=strong_size)
-    hasher = blake3() if hash else None
-    for piece in read_pieces(file, max(PIECE, block_size)):
+    hasher = blake3()
+    for piece in read_ahead(file, hasher.update if hash else len):
         builder.update(piece)
-        if hasher is not None:
-            hasher.update(piece)
-    return builder.finish(hasher.digest() if hasher is not None else b"")
+    return builder.finish(hasher.digest() if hash else b"")
 
 
 def _default_block(file: Readable, format: str) -> int:  # noqa: A002
