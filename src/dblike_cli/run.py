@@ -10,7 +10,7 @@ from dblike_cli import lock
 from dblike_cli.cycle import run_cycle
 from dblike_cli.exits import Exit
 from dblike_cli.output import Output, path_fields, plural, size
-from dblike_cli.report import Direction, Pending, Report
+from dblike_cli.report import Code, Direction, Pending, Report
 from dblike_cli.session import Session
 from dblike_delta.exchange import Exchange
 from dblike_delta.paths import display
@@ -64,12 +64,16 @@ def unsettled(report: Report) -> Iterator[str]:
     """A line for each path that is not in sync, and for the brake."""
     for path in report.conflicts:
         yield f"conflict: {display(path)}"
-    for item in report.pending:
-        yield f"pending: {display(item.path)}: {item.reason}"
-    for item in report.refused:
-        yield f"refused: {display(item.path)}: {item.reason}"
+    for item in (*report.pending, *report.refused):
+        yield unsettled_line(item)
     if report.brake is not None:
         yield f"dblike: {report.brake.message}"
+
+
+def unsettled_line(item: Pending) -> str:
+    """A path that is not in sync, and why, for a person."""
+    kind = "refused" if item.code is Code.REFUSED else "pending"
+    return f"{kind}: {display(item.path)}: {item.reason}"
 
 
 def report_document(report: Report) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from dblike_cli.exits import Exit
 from dblike_cli.failure import describe
 from dblike_cli.output import outcome_line, path_fields
 from dblike_cli.report import Code, Direction, Hints, Outcome, Pending, Progress, Report
-from dblike_cli.run import pending_document, unsettled
+from dblike_cli.run import pending_document, unsettled, unsettled_line
 from dblike_cli.session import Session
 from dblike_cli.timers import FIRST_RETRY, LONGEST_RETRY, Timers
 from dblike_cli.treewatch import TreeWatch, watch_limit, watch_tree
@@ -225,15 +225,19 @@ class Loop:
             self._reporter.say({"event": "status", "in_sync": report.in_sync}, line)
 
     def _show_unsettled(self, report: Report) -> None:
-        """Each path that is not in sync, once for as long as it stays so."""
-        lines = frozenset(unsettled(report))
-        for item in (*report.pending, *report.refused):
-            fields = {"event": "pending", **pending_document(item)}
-            if self._session.output.as_json and fields["reason"] not in self._unsettled:
-                self._reporter.say(fields, None)
-        for line in sorted(lines - self._unsettled):
-            self._session.output.note(line)
-        self._unsettled = lines
+        """Each path that is not in sync, once for as long as it stays so for that reason."""
+        found = dict.fromkeys(unsettled(report), None) | {
+            unsettled_line(item): pending_document(item)
+            for item in (*report.pending, *report.refused)
+        }
+        output = self._session.output
+        for line, document in found.items():
+            if line in self._unsettled:
+                continue
+            output.note(line)
+            if output.as_json and document is not None:
+                self._reporter.say({"event": "pending", **document}, None)
+        self._unsettled = frozenset(found)
 
     def _fail(self, error: Exception, hints: Hints) -> None:
         """Say so once, wait, and keep the hints; raises what no waiting mends."""

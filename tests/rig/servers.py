@@ -57,7 +57,8 @@ class Server:
         line = self.process.stdout.readline().decode()
         assert line.startswith("DBLike serves at "), self.log.read_text()
         self._bind = line.rpartition("//")[2].strip()
-        threading.Thread(target=self.process.stdout.read, daemon=True).start()
+        self._drain = threading.Thread(target=self.process.stdout.read, daemon=True)
+        self._drain.start()
 
     def stop(self) -> None:
         """Ask it to end, and wait."""
@@ -67,5 +68,7 @@ class Server:
     def kill(self) -> None:
         """SIGKILL to all of it."""
         assert self.process is not None
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        with self.process:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self._drain.join()

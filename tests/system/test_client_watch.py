@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from conftest import Spawn
-from rig.programs import Program, same, wait_until, wait_until_same
+from rig.programs import PROGRAM, Program, run, same, wait_until, wait_until_same
 from rig.proxy import Proxy
 from rig.servers import PASSWORD, Server
 
@@ -205,7 +206,7 @@ def test_a_push_that_is_interrupted(laptop: Program) -> None:
     laptop.write("big", os.urandom(4 << 20))
     for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
         command = ("-C", str(laptop.root), "push", "--bwlimit", "100k")
-        process = laptop.spawn(*_program(), *command, stderr=-1)
+        process = laptop.spawn(*PROGRAM, *command, stderr=-1)
         wait_until(lambda: laptop.json("status", code=3)["busy"], "the lock")
         process.send_signal(number)
         assert process.wait(30) == code
@@ -215,8 +216,6 @@ def test_a_push_that_is_interrupted(laptop: Program) -> None:
 def test_revoked_while_watching_and_back(
     laptop: Program, desktop: Program, server: Server, user: str
 ) -> None:
-    from rig.programs import run
-
     watch = laptop.watch()
     mine = next(d["id"] for d in laptop.json("devices") if d["current"])
     desktop.ok("devices", "--revoke", mine)
@@ -232,8 +231,6 @@ def test_revoked_while_watching_and_back(
 def test_a_full_disk_pauses_and_resumes(
     laptop: Program, server: Server, user: str, spawn: Spawn, tmp_path: Path
 ) -> None:
-    import subprocess
-
     small = tmp_path / "small"
     small.mkdir()
     mounted = subprocess.run(
@@ -244,13 +241,10 @@ def test_a_full_disk_pauses_and_resumes(
     try:
         other = Program.link(small / "files", server.url, user, PASSWORD, spawn)
         watch = other.watch()
-        (small / "ballast").write_bytes(bytes(1_000_000))
+        (small / "ballast").write_bytes(bytes(2_000_000))
         laptop.write("big", os.urandom(1_500_000))
         laptop.ok("push")
-        wait_until(
-            lambda: [s for s in watch.said if "no-space" in str(s) or "space" in str(s)],
-            "word of the full disk",
-        )
+        watch.wait_for("pending", path="big", code="no-space")
         assert "big" not in other.tree()
         (small / "ballast").unlink()
         wait_until_same(laptop, other)
@@ -273,9 +267,3 @@ def test_no_websocket_costs_only_time(
     watch.wait_for("download", path="a")
     watch.end()
     proxy.close()
-
-
-def _program() -> tuple[str, ...]:
-    from rig.programs import PROGRAM
-
-    return PROGRAM
