@@ -24,6 +24,7 @@ from dblike_cli.remote import hear, overhear
 from dblike_cli.report import Direction, Hints, Report
 from dblike_cli.safety import Limit, check_root, hold_deletes, limit_of
 from dblike_cli.scan import Look, Scan, scan
+from dblike_cli.state import said_plainly
 from dblike_cli.upload import upload
 from dblike_delta.messages import Record
 from dblike_delta.paths import is_below
@@ -50,13 +51,21 @@ def run_cycle(
     the exchange raises, Stopped, and StateDamaged; what was done until then is remembered.
     """
     limit = limit_of(context, max_delete)
+    wish = _Wish(direction, hints or Hints(everywhere=True), paths, dry_run, limit, checksum)
     check_root(context)
     prepare(context)
-    if not dry_run:
-        if not context.state.recovered:
-            recover(context)
-        context = identify(context)
-    wish = _Wish(direction, hints or Hints(everywhere=True), paths, dry_run, limit, checksum)
+    with said_plainly():
+        return _run(context if dry_run else _start(context), wish)
+
+
+def _start(context: Context) -> Context:
+    """Clear away what a crash left, and be who this installation is."""
+    if not context.state.recovered:
+        recover(context)
+    return identify(context)
+
+
+def _run(context: Context, wish: _Wish) -> Report:
     ledger, received = Ledger(), context.exchange.received
     again: Hints | None = wish.hints
     while again is not None and ledger.rounds < context.config.max_rounds:
@@ -66,8 +75,8 @@ def run_cycle(
             again = _round(context, wish, ledger)
         except DotReused:
             context = dataclasses.replace(context, device=become_new(context))
-    if not dry_run:
-        ledger.remember(context, paths)
+    if not wish.dry_run:
+        ledger.remember(context, wish.paths)
     return ledger.report(context, context.exchange.received - received)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dblike_cli.state.outbox import Sending
-from dblike_cli.state.store import State
+from dblike_cli.state.store import State, said_plainly
 from dblike_cli.state.tree import Known
 
-__all__ = ["Known", "Sending", "State"]
+__all__ = ["Known", "Sending", "State", "said_plainly"]

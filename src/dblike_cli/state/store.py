@@ -27,7 +27,7 @@ class State:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Open, and create where there is none; raises StateDamaged."""
-        with _said_plainly():
+        with said_plainly():
             self._connection = sqlite3.connect(path, isolation_level=None, timeout=10)
             try:
                 prepare(self._connection)
@@ -47,7 +47,7 @@ class State:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """All writes inside become durable at its end, or none where it raises."""
-        with _said_plainly():
+        with said_plainly():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -59,7 +59,7 @@ class State:
 
     def check(self) -> list[str]:
         """What the database itself finds wrong with its pages; empty where nothing is."""
-        with _said_plainly():
+        with said_plainly():
             found = [row[0] for row in self._connection.execute("PRAGMA integrity_check(20)")]
         return [] if found == ["ok"] else found
 
@@ -69,8 +69,8 @@ class State:
 
 
 @contextlib.contextmanager
-def _said_plainly() -> Iterator[None]:
-    """SQLite's errors as the client's."""
+def said_plainly() -> Iterator[None]:
+    """SQLite's errors as the client's: StateDamaged, or Failed where it only can't be written."""
     try:
         yield
     except ClientError:
