@@ -56,15 +56,19 @@ def batches(values: Iterable[_T], size: int = CHUNK) -> Iterator[list[_T]]:
 
 
 def find_contents(
-    connection: Connection, user: int, hashes: Iterable[bytes]
+    connection: Connection, user: int, hashes: Iterable[bytes], *, lock: bool = False
 ) -> dict[bytes, Content]:
-    """Those of the contents that are here; the empty one always is."""
+    """Those of the contents that are here; the empty one always is.
+
+    With `lock` they are not dropped before the transaction ends.
+    """
     found = {EMPTY_HASH: Content(0, EMPTY_HASH, 0, State.CHECKED, Recipe())}
     for batch in batches(set(hashes) - {EMPTY_HASH}):
         query = select(
             contents.c.id, contents.c.hash, contents.c.size, contents.c.state, contents.c.recipe
         ).where(contents.c.user == user, contents.c.hash.in_(batch))
-        for row, digest, size, state, recipe in connection.execute(query):
+        query = query.with_for_update(read=True) if lock else query
+        for row, digest, size, state, recipe in connection.execute(query).all():
             unpacked = Recipe.unpack(bytes(recipe))
             found[bytes(digest)] = Content(row, bytes(digest), size, State(state), unpacked)
     return found

@@ -23,7 +23,7 @@ from dblike_delta.paths import check_path
 from dblike_delta.recipe import Recipe
 from dblike_delta.signature import Signature, signature
 from dblike_delta.versions import Kind, Version
-from dblike_srv.commit import Check, Pack, keep_pack, new_intake
+from dblike_srv.commit import keep_pack, new_intake
 from dblike_srv.contents import Content, PackReader, State, find_contents, pack_names
 from dblike_srv.edits import Edit, apply_items, dots_of, make_items
 from dblike_srv.errors import Conflict, Invalid, NotFound, PreconditionFailed
@@ -31,8 +31,10 @@ from dblike_srv.fetch import find_versions
 from dblike_srv.identity import FolderRef, Identity
 from dblike_srv.intake import NEW_PACK, Intake, Item
 from dblike_srv.models import paths, versions
+from dblike_srv.packs import Pack
 from dblike_srv.site import Site
 from dblike_srv.store.base import PackWriter
+from dblike_srv.transaction import Check
 from dblike_srv.tree import VERSION_COLUMNS, Tree, path_key, version_of
 from dblike_srv.views import dot_of, version_name
 

@@ -8,7 +8,7 @@ versions, journals and paths.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -23,7 +23,6 @@ from dblike_delta.versions import (
     Version,
     VersionVector,
     context,
-    directory_over,
     merge,
     settle,
     winner,
@@ -39,9 +38,12 @@ VERSION_COLUMNS = (
 )  # fmt: skip
 
 
+_digest = xxhash.xxh3_128_digest
+
+
 def path_key(path: bytes) -> bytes:
     """The key under which a path is looked for; equal keys are no proof of equal paths."""
-    return xxhash.xxh3_128_digest(path)
+    return _digest(path)
 
 
 def version_of(row: Any) -> Version:
@@ -97,13 +99,11 @@ class Tree:
         site: bytes,
         *,
         now: int = 0,
-        key: Callable[[bytes], bytes] = path_key,
     ) -> None:
         self._connection = connection
         self._now = now
         self._folder = folder
         self._site = site
-        self._key = key
         self._nodes: dict[bytes, Node] = {}
         self._children: dict[bytes, set[bytes]] = {}
         self._seqs: dict[Dot, int] = {}
@@ -112,6 +112,8 @@ class Tree:
         self._seq: int = connection.execute(query).scalar_one()
         self._head = self._journal_head()
         self.before = self._head
+        self.growth = 0
+        """Bytes by which the live files grew, once written."""
 
     @property
     def head(self) -> int:
@@ -120,16 +122,19 @@ class Tree:
 
     def load(self, wanted: Iterable[bytes]) -> None:
         """Read paths, so that `node` need not ask for each by itself."""
-        missing = [path for path in dict.fromkeys(wanted) if path not in self._nodes]
-        for path in missing:
-            self._nodes[path] = Node(path)
-        keys = {self._key(path) for path in missing}
+        missing = []
+        for path in wanted:  # and what is above it, which is needed next
+            while path and path not in self._nodes:
+                self._nodes[path] = Node(path)
+                missing.append(path)
+                path = pathnames.parent(path)  # noqa: PLW2901 - upwards
+        keys = {path_key(path) for path in missing}
         rows: dict[Node, list[int]] = {}
         for batch in batches(keys):
             query = select(paths.c.id, paths.c.path, paths.c.winner, paths.c.heads).where(
                 paths.c.folder == self._folder, paths.c.path_key.in_(batch)
             )
-            for row, path, best, packed in self._connection.execute(query):
+            for row, path, best, packed in self._connection.execute(query).all():
                 node = self._nodes.get(bytes(path))
                 if node is not None and not node.row and not node.touched:
                     node.row = row
@@ -143,48 +148,51 @@ class Tree:
         return self._nodes[path]
 
     def add(self, version: Version) -> bool:
-        """A new version, and all that follows from it.  False where the path did not change."""
-        changed = self._add(version)
-        if changed and version.live:
-            self._make_parents(version.path)
-        return changed
+        """A new version.  False where it does not change the path.
 
-    def _add(self, version: Version) -> bool:
-        node = self.node(version.path)
-        was_directory = node.is_directory
-        merged = merge(node.heads, version)
+        What follows from it is made by `write`: what is to be added may still change it.
+        """
+        merged = merge(self.node(version.path).heads, version)
         self._record(version)
-        if not merged.added:
-            return False
-        self._set_heads(node, merged.heads)
-        crowded = was_directory and not node.is_directory and self._has_children(node.path)
-        for derived in settle(node.path, node.heads, crowded) if crowded else merged.copies:
-            self._derive(derived)
-        return True
+        if merged.added:
+            self._set_heads(self._nodes[version.path], merged.heads)
+        return merged.added
 
-    def _derive(self, version: Version) -> None:
+    def _settle(self) -> None:
+        """Add the versions that follow from what the paths became, until nothing new comes of it:
+        conflict copies, and directories where something lives in what is none.
+        """
+        queue = [path for path, node in self._nodes.items() if node.touched]
+        sound: set[bytes] = set()
+        while queue:
+            node = self.node(queue.pop())
+            crowded = not node.is_directory and self._has_children(node)
+            if crowded or len(node.heads) > 1:
+                follow = settle(node.path, node.heads, crowded)
+                queue += [version.path for version in follow if self._derive(version)]
+            if node.live:
+                queue += self._unfounded(node.path, sound)
+
+    def _derive(self, version: Version) -> bool:
         """A version that follows from others: made once, whoever makes it."""
-        if not self._is_known(version.dot):
-            self.add(version)
+        node = self.node(version.path)
+        merged = merge(node.heads, version)
+        if merged.added:
+            self._record(version)
+            self._set_heads(node, merged.heads)
+        return merged.added
 
-    def _make_parents(self, path: bytes) -> None:
-        for above in reversed(pathnames.ancestors(path)):
-            node = self.node(above)
-            if node.is_directory:
-                return
-            derived = settle(above, node.heads, True) if node.heads else ()
-            for version in derived or (directory_over(above, node.heads),):
-                self._derive(version)
-
-    def _is_known(self, dot: Dot) -> bool:
-        if dot in self._seqs:
-            return True
-        query = select(versions.c.seq).where(
-            versions.c.folder == self._folder,
-            versions.c.device == dot.device,
-            versions.c.counter == dot.counter,
-        )
-        return self._connection.execute(query).first() is not None
+    def _unfounded(self, path: bytes, sound: set[bytes]) -> list[bytes]:
+        """Paths above a live one that are no directories.  `sound` remembers those that are."""
+        wrong = []
+        above = pathnames.parent(path)
+        while above and above not in sound:
+            if self.node(above).is_directory:
+                sound.add(above)
+                break  # and what is above it was seen to when it became one
+            wrong.append(above)
+            above = pathnames.parent(above)
+        return wrong
 
     def _set_heads(self, node: Node, heads: tuple[Version, ...]) -> None:
         if not node.touched:
@@ -196,16 +204,20 @@ class Tree:
         self._new.append(version)
         self._seqs[version.dot] = self._seq + len(self._new)
 
-    def _has_children(self, path: bytes) -> bool:
-        """Whether anything lives directly in `path`, with what this transaction did."""
-        touched = self._children.get(path, set())
+    def _has_children(self, node: Node) -> bool:
+        """Whether anything lives directly in a path, with what this transaction did."""
+        touched = self._children.get(node.path, set())
         if any(self._nodes[child].live for child in touched):
             return True
+        if node.before is None or node.before.kind != Kind.DIRECTORY:
+            return False  # nothing lived in it before
         query = select(paths.c.path).where(
-            paths.c.folder == self._folder, paths.c.parent_key == self._key(path), paths.c.live == 1
+            paths.c.parent_key == path_key(node.path),
+            paths.c.folder == self._folder,
+            paths.c.live == 1,
         )
         return any(
-            bytes(child) not in touched and pathnames.parent(bytes(child)) == path
+            bytes(child) not in touched and pathnames.parent(bytes(child)) == node.path
             for (child,) in self._connection.execute(query)
         )
 
@@ -221,7 +233,7 @@ class Tree:
             query = select(*VERSION_COLUMNS).where(
                 versions.c.folder == self._folder, versions.c.seq.in_(batch)
             )
-            for row in self._connection.execute(query):
+            for row in self._connection.execute(query).all():
                 version = version_of(row)
                 self._seqs[version.dot] = row[0]
                 node = seqs[row[0]]
@@ -230,9 +242,10 @@ class Tree:
     # --- writing
 
     def write(self) -> None:
-        """Write all that was added."""
+        """Write all that was added, and what follows from it."""
         if not self._new:
             return
+        self._settle()
         touched = [node for node in self._nodes.values() if node.touched]
         insert_many(self._connection, versions, [self._version_row(v) for v in self._new])
         insert_many(self._connection, journal, self._journal_rows())
@@ -246,7 +259,7 @@ class Tree:
         row["kind"] = int(version.kind)
         row |= {
             "folder": self._folder, "seq": self._seqs[version.dot], "device": dot.device,
-            "counter": dot.counter, "path_key": self._key(version.path), "accepted": self._now,
+            "counter": dot.counter, "path_key": path_key(version.path), "accepted": self._now,
         }  # fmt: skip
         return row
 
@@ -280,8 +293,8 @@ class Tree:
                 put_varint(packed, self._seqs[head.dot])
         return {
             "folder": self._folder,
-            "path_key": self._key(node.path),
-            "parent_key": self._key(pathnames.parent(node.path)),
+            "path_key": path_key(node.path),
+            "parent_key": path_key(pathnames.parent(node.path)),
             "path": node.path,
             "winner": self._seqs[best.dot],
             "heads": bytes(packed),
@@ -301,6 +314,7 @@ class Tree:
                 bytes=folders.c.bytes + size,
             )
         )
+        self.growth = size
         where = (journals.c.folder == self._folder, journals.c.site == self._site)
         if self.before:
             self._connection.execute(update(journals).where(*where).values(head=self.head))
