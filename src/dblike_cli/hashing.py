@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from blake3 import blake3
@@ -55,7 +55,7 @@ def hash_file(
     try:
         before = file.stat()
         hasher, size = blake3(), 0
-        while data := file.read(piece):
+        for data in read_pieces(file, before.st_size, piece):
             hasher.update(data)
             seen(data)
             size += len(data)
@@ -63,6 +63,15 @@ def hash_file(
     finally:
         file.close()
     return hasher.digest(), before
+
+
+def read_pieces(file: File, size: int, piece: int) -> Iterator[bytes]:
+    """The file to its end; StillWriting beyond `size`, or one that grows would never end."""
+    while data := file.read(piece):
+        size -= len(data)
+        if size < 0:
+            raise StillWriting
+        yield data
 
 
 def check_same(file: File, before: Stat, size: int) -> None:

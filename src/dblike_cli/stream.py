@@ -16,7 +16,7 @@ from blake3 import blake3
 from dblike_cli.context import Context
 from dblike_cli.entries import file_entry, stamp_of, trusted_stamp
 from dblike_cli.fs import File
-from dblike_cli.hashing import StillWriting, check_same, disk_time
+from dblike_cli.hashing import StillWriting, check_same, disk_time, read_pieces
 from dblike_cli.outgoing import Outgoing, base_signature, command_parts, record_for
 from dblike_cli.report import Progress
 from dblike_cli.signatures import new_builder, save_signature
@@ -152,7 +152,7 @@ def _stream(
     hasher, builder = blake3(), new_builder(context, before.st_size)
     size = 0
     body = _Body(signature, before.st_size)
-    while data := file.read(context.config.read_size):
+    for data in read_pieces(file, before.st_size, context.config.read_size):
         size += len(data)
         hasher.update(data)
         if builder is not None:
