@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import statistics
+import sys
+import tomllib
 from collections.abc import Iterator
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, packages_distributions
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,6 +88,24 @@ def test_imports_point_one_way() -> None:
         and name not in {path.relative_to(ROOT / "src").parts[0], "dblike_delta"}
     ]
     assert wrong == []
+
+
+def test_what_is_imported_is_declared() -> None:
+    """A package that only happens to be installed here is missed at the next machine."""
+    text = (ROOT / "pyproject.toml").read_text()
+    project = tomllib.loads(text)["project"]
+    extras = itertools.chain.from_iterable(project["optional-dependencies"].values())
+    declared = {
+        re.split(r"[\[<>=]", entry)[0].lower() for entry in (*project["dependencies"], *extras)
+    }
+    names = {name for path in SOURCES for name in imported(path)} - sys.stdlib_module_names
+    distributions = packages_distributions()
+    undeclared = {
+        name
+        for name in names - {*PACKAGES, "", "Cython"}
+        if not declared & {found.lower() for found in distributions.get(name, [])}
+    }
+    assert undeclared == set()
 
 
 def test_functions_are_short() -> None:
