@@ -48,6 +48,8 @@ class Sample:
     client_memory: int = 0
     server_memory: int = 0
     server_read: int = 0
+    disturbed: float = 0.0
+    """The share of all cores that processes which are not measured took meanwhile."""
 
     @property
     def wire_bytes(self) -> int:
@@ -114,6 +116,21 @@ def memory(roots: Iterable[int], *, peak: bool = True) -> int:
     return max(now, most) * 1024
 
 
+def _busy() -> float:
+    """Seconds of CPU that the whole machine used so far, without this program's own."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    idle = int(fields[3]) + int(fields[4])
+    own = os.times()
+    return (sum(map(int, fields[:8])) - idle) / _TICKS - own.user - own.system
+
+
+def calm(share: float = 0.1, window: float = 0.3) -> bool:
+    """Whether the machine has nearly nothing to do just now."""
+    before = _busy()
+    time.sleep(window)
+    return (_busy() - before) / window / (os.cpu_count() or 1) < share
+
+
 class Meter:
     """`with Meter(...) as meter:` do the work; then `meter.sample`."""
 
@@ -129,6 +146,7 @@ class Meter:
 
     def __enter__(self) -> Self:
         self._before = (usage(self._servers), usage(self._clients), self._wire.count())
+        self._busy = _busy()
         self._thread.start()
         self._start = time.perf_counter()
         self._stopped: float | None = None
@@ -140,12 +158,14 @@ class Meter:
 
     def __exit__(self, *_: object) -> None:
         end = self._stopped or time.perf_counter()
+        busy = _busy() - self._busy
         self._settle()
         self._done.set()
         self._thread.join()
         server, client, counted = self._before
         server_now, client_now = usage(self._servers), usage(self._clients)
         wire_now = self._wire.count()
+        ours = server_now.cpu - server.cpu + client_now.cpu - client.cpu + self._once_cpu
         self.sample = Sample(
             seconds=end - self._start,
             hops=tuple(self._hops),
@@ -155,6 +175,7 @@ class Meter:
             client_memory=self._peak["client"],
             server_memory=self._peak["server"],
             server_read=server_now.read - server.read,
+            disturbed=max(0.0, busy - ours) / (end - self._start) / (os.cpu_count() or 1),
         )
 
     def run(self, argv: Sequence[str], place: Place, log: Path, env: Mapping[str, str]) -> None:

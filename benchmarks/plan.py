@@ -7,15 +7,17 @@ import os
 import shutil
 import statistics
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.measure import BenchmarkError, Sample
+from benchmarks.measure import BenchmarkError, Sample, calm
 from benchmarks.peers import Bench, Lsyncd, Peer
 from benchmarks.wire import Wire
 
 Figures = Mapping[str, float]
+_DISTURBED = 0.1
 
 
 def figures_of(sample: Sample) -> dict[str, float]:
@@ -29,6 +31,7 @@ def figures_of(sample: Sample) -> dict[str, float]:
         "client_memory": sample.client_memory,
         "server_memory": sample.server_memory,
         "server_read": sample.server_read,
+        "disturbed": sample.disturbed,
         **{f"hop_{number}": hop for number, hop in enumerate(sample.hops, 1)},
     }
 
@@ -53,6 +56,8 @@ class Plan:
     repeat: int = 3
     scale: float = 1.0
     repository: Path | None = None
+    patience: float = 0.0
+    """Seconds to wait for a calm machine before a measurement."""
     storage: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -87,6 +92,13 @@ class Plan:
         """Write back what the preparation wrote, so that nobody pays for it while measured."""
         if self.storage == "disk":
             os.sync()
+        deadline = time.monotonic() + self.patience
+        while time.monotonic() < deadline and not calm():
+            pass
+
+    def is_disturbed(self, sample: Sample) -> bool:
+        """Whether others took so much of the machine that a sample says little."""
+        return self.patience > 0 and sample.disturbed > _DISTURBED
 
 
 @dataclass
@@ -122,7 +134,19 @@ class Results:
             name: statistics.median([figures[name] for figures in samples if name in figures])
             for name in sorted(names)
         }
-        times = [figures["seconds"] for figures in samples if "seconds" in figures]
+        times = self.times(peer)
         if times:
             found |= {"seconds_low": min(times), "seconds_high": max(times)}
-        return {**found, "samples": len(samples)}
+        return {**found, **self._pairs(peer), "samples": len(samples)}
+
+    def times(self, peer: str) -> list[float]:
+        """The seconds of each repetition."""
+        return [each["seconds"] for each in self.samples.get(peer, []) if "seconds" in each]
+
+    def _pairs(self, peer: str) -> dict[str, float]:
+        """DBLike's time divided by this peer's, repetition by repetition: the median of that."""
+        ours, theirs = self.times("dblike"), self.times(peer)
+        if not ours or len(ours) != len(theirs):
+            return {}
+        pairs = zip(ours, theirs, strict=True)
+        return {"ratio": statistics.median(own / other for own, other in pairs)}

@@ -152,6 +152,13 @@ def _ratio(own: Mapping[str, float], theirs: Mapping[str, float], *names: str) -
     return "-"
 
 
+def _time_ratio(own: Mapping[str, float], theirs: Mapping[str, float]) -> str:
+    """Of repetitions that followed each other, where there were pairs."""
+    if own and "ratio" in theirs:
+        return f"{theirs['ratio']:.2f}"
+    return _ratio(own, theirs, "idle_cpu", "seconds", "p50_ms")
+
+
 def _cells(name: str, figures: Mapping[str, float], own: Mapping[str, float]) -> list[str]:
     memory = figures.get("idle_memory", figures.get("client_memory"))
     cpu = "-"
@@ -161,7 +168,7 @@ def _cells(name: str, figures: Mapping[str, float], own: Mapping[str, float]) ->
     return [
         name,
         _time(figures),
-        "" if same else _ratio(own, figures, "idle_cpu", "seconds", "p50_ms"),
+        "" if same else _time_ratio(own, figures),
         _bytes(figures.get("wire")),
         "" if same else _ratio(own, figures, "wire"),
         cpu,

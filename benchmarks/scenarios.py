@@ -32,6 +32,8 @@ class Target:
         figure = own.get(self.figure, nan)
         if not self.peer:
             return figure / self.unit
+        if self.figure == "seconds" and "ratio" in peers.get(self.peer, {}):
+            return peers[self.peer]["ratio"]
         theirs = peers.get(self.peer, {}).get(self.figure, nan)
         return figure / theirs if theirs else nan
 

@@ -48,6 +48,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--without-dblike", action="store_true", help="the peers alone")
     parser.add_argument("--dir", action="append", type=Path, help="where to work; may be repeated")
     parser.add_argument("--repeat", type=int, help="repetitions (default 3; --quick 1)")
+    parser.add_argument(
+        "--calm",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="wait so long for a calm machine, and repeat what others disturbed",
+    )
     parser.add_argument("--git", type=Path, metavar="REPOSITORY", help="whose history to replay")
     parser.add_argument("--wire", choices=("auto", "proxy"), default="auto")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the JSON lines to add to")
@@ -98,6 +105,7 @@ def plans(options: argparse.Namespace, wire: Wire) -> Iterator[Plan]:
             repeat=options.repeat or (1 if options.quick else 3),
             scale=QUICK if options.quick else 1.0,
             repository=options.git,
+            patience=options.calm,
         )
 
 

@@ -19,6 +19,7 @@ from benchmarks.plan import Plan, Results, figures_of
 
 MB = 1_000_000
 GIB = 1 << 30
+_TRIES = 4
 
 Make = Callable[[Path, float], None]
 
@@ -87,9 +88,20 @@ def run_transfer(plan: Plan, name: str, transfer: Transfer) -> Results:
         transfer.corpus(corpus, plan.scale)
         for _ in range(plan.repeat):
             for kind in plan.one_shot_peers():
-                with results.attempt(kind), plan.bench() as bench, kind(bench) as peer:
-                    results.add(kind, figures_of(_one(plan, peer, corpus, transfer)))
+                with results.attempt(kind):
+                    results.add(kind, figures_of(_undisturbed(plan, kind, corpus, transfer)))
     return results
+
+
+def _undisturbed(plan: Plan, kind: type[Peer], corpus: Path, transfer: Transfer) -> Sample:
+    """A repetition; done again, a few times, where other programs took part of the machine."""
+    tries: list[Sample] = []
+    for _ in range(_TRIES):
+        with plan.bench() as bench, kind(bench) as peer:
+            tries.append(_one(plan, peer, corpus, transfer))
+        if not plan.is_disturbed(tries[-1]):
+            break
+    return min(tries, key=lambda sample: sample.disturbed)
 
 
 def _one(plan: Plan, peer: Peer, corpus: Path, transfer: Transfer) -> Sample:
@@ -135,6 +147,7 @@ def run_unchanged(plan: Plan, name: str) -> Results:
         for repetition in range(plan.repeat + 1):
             for peer in peers:
                 with results.attempt(type(peer)):
+                    plan.settle()
                     sample = _check(peer)
                     # The first look warms everyone's caches.
                     if repetition:

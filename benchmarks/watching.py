@@ -52,6 +52,7 @@ def run_latency(plan: Plan, name: str) -> Results:
                     _populate(peer, corpus)
                     peer.watch()
                     peer.awake()
+                    plan.settle()
                     results.add(kind, _saves(peer, plan.count(60, 5), f"{repetition}"))
     return results
 
@@ -70,6 +71,7 @@ def _saves(peer: Peer, count: int, seed: str) -> Figures:
         "p50_ms": percentile(taken, 0.5) * 1000,
         "p95_ms": percentile(taken, 0.95) * 1000,
         "missed": missed,
+        "disturbed": meter.sample.disturbed,
         "wire": meter.sample.wire_bytes / count,
         "client_cpu": meter.sample.client_cpu / count,
         "server_cpu": meter.sample.server_cpu / count,
@@ -135,13 +137,14 @@ def run_git(plan: Plan, name: str) -> Results:
         for _ in range(max(1, plan.repeat // 2)):
             for kind in plan.peers:
                 with results.attempt(kind), plan.bench() as bench, kind(bench) as peer:
-                    results.add(kind, _replay(peer, history))
+                    results.add(kind, _replay(plan, peer, history))
     return results
 
 
-def _replay(peer: Peer, history: History) -> Figures:
+def _replay(plan: Plan, peer: Peer, history: History) -> Figures:
     checkout = history.checkout(peer.bench.a)
     _begin(peer)
+    plan.settle()
     taken: list[float] = []
     missed = 0
     now = snapshot(peer.bench.a)
@@ -163,6 +166,7 @@ def _replay(peer: Peer, history: History) -> Figures:
         "p95_ms": percentile(taken, 0.95) * 1000,
         "missed": missed,
         "wrong": len(wrong),
+        "disturbed": meter.sample.disturbed,
         "wire": meter.sample.wire_bytes / len(taken),
         "client_cpu": meter.sample.client_cpu / len(taken),
         "server_cpu": meter.sample.server_cpu / len(taken),

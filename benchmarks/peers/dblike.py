@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import compileall
+import functools
+import importlib.util
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,6 +24,15 @@ def _program(name: str) -> str:
     return str(beside) if beside.exists() else name
 
 
+@functools.cache
+def _compile_as_installed() -> None:
+    """Byte code beside the sources, as pip leaves it: a checkout may not have it yet."""
+    for package in ("dblike_delta", "dblike_cli", "dblike_srv"):
+        found = importlib.util.find_spec(package)
+        for directory in (found.submodule_search_locations or ()) if found else ():
+            compileall.compile_dir(directory, quiet=2)
+
+
 class DBLike(Peer):
     """As a user runs it; only the password comes from a pipe."""
 
@@ -34,6 +46,7 @@ class DBLike(Peer):
         return "dblike is not installed in this Python: skipped (to include it: pip install -e .)"
 
     def open(self) -> None:
+        _compile_as_installed()
         self._port = free_port()
         server, data = _program("dblike-server"), f"--data={self.bench.s}"
         self.setup("s", [server, "init", data])
