@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 from flask import Flask
@@ -43,7 +44,10 @@ def create_app(site: Site) -> Flask:
         "dblike": site,
         "dblike-gate": load_gate(site, site.config.auth),
         "dblike-hub": hub,
-        "dblike-metrics": Metrics(Path(site.config.data) / "run" / "metrics"),
+        "dblike-metrics": Metrics(
+            Path(site.config.data) / "run" / "metrics",
+            {"dblike_sockets": lambda: len(hub), "dblike_threads": threading.active_count},
+        ),
     }
 
     frame.register(app)

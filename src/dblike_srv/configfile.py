@@ -8,6 +8,8 @@ import secrets
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from dblike_srv.config import Config, ConfigError, decode_config, load_config
 
 NAME: Final = "config.json"
@@ -42,7 +44,7 @@ def find_config(config: Path | None = None, data: Path | None = None) -> Config:
         raise Absent(f"no server at {file}: `dblike-server init` or `run` makes one")
     if file.is_file():
         _check_secret(file)
-    return load_config(file, data=data)
+    return _load(file, data)
 
 
 def find_or_create(config: Path | None, data: Path | None, **values: Any) -> tuple[Config, bool]:
@@ -57,19 +59,29 @@ def create_config(config: Path | None, data: Path | None, **values: Any) -> Conf
     """Write a config with fresh secrets, readable by its owner only."""
     file, data = locate(config, data)
     fresh = {key: value for key, value in values.items() if value is not None}
-    if config is not None:
-        fresh["data"] = str((data or file.parent / DATA).absolute())
+    if config is None:
+        fresh["data"] = "."
+    else:
+        fresh["data"] = str(data.absolute() if data else DATA)
     fresh["cluster_key"] = secrets.token_hex(32)
     decode_config(dict(fresh))
-    Path(fresh.get("data", data or ".")).mkdir(mode=0o700, parents=True, exist_ok=True)
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (file.parent / fresh["data"]).mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as out:
         json.dump(fresh, out, indent=2)
         out.write("\n")
         out.flush()
         os.fsync(out.fileno())
-    return load_config(file, data=data)
+    return _load(file, data)
+
+
+def _load(file: Path, data: Path | None) -> Config:
+    """A file's relative `data` is beside the file, so that a directory may be moved as a whole."""
+    config = load_config(file, data=data)
+    if data is not None or "DBLIKE_DATA" in os.environ or Path(config.data).is_absolute():
+        return config
+    return msgspec.structs.replace(config, data=str(file.absolute().parent / config.data))
 
 
 def _check_secret(file: Path) -> None:

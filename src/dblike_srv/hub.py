@@ -219,8 +219,7 @@ class Hub:
     def _spread(self, folder: bytes, cursor: str) -> None:
         listeners = self._listeners.get(folder)
         if listeners is None:
-            self._look.set()  # perhaps a folder that is newer than the last look
-            return
+            return  # nobody's here; or it is newer than the last look, and the next one finds it
         self._cursors[folder] = cursor
         text = self._notice(folder, cursor)
         for client in tuple(listeners):
@@ -263,7 +262,7 @@ class Hub:
             sessions = {client.session for client in tuple(self._clients)}
             if sessions and not self._stopping.is_set():
                 self._look_up(sessions)
-            # Many notices at once of things unknown must not become as many queries.
+            # Many who connect at once must not become as many queries.
             self._stopping.wait(min(0.2, self._settings.backstop))
 
     def _look_up(self, sessions: set[Session]) -> None:

@@ -9,7 +9,7 @@ import contextlib
 import os
 import threading
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -32,8 +32,11 @@ class Sample(msgspec.Struct):
 class Metrics:
     """One worker's counters."""
 
-    def __init__(self, directory: Path) -> None:
-        self._path = directory / str(os.getpid())
+    def __init__(
+        self, directory: Path, gauges: Mapping[str, Callable[[], float]] | None = None
+    ) -> None:
+        self._directory = directory
+        self._gauges = gauges or {}
         self._sample = Sample(counts={}, gauges={})
         self._lock = threading.Lock()
         self._saved = 0.0
@@ -49,11 +52,6 @@ class Metrics:
                 self._add(f'dblike_request_seconds_bucket{{{labels},le="{bound}"}}', 1)
             self._add(f'dblike_request_seconds_bucket{{{labels},le="+Inf"}}', 1)
 
-    def gauge(self, name: str, value: float) -> None:
-        """Say how much there is of something now."""
-        with self._lock:
-            self._sample.gauges[name] = value
-
     def _add(self, key: str, amount: float) -> None:
         self._sample.counts[key] = self._sample.counts.get(key, 0.0) + amount
 
@@ -63,17 +61,20 @@ class Metrics:
             if now - self._saved < SAVE_EVERY and not force:
                 return
             self._saved = now
+            for name, measure in self._gauges.items():
+                self._sample.gauges[name] = measure()
             packed = msgspec.msgpack.encode(self._sample)
         with contextlib.suppress(OSError):  # a full disk must not fail requests
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            fresh = self._path.with_suffix(".new")
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path = self._directory / str(os.getpid())
+            fresh = path.with_suffix(".new")
             fresh.write_bytes(packed)
-            fresh.replace(self._path)
+            fresh.replace(path)
 
     def render(self) -> str:
         """The sum over all workers; of those that ended the counts are kept, the gauges not."""
         total = Sample(counts={}, gauges={})
-        for path, sample in _samples(self._path.parent):
+        for path, sample in _samples(self._directory):
             for key, value in sample.counts.items():
                 total.counts[key] = total.counts.get(key, 0.0) + value
             if _running(path.name):
@@ -90,6 +91,13 @@ def _samples(directory: Path) -> Iterable[tuple[Path, Sample]]:
             yield path, msgspec.msgpack.decode(path.read_bytes(), type=Sample)
         except (OSError, msgspec.DecodeError):
             continue  # being written, or gone
+
+
+def forget_ended(directory: Path) -> None:
+    """Begin anew: remove the counts of workers that ended."""
+    for path in directory.glob("[0-9]*"):
+        if not _running(path.stem):
+            path.unlink(missing_ok=True)
 
 
 def _running(pid: str) -> bool:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -283,3 +286,28 @@ def test_restoring_a_path_by_its_url(person: Person) -> None:
     assert person("GET", FILES + "f").data == b"old"
     both = person("POST", FILES + "f/restore", b'{"path":"g"}', Content_Type="application/json")
     assert (both.status_code, both.json["field"]) == (422, "path")
+
+
+@pytest.mark.skipif(shutil.which("rdiff") is None, reason="rdiff is not installed")
+def test_rdiff_is_enough_to_be_a_client(person: Person, tmp_path: Path) -> None:
+    """curl and rdiff alone: down by a delta for an old copy, and up by one against the file."""
+    old, new = os.urandom(200_000), b"x" + os.urandom(100)
+    now = old[:50_000] + new + old[60_000:]
+    person("PUT", FILES + "f", now)
+    names = ("old", "sig", "delta", "got", "mine", "theirs.sig", "up")
+    at = {name: tmp_path / name for name in names}
+    at["old"].write_bytes(old)
+    rdiff("signature", at["old"], at["sig"])
+    at["delta"].write_bytes(person("POST", FILES + "f/delta", at["sig"].read_bytes()).data)
+    rdiff("patch", at["old"], at["delta"], at["got"])
+    assert at["got"].read_bytes() == now
+    at["mine"].write_bytes(now + b"appended")
+    at["theirs.sig"].write_bytes(person("GET", FILES + "f/signature").data)
+    rdiff("delta", at["theirs.sig"], at["mine"], at["up"])
+    assert at["up"].stat().st_size < 10_000
+    assert person("PATCH", FILES + "f", at["up"].read_bytes()).status_code == 200
+    assert person("GET", FILES + "f").data == now + b"appended"
+
+
+def rdiff(*words: str | Path) -> None:
+    subprocess.run(["rdiff", *words], check=True)

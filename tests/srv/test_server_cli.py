@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -235,3 +236,26 @@ def test_logs_for_machines(tmp_path: Path, spawn: Callable[..., Any], made: Path
     _, errors = server.communicate(timeout=20)
     entries = [json.loads(line) for line in errors.decode().splitlines()]
     assert any(entry.get("request_id") == "me" and entry["status"] == 200 for entry in entries)
+
+
+def test_ones_own_gunicorn_serves_it_too(
+    made: Path, spawn: Callable[..., Any], free_port: int
+) -> None:
+    """`dblike_srv.wsgi:app` with DBLIKE_CONFIG; the settings are there for the asking."""
+    gunicorn = [sys.executable, "-m", "gunicorn", "-c", "python:dblike_srv.gunicorn_conf"]
+    environment = {
+        **os.environ,
+        "DBLIKE_CONFIG": str(made / "config.json"),
+        "DBLIKE_DATA": str(made),
+    }
+    spawn(
+        *gunicorn, "-b", f"127.0.0.1:{free_port}", "dblike_srv.wsgi:app",
+        env=environment, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{free_port}/readyz") as reply:
+                assert reply.status == 200
+                return
+        except urllib.error.URLError:
+            continue

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from flask import Blueprint, Response, current_app
 
 from dblike_delta.messages import TimeReply
@@ -46,8 +44,6 @@ def readyz() -> Response:
 def metrics() -> Response:
     """Counters in Prometheus' text format."""
     counters = extra("metrics")
-    counters.gauge("dblike_sockets", len(extra("hub")))
-    counters.gauge("dblike_threads", len(os.listdir("/proc/self/task")))
     counters.save(site().clock.monotonic(), force=True)
     return Response(counters.render(), content_type="text/plain; version=0.0.4; charset=utf-8")
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 import msgspec
 
+from dblike_srv import metrics
 from dblike_srv.commands.options import Place, fail, placed
 from dblike_srv.config import Config
 from dblike_srv.configfile import find_or_create, locate
@@ -54,8 +55,7 @@ def _prepare(config: Config) -> int:
         return len(list_users(site))
     finally:
         site.close()
-        for stale in (Path(config.data) / "run" / "metrics").glob("*"):
-            stale.unlink(missing_ok=True)
+        metrics.forget_ended(Path(config.data) / "run" / "metrics")
 
 
 @click.command(epilog="Example: dblike-server init --data /srv/dblike")
