@@ -21,6 +21,7 @@ from dblike_delta.delta import Delta, DeltaEncoder, delta
 from dblike_delta.patch import PatchResult, patch
 from dblike_delta.reconcile import reconcile
 from dblike_delta.signature import Signature, SignatureBuilder, choose_block_size, signature
+from dblike_delta.trim import trim
 
 if TYPE_CHECKING:
     from dblike_delta.commands import Copy, End, Literal
@@ -54,6 +55,7 @@ __all__ = [
     "patch",
     "reconcile",
     "signature",
+    "trim",
 ]
 
 _HOMES = {

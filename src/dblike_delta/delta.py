@@ -86,7 +86,7 @@ class Delta:
 
     Kept in memory up to 8 MiB, then in a temporary file.  `hash` is the BLAKE3-256 of the new file
     where known; `base_size` the old file's size where known.  Close it, or use it as a context
-    manager, to be rid of the temporary file at once.
+    manager, to be rid of the temporary file at once; else it goes with the object.
     """
 
     def __init__(self, *, base_size: int | None = None) -> None:
@@ -113,7 +113,12 @@ class Delta:
                     yield event
         decoder.finish()
 
+    def __del__(self) -> None:
+        # A small delta holds no file: forgetting to close it is no mistake to be warned of.
+        self.close()
+
     def close(self) -> None:
+        """Be rid of the temporary file; the totals stay."""
         self.spool.close()
 
     def pieces(self) -> Iterator[memoryview]:
