@@ -53,11 +53,20 @@ def merge(common: Common, params: dict[str, Any]) -> Common:
     )
 
 
+def keep_lines(text: str | None) -> str | None:
+    r"""Let the paragraphs that begin with `\b` keep their lines.
+
+    click looks for the control character; our docstrings are raw, and have the two letters.
+    """
+    return text and text.replace("\\b\n", "\b\n")
+
+
 class Command(click.Command):
     """A command that takes the common flags, and gets them as its first argument."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.help = keep_lines(self.help)
         self.params += common_options()
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -75,6 +84,7 @@ class LazyGroup(click.Group):
 
     def __init__(self, *args: Any, lazy: Mapping[str, str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.help = keep_lines(self.help)
         self._lazy: Final = lazy
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002

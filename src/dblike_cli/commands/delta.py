@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from dblike_cli.options import keep_lines
+
 
 @click.command(
     "delta",
@@ -21,3 +23,6 @@ def delta(arguments: tuple[str, ...]) -> int:
     from dblike_delta.__main__ import main
 
     return main(list(arguments))
+
+
+delta.help = keep_lines(delta.help)
