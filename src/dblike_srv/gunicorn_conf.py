@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from typing import Any, Final
 
@@ -60,6 +62,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     it is bad at, a thread for each WebSocket, it is not asked to do.
     """
 
+    def init_signals(self) -> None:
+        """From here on signals mean what they mean to a worker; those held since the fork come."""
+        super().init_signals()
+        _release()
+
     def handle_exit(self, sig: int, frame: Any) -> None:
         """SIGTERM, also after SIGHUP: sockets go now, requests may finish."""
         _hub_of(self).stop()
@@ -69,6 +76,21 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """SIGQUIT or SIGINT: now."""
         _hub_of(self).stop()
         super().handle_quit(sig, frame)
+
+
+_HELD: Final = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
+
+
+def hold_signals_while_forking() -> None:
+    """A worker that is told to end before it listens would miss it, and be waited for."""
+    os.register_at_fork(
+        before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, _HELD),
+        after_in_parent=_release,
+    )
+
+
+def _release() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
 
 
 class _NoHub:

@@ -84,6 +84,7 @@ def run(read_config: Callable[[], Config], announce: Callable[[str], None]) -> i
     """Serve until told to stop; the exit code."""
     with contextlib.suppress(AttributeError):
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    gunicorn_conf.hold_signals_while_forking()
     try:
         Server(read_config, announce).run()
     except SystemExit as ended:

@@ -124,7 +124,11 @@ def rig(rigging: Rigging) -> Rig:
 
 def test_a_new_socket_hears_at_once_where_its_folders_stand(rig: Rig) -> None:
     assert rig.connect(1).notice()["cursor"] == "a1"
-    assert rig.connect(2).notice() == {"folder": B.hex(), "cursor": "b1", "time": pytest.approx(0, abs=1e15)}
+    assert rig.connect(2).notice() == {
+        "folder": B.hex(),
+        "cursor": "b1",
+        "time": pytest.approx(0, abs=1e15),
+    }
 
 
 def test_a_notice_goes_to_those_whose_folder_it_is(rig: Rig) -> None:
@@ -233,7 +237,9 @@ MASK = b"\0\0\0\0"
         pytest.param(_frame(0xF1, 0x80, MASK), {1002}, id="reserved bits"),
         pytest.param(_frame(0x83, 0x80, MASK), {1002}, id="reserved opcode"),
         pytest.param(_frame(0x8B, 0x80, MASK), {1002}, id="reserved control opcode"),
-        pytest.param(_frame(0x81, 0xFF, struct.pack(">Q", 1 << 63) + MASK), {1002, 1009}, id="2^63"),
+        pytest.param(
+            _frame(0x81, 0xFF, struct.pack(">Q", 1 << 63) + MASK), {1002, 1009}, id="2^63"
+        ),
         pytest.param(_frame(0x09, 0x80, MASK), {1002}, id="fragmented ping"),
         pytest.param(_frame(0x89, 0xFE, struct.pack(">H", 126) + MASK), {1002}, id="long ping"),
         pytest.param(_frame(0x81, 0x82, MASK + b"\xc3\x28"), {1007}, id="not UTF-8"),

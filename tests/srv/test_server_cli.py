@@ -82,6 +82,14 @@ def test_a_config_elsewhere_names_its_data(run: Run, tmp_path: Path) -> None:
     assert shown["data"] == config["data"]
 
 
+def test_a_data_directory_may_be_moved(run: Run, made: Path, tmp_path: Path) -> None:
+    before = json.loads(run("status", "--json", "--data", made).output)
+    made.rename(tmp_path / "moved")
+    after = json.loads(run("status", "--json", "--config", tmp_path / "moved/config.json").output)
+    assert after["site_id"] == before["site_id"]
+    assert after["data"] == str(tmp_path / "moved")
+
+
 def test_options_stand_before_or_after_the_command(run: Run, made: Path) -> None:
     after = run("status", "--json", "--data", made).output
     before = run("--data", made, "status", "--json").output
@@ -243,11 +251,7 @@ def test_ones_own_gunicorn_serves_it_too(
 ) -> None:
     """`dblike_srv.wsgi:app` with DBLIKE_CONFIG; the settings are there for the asking."""
     gunicorn = [sys.executable, "-m", "gunicorn", "-c", "python:dblike_srv.gunicorn_conf"]
-    environment = {
-        **os.environ,
-        "DBLIKE_CONFIG": str(made / "config.json"),
-        "DBLIKE_DATA": str(made),
-    }
+    environment = {**os.environ, "DBLIKE_CONFIG": str(made / "config.json")}
     spawn(
         *gunicorn, "-b", f"127.0.0.1:{free_port}", "dblike_srv.wsgi:app",
         env=environment, stderr=subprocess.PIPE,
