@@ -8,6 +8,7 @@ Usage: ./test [fast] [pytest arguments]
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -48,6 +49,8 @@ def checks(fast: bool, pytest_arguments: Sequence[str]) -> list[Check]:
     pytest = ["pytest", "--numprocesses=2", "--dist=loadfile"]
     if fast:
         pytest += ["-m", "not slow", "--hypothesis-profile=fast"]
+    else:
+        pytest += ["--durations=15"]
     return [
         Check("format", ("ruff", "format", "--check", "--quiet", ".")),
         Check("lint", ("ruff", "check", "--quiet", ".")),
@@ -76,7 +79,7 @@ def perform(check: Check) -> Outcome:
         assert process.stdout is not None
         for line in process.stdout:
             print(line, end="", flush=True)
-            last = line.strip() or last
+            last = line.strip() if re.search(r"\w", line) else last
     return Outcome(check.name, process.returncode == 0, time.monotonic() - begun, last)
 
 

@@ -80,6 +80,8 @@ def test_the_port_of_the_last_time_may_be_taken(tmp_path: Path) -> None:
     assert once(tmp_path).returncode == 0
     port = json.loads((tmp_path / "quickstart.json").read_text())["port"]
     with socket.socket() as taken:
+        # The server's last connections may still linger on that port.
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", port))
         taken.listen()
         done = once(tmp_path)
