@@ -74,11 +74,12 @@ class VersionVector:
     `a <= b` says that b knows all that a knows; neither way round means concurrent.
     """
 
-    __slots__ = ("_counters", "_hash")
+    __slots__ = ("_counters", "_hash", "_packed")
 
     def __init__(self) -> None:
         self._counters: dict[bytes, int] = {}
         self._hash: int | None = None
+        self._packed: bytes | None = None
 
     @classmethod
     def of(cls, counters: Mapping[bytes, int]) -> VersionVector:
@@ -124,12 +125,14 @@ class VersionVector:
 
     def pack(self) -> bytes:
         """As bytes: their number, then each device and its counter, sorted by device."""
-        out = bytearray()
-        put_varint(out, len(self._counters))
-        for device, counter in self.items():
-            out += device
-            put_varint(out, counter)
-        return bytes(out)
+        if self._packed is None:
+            out = bytearray()
+            put_varint(out, len(self._counters))
+            for device, counter in self.items():
+                out += device
+                put_varint(out, counter)
+            self._packed = bytes(out)
+        return self._packed
 
     @classmethod
     def unpack(cls, data: bytes) -> VersionVector:
@@ -278,7 +281,7 @@ def context(heads: Iterable[Version]) -> VersionVector:
     """All that the heads know: an edit made with it dominates them all."""
     joined = VersionVector()
     for head in heads:
-        joined = joined.join(head.vector)
+        joined = joined.join(head.vector) if joined else head.vector
     return joined
 
 

@@ -15,14 +15,13 @@ from blake3 import blake3
 from sqlalchemy import Connection, select, update
 
 from dblike_delta.recipe import Extent, Recipe
+from dblike_srv.db import CHUNK, find_rows
 from dblike_srv.models import contents, packs
 from dblike_srv.site import Site
 
 _T = TypeVar("_T")
 
 EMPTY_HASH: Final = blake3(b"").digest()
-CHUNK: Final = 900
-"""Values of one IN (…): SQLite's older limit on variables is 999."""
 PIECE: Final = 1 << 20
 
 
@@ -36,6 +35,15 @@ class State(enum.IntEnum):
     UNCHECKED = 0
     CHECKED = 1
     DAMAGED = 2
+
+
+_COLUMNS: Final = (
+    contents.c.id,
+    contents.c.hash,
+    contents.c.size,
+    contents.c.state,
+    contents.c.recipe,
+)
 
 
 class Content(msgspec.Struct, frozen=True):
@@ -63,14 +71,11 @@ def find_contents(
     With `lock` they are not dropped before the transaction ends.
     """
     found = {EMPTY_HASH: Content(0, EMPTY_HASH, 0, State.CHECKED, Recipe())}
-    for batch in batches(set(hashes) - {EMPTY_HASH}):
-        query = select(
-            contents.c.id, contents.c.hash, contents.c.size, contents.c.state, contents.c.recipe
-        ).where(contents.c.user == user, contents.c.hash.in_(batch))
-        query = query.with_for_update(read=True) if lock else query
-        for row, digest, size, state, recipe in connection.execute(query).all():
-            unpacked = Recipe.unpack(bytes(recipe))
-            found[bytes(digest)] = Content(row, bytes(digest), size, State(state), unpacked)
+    where, wanted = {contents.c.user: user}, set(hashes) - {EMPTY_HASH}
+    lent = "SHARE" if lock else ""
+    rows = find_rows(connection, _COLUMNS, where, contents.c.hash, wanted, lock=lent)
+    for row, digest, size, state, packed in rows:
+        found[digest] = Content(row, digest, size, State(state), Recipe.unpack(packed))
     return found
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from operator import itemgetter
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, Engine, Executable, Table, create_engine, event, insert
+from sqlalchemy import Column, Connection, Engine, Executable, Table, create_engine, event, insert
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.pool import StaticPool
@@ -25,6 +26,8 @@ _T = TypeVar("_T")
 
 ATTEMPTS: Final = 6
 BUSY_MS: Final = 10_000
+CHUNK: Final = 900
+"""Values of one IN (…): SQLite's older limit on variables is 999."""
 RETRIED: Final = frozenset((1020, 1047, 1053, 1180, 1205, 1213, 1290, 2003, 2006, 2013, 2014, 4031))
 """MariaDB's and Galera's errors after which the whole transaction is run again."""
 
@@ -88,6 +91,36 @@ def asked(query: Executable) -> Callable[[Connection], Sequence[Any]]:
 def told(statement: Executable) -> Callable[[Connection], int]:
     """The work of one statement; how many rows it changed."""
     return lambda connection: connection.execute(statement).rowcount
+
+
+def find_rows(
+    connection: Connection,
+    columns: Sequence[Column[Any]],
+    where: Mapping[Column[Any], Any],
+    column: Column[Any],
+    values: Iterable[Any],
+    *,
+    lock: str = "",
+) -> Iterator[Sequence[Any]]:
+    """Rows of one table in which `column` has one of many values.
+
+    As the driver does it, for the same reason as `insert_many`.  `lock` is "UPDATE" or "SHARE": the
+    rows are held until the transaction ends (on SQLite a transaction that writes holds all).
+    """
+    quote = connection.dialect.identifier_preparer.quote
+    mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
+    names = ", ".join(quote(each.name) for each in columns)
+    fixed = "".join(f"{quote(each.name)} = {mark} AND " for each in where)
+    head = f"SELECT {names} FROM {quote(column.table.name)} WHERE {fixed}{quote(column.name)}"  # noqa: S608
+    tail = "" if not lock or connection.dialect.name == "sqlite" else _LOCKS[lock]
+    rest = iter(values)
+    while batch := list(islice(rest, CHUNK)):
+        marks = ", ".join([mark] * len(batch))
+        statement = f"{head} IN ({marks}){tail}"
+        yield from connection.exec_driver_sql(statement, (*where.values(), *batch)).fetchall()
+
+
+_LOCKS: Final = {"UPDATE": " FOR UPDATE", "SHARE": " LOCK IN SHARE MODE"}
 
 
 def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from dblike_delta.changeset import Encoder, Part
 from dblike_delta.commands import Copy
@@ -17,7 +17,8 @@ from dblike_delta.formats import DELTA_MAGIC, END, encode_copy, encode_literal_h
 from dblike_delta.messages import FetchRequest, Record, Refusal, Trailer, Want
 from dblike_delta.recipe import Extent, Recipe, difference, literal_bytes
 from dblike_delta.versions import Dot, Kind, Version
-from dblike_srv.contents import Content, PackReader, State, batches, find_contents, pack_names
+from dblike_srv.contents import Content, PackReader, State, find_contents, pack_names
+from dblike_srv.db import find_rows
 from dblike_srv.identity import FolderRef, Identity
 from dblike_srv.models import versions
 from dblike_srv.site import Site
@@ -76,15 +77,10 @@ def find_versions(
         counters.setdefault(dot.device, []).append(dot.counter)
     found: dict[Dot, Version] = {}
     for device, of_device in counters.items():
-        for batch in batches(of_device):
-            query = select(*VERSION_COLUMNS).where(
-                versions.c.device == device,
-                versions.c.counter.in_(batch),
-                versions.c.folder == folder.row,
-            )
-            for row in connection.execute(query):
-                version = version_of(row)
-                found[version.dot] = version
+        where = {versions.c.device: device, versions.c.folder: folder.row}
+        rows = find_rows(connection, VERSION_COLUMNS, where, versions.c.counter, of_device)
+        for version in map(version_of, rows):
+            found[version.dot] = version
     return found
 
 
@@ -101,7 +97,8 @@ def _plan(want: Want, version: Version | None, held: dict[bytes, Content]) -> _P
     recipe = content.recipe
     if want.start:
         recipe = recipe.slice(want.start, content.size - want.start)
-    base, parts = _cheapest(recipe, [held[digest] for digest in want.have if digest in held])
+    haves = (held[digest] for digest in want.have if digest in held)
+    base, parts = _cheapest(recipe, [c for c in haves if c.state is not State.DAMAGED])
     return _Plan(version, base, want.start, parts)
 
 
@@ -135,7 +132,9 @@ def _send(encoder: Encoder, reader: PackReader, plan: _Plan) -> Iterator[Part]:
     )
     sent = encoder.record(record)
     try:
-        if literal_bytes(plan.parts) <= SMALL:
+        if len(plan.parts) == 1 and isinstance(plan.parts[0], Extent) and version.size <= SMALL:
+            sent += encoder.data(_whole(reader, plan.parts[0]))
+        elif literal_bytes(plan.parts) <= SMALL:
             sent += encoder.data(b"".join(_delta(reader, plan.parts)))
         else:
             for piece in _delta(reader, plan.parts):
@@ -148,6 +147,12 @@ def _send(encoder: Encoder, reader: PackReader, plan: _Plan) -> Iterator[Part]:
     else:
         sent += encoder.trailer(Trailer(version.hash, version.size))
     yield from sent
+
+
+def _whole(reader: PackReader, extent: Extent) -> bytes:
+    """The delta that is one small literal: the body of most files."""
+    [piece] = reader.pieces((extent,))
+    return b"".join((DELTA_MAGIC, encode_literal_header(extent.length), piece, END))
 
 
 def _delta(reader: PackReader, parts: Sequence[Copy | Extent]) -> Iterator[Part]:

@@ -14,7 +14,7 @@ from blake3 import blake3
 
 from dblike_delta.changeset import Body, End, Event
 from dblike_delta.commands import Copy, Literal
-from dblike_delta.errors import DeltaError, FormatError, PathError
+from dblike_delta.errors import DeltaError, FormatError, LimitError, PathError
 from dblike_delta.formats import DeltaDecoder, whole_literal
 from dblike_delta.messages import CommitStatus, CursorMark, Record, Refusal, Trailer
 from dblike_delta.paths import check_path
@@ -25,7 +25,13 @@ from dblike_srv.store.base import PackWriter
 
 NEW_PACK = 0
 """Stands in recipes for the pack that is being written, until it has a number."""
+MAX_ITEMS = 100_000
+"""Versions in one changeset: what one transaction adds."""
+MAX_PIECES = 1 << 20
+"""Copies and literals that one delta may have; a file in more of them is better sent in full."""
 _READ = 4 << 20
+_FLUSH = 1 << 20
+_NOTHING = Recipe()
 
 
 @dataclasses.dataclass(slots=True)
@@ -39,7 +45,7 @@ class Item:
     record: Record
     hash: bytes
     size: int
-    recipe: Recipe = dataclasses.field(default_factory=Recipe)
+    recipe: Recipe = _NOTHING
     stored: bool = False
     checked: bool = False
     status: CommitStatus | None = None
@@ -88,6 +94,7 @@ class Intake:
         self._file_limit = file_limit
         self._allowance = allowance
         self._body: _Body | None = None
+        self._pending = bytearray()
 
     def take(self, event: Event) -> None:
         """The next event."""
@@ -108,6 +115,8 @@ class Intake:
     def _begin(self, record: Record) -> None:
         if self._body is not None:
             raise FormatError("a record inside of another one's body")
+        if len(self.items) == MAX_ITEMS:
+            raise LimitError(f"more than {MAX_ITEMS} versions in one changeset")
         item = Item(record, record.hash, record.size)
         self.items.append(item)
         _check(item, self._file_limit)
@@ -130,10 +139,12 @@ class Intake:
 
     def read_back(self, extent: Extent) -> bytes:
         """Bytes of the pack that is being written."""
+        self.flush()
         return self._writer.read(extent.offset, extent.length)
 
     def suspend(self) -> Suspended:
         """What is needed, beside the pack's bytes, to go on in another process."""
+        self.flush()
         items = [
             (
                 item.record, item.hash, item.size, item.recipe.pack(), item.stored, item.checked,
@@ -159,14 +170,34 @@ class Intake:
 
     @property
     def _left(self) -> int:
-        return self._allowance - self._writer.size
+        return self._allowance - self.size
 
-    def store(self, data: bytes | memoryview) -> Extent:
-        """Append literal bytes to the pack."""
-        extent = Extent(NEW_PACK, self._writer.size, len(data))
+    @property
+    def size(self) -> int:
+        """Bytes of the pack so far."""
+        return self._writer.size + len(self._pending)
+
+    def store(self, data: bytes | bytearray | memoryview) -> Extent:
+        """Append literal bytes to the pack; small ones are hashed and written together."""
+        extent = Extent(NEW_PACK, self.size, len(data))
+        if len(data) >= _FLUSH // 4:
+            self.flush()
+            self._put(data)
+        else:
+            self._pending += data
+            if len(self._pending) >= _FLUSH:
+                self.flush()
+        return extent
+
+    def flush(self) -> None:
+        """Hand all literal bytes to the writer, and to the pack's hash."""
+        if self._pending:
+            data, self._pending = self._pending, bytearray()
+            self._put(data)
+
+    def _put(self, data: bytes | bytearray | memoryview) -> None:
         self.digest.update(data)
         self._writer.write(data)
-        return extent
 
     def fits(self, item: Item, length: int) -> bool:
         """Whether `length` more literal bytes are within the quota; says so in the item if not."""
@@ -183,7 +214,10 @@ class _Body:
         self._intake = intake
         self._item = item
         self._base: Recipe | None = None
-        self._hasher = None if item.record.base else blake3()
+        self._full = not item.record.base
+        # The first content of a pack is all that the pack has so far: one hash is both.
+        self._alone = self._full and not intake.size
+        self._hasher = blake3() if self._full and not self._alone else None
         self._decoder: DeltaDecoder | None = None
         self._extents: list[Extent] = []
         self._finished = False
@@ -198,7 +232,7 @@ class _Body:
         """A piece of the delta.  The rest of a refused item's body is passed over."""
         if self._item.status is not None:
             return
-        if self._decoder is None and not self._finished and self._hasher is not None:
+        if self._decoder is None and not self._finished and self._full:
             whole = whole_literal(data)
             if whole is not None and len(whole) == self._item.record.size:
                 self._literal(whole)
@@ -215,19 +249,29 @@ class _Body:
         if item.status is not None:
             return
         recipe = self.recipe()
+        digest = self._digest()
         if not self._finished and (self._decoder is None or not self._decoder.finished):
             item.refuse("the body is cut short", "bad-content")
         elif recipe.size != trailer.size or (item.hash and item.hash != trailer.hash):
             item.refuse("the body is not of the size or hash that was said", "bad-content")
-        elif self._hasher is not None and self._hasher.digest() != trailer.hash:
+        elif digest and digest != trailer.hash:
             item.refuse("the body does not make the hash that was said", "bad-content")
         else:
             item.hash, item.size, item.recipe = trailer.hash, trailer.size, recipe
-            item.stored, item.checked = True, self._hasher is not None
+            item.stored, item.checked = True, bool(digest)
 
     def recipe(self) -> Recipe:
         """What came so far."""
+        if len(self._extents) == 1:
+            return Recipe(tuple(self._extents))
         return Recipe.of(self._extents)
+
+    def _digest(self) -> bytes:
+        """The hash of what came, where it came in full."""
+        if self._alone:
+            self._intake.flush()
+            return self._intake.digest.digest()
+        return b"" if self._hasher is None else self._hasher.digest()
 
     def suspend(self) -> OpenBody:
         decoder = None if self._decoder is None else self._decoder.suspend()
@@ -239,7 +283,9 @@ class _Body:
         if state.decoder is not None:
             self._decoder = self._new_decoder()
             self._decoder.resume(state.decoder)
-        if self._hasher is not None:
+        if self._full:
+            # Others may have written to the pack before: from here on the content has its own hash.
+            self._alone, self._hasher = False, blake3()
             for _, offset, length in self._extents:
                 for at in range(offset, offset + length, _READ):
                     self._hasher.update(writer.read(at, min(_READ, offset + length - at)))
@@ -259,13 +305,20 @@ class _Body:
                     self._literal(command.data)
                 case _:
                     pass
+        if len(self._extents) > MAX_PIECES:
+            self._item.refuse("a delta of too many pieces: send it in full", "base-missing")
 
     def _literal(self, data: bytes | bytearray | memoryview) -> None:
         if not self._intake.fits(self._item, len(data)):
             return
         if self._hasher is not None:
             self._hasher.update(data)
-        self._extents.append(self._intake.store(memoryview(data)))
+        extent = self._intake.store(data)
+        last = self._extents[-1] if self._extents else None
+        if last is not None and last[:2] == (NEW_PACK, extent.offset - last.length):
+            self._extents[-1] = last._replace(length=last.length + extent.length)
+        else:
+            self._extents.append(extent)
 
 
 def _check(item: Item, file_limit: int) -> None:

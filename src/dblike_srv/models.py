@@ -136,6 +136,7 @@ versions = Table(
     UniqueConstraint("folder", "device", "counter"),
     Index("versions_of_path", "path_key", "folder", "seq"),
     Index("versions_of_hash", "hash"),
+    sqlite_with_rowid=False,
 )
 
 journals = Table(

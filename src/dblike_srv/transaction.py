@@ -12,7 +12,8 @@ from sqlalchemy import Connection, func, select, update
 
 from dblike_delta.messages import CommitReply, CommitResult, CommitStatus, Record
 from dblike_delta.versions import Dot, Kind, Version, VersionVector, context, winner
-from dblike_srv.contents import Content, State, batches, find_contents
+from dblike_srv.contents import Content, State, find_contents
+from dblike_srv.db import find_rows
 from dblike_srv.errors import Invalid, QuotaExceeded
 from dblike_srv.folders import heads_of
 from dblike_srv.identity import FolderRef, Identity
@@ -51,7 +52,9 @@ class Transaction:
         self._overwrite = overwrite
         self._now = site.clock.now_ms()
         self._said: dict[int, tuple[CommitStatus, str]] = {}  # by id() of the item
-        self._quota, self._used, self._highest = self._standing()
+        self._quota, self._used, highest = self._standing()
+        self._tracked = highest is not None  # the site's own devices have no row
+        self._highest = highest or 0
 
     def run(self, items: list[Item], pack: Pack | None) -> CommitReply:
         """The reply; everything is written when it is returned.  Raises QuotaExceeded, Busy."""
@@ -76,13 +79,13 @@ class Transaction:
             time=self._now,
         )
 
-    def _standing(self) -> tuple[int, int, int]:
+    def _standing(self) -> tuple[int, int, int | None]:
         """The user's quota and used space, with the row locked; the device's highest counter."""
         query = select(users.c.quota, users.c.used).where(users.c.id == self._identity.user)
         quota, used = self._connection.execute(query.with_for_update()).one()
         device = select(devices.c.highest).where(devices.c.id == self._identity.device)
         highest = self._connection.execute(device).scalar()
-        return quota or self._site.config.limits.quota, used, highest or 0
+        return quota or self._site.config.limits.quota, used, highest
 
     # --- what is said of each item
 
@@ -116,20 +119,15 @@ class Transaction:
 
     def _known(self, items: list[Item]) -> dict[Dot, Version]:
         """Versions whose dots are here already."""
-        known: dict[Dot, Version] = {}
         counters = [i.record.counter for i in items if i.record.device == self._identity.device]
-        if self._highest and min(counters, default=0) > self._highest:
-            return known  # the normal case: all of it is new
-        for batch in batches(counters):
-            query = select(*VERSION_COLUMNS).where(
-                versions.c.folder == self._folder.row,
-                versions.c.device == self._identity.device,
-                versions.c.counter.in_(batch),
-            )
-            for row in self._connection.execute(query).all():
-                version = version_of(row)
-                known[version.dot] = version
-        return known
+        if self._tracked and min(counters, default=0) > self._highest:
+            return {}  # the normal case: all of it is new
+        where = {
+            versions.c.folder: self._folder.row,
+            versions.c.device: self._identity.device,
+        }
+        rows = find_rows(self._connection, VERSION_COLUMNS, where, versions.c.counter, counters)
+        return {version.dot: version for version in map(version_of, rows)}
 
     # --- contents
 

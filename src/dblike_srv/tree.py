@@ -27,8 +27,7 @@ from dblike_delta.versions import (
     settle,
     winner,
 )
-from dblike_srv.contents import batches
-from dblike_srv.db import insert_many
+from dblike_srv.db import find_rows, insert_many
 from dblike_srv.models import folders, journal, journals, paths, versions
 
 VERSION_COLUMNS = (
@@ -39,6 +38,9 @@ VERSION_COLUMNS = (
 
 
 _digest = xxhash.xxh3_128_digest
+
+
+_PATH_COLUMNS = (paths.c.id, paths.c.path, paths.c.winner, paths.c.heads)
 
 
 def path_key(path: bytes) -> bytes:
@@ -128,17 +130,16 @@ class Tree:
                 self._nodes[path] = Node(path)
                 missing.append(path)
                 path = pathnames.parent(path)  # noqa: PLW2901 - upwards
-        keys = {path_key(path) for path in missing}
+        keys = {path_key(path) for path in missing} if self._seq else ()
+        where, columns = {paths.c.folder: self._folder}, _PATH_COLUMNS
         rows: dict[Node, list[int]] = {}
-        for batch in batches(keys):
-            query = select(paths.c.id, paths.c.path, paths.c.winner, paths.c.heads).where(
-                paths.c.folder == self._folder, paths.c.path_key.in_(batch)
-            )
-            for row, path, best, packed in self._connection.execute(query).all():
-                node = self._nodes.get(bytes(path))
-                if node is not None and not node.row and not node.touched:
-                    node.row = row
-                    rows[node] = take_varints(bytes(packed), 0) if packed else [best]
+        for row, path, best, packed in find_rows(
+            self._connection, columns, where, paths.c.path_key, keys
+        ):
+            node = self._nodes.get(path)
+            if node is not None and not node.row and not node.touched:
+                node.row = row
+                rows[node] = take_varints(packed, 0) if packed else [best]
         self._load_heads(rows)
 
     def node(self, path: bytes) -> Node:
@@ -229,15 +230,12 @@ class Tree:
 
     def _load_heads(self, rows: dict[Node, list[int]]) -> None:
         seqs = {seq: node for node, wanted in rows.items() for seq in wanted}
-        for batch in batches(seqs):
-            query = select(*VERSION_COLUMNS).where(
-                versions.c.folder == self._folder, versions.c.seq.in_(batch)
-            )
-            for row in self._connection.execute(query).all():
-                version = version_of(row)
-                self._seqs[version.dot] = row[0]
-                node = seqs[row[0]]
-                node.heads = tuple(sorted((*node.heads, version), key=lambda head: head.dot))
+        where = {versions.c.folder: self._folder}
+        for row in find_rows(self._connection, VERSION_COLUMNS, where, versions.c.seq, seqs):
+            version = version_of(row)
+            self._seqs[version.dot] = row[0]
+            node = seqs[row[0]]
+            node.heads = tuple(sorted((*node.heads, version), key=lambda head: head.dot))
 
     # --- writing
 
