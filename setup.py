@@ -62,7 +62,7 @@ def kernel() -> list[Extension]:
         # One build serves all x86 machines: the widest instructions are chosen when it runs.
         sources.append(str(XXHASH / "xxh_x86dispatch.c"))
         macros.append(("DK_XXH_DISPATCH", "1"))
-    flags = [] if sys.platform == "win32" else ["-O3", "-std=gnu11", "-fvisibility=hidden"]
+    flags = [] if sys.platform == "win32" else ["-O3", "-g0", "-std=gnu11", "-fvisibility=hidden"]
     extension = Extension(
         "dblike_delta._kernel",
         [str(PACKAGE / "_kernel.pyx"), *sources],

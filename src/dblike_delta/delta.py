@@ -15,7 +15,7 @@ from dblike_delta.formats import DELTA_MAGIC, END, DeltaDecoder, encode_copy, en
 from dblike_delta.limits import DEFAULT_LIMITS, Limits
 from dblike_delta.parameters import parameters
 from dblike_delta.signature import Signature
-from dblike_delta.streams import Readable, Writable, read_ahead, read_pieces, write_all
+from dblike_delta.streams import Progress, Readable, Writable, read_ahead, read_pieces, write_all
 
 SPOOL: Final = 8 << 20
 """A delta of more bytes than this waits in a temporary file."""
@@ -189,14 +189,17 @@ def delta(
     *,
     vain_limit: int | None = None,
     hash: bool = True,  # noqa: A002
+    progress: Progress | None = None,
 ) -> Delta:
     """The delta that makes `file`, read once from where it stands, out of the signature's base.
 
     `hash`: also the new file's BLAKE3, so that `patch` can tell whether it got the right base.
+    `progress`: is told the bytes read; what it raises ends the work.
     """
     result = Delta(base_size=signature.size)
+    encoder = DeltaEncoder(signature, vain_limit=vain_limit)
     try:
-        _write(result, result.spool, signature, file, vain_limit, hash)
+        _write(result, result.spool, encoder, file, hash, progress)
     except BaseException:
         result.close()
         raise
@@ -204,14 +207,19 @@ def delta(
 
 
 def write_delta(
-    signature: Signature, file: Readable, out: Writable, *, vain_limit: int | None = None
+    signature: Signature,
+    file: Readable,
+    out: Writable,
+    *,
+    vain_limit: int | None = None,
+    progress: Progress | None = None,
 ) -> Delta:
     """Like `delta`, but the encoded commands go to `out` (a pipe, if need be) at once.
 
     What is returned holds the counts and the hash only.
     """
     result = Delta(base_size=signature.size)
-    _write(result, out, signature, file, vain_limit, hashed=True)
+    _write(result, out, DeltaEncoder(signature, vain_limit=vain_limit), file, True, progress)
     result.close()
     return result
 
@@ -219,15 +227,17 @@ def write_delta(
 def _write(
     result: Delta,
     out: Writable,
-    signature: Signature,
+    encoder: DeltaEncoder,
     file: Readable,
-    vain_limit: int | None,
     hashed: bool,
+    progress: Progress | None,
 ) -> None:
-    encoder, writer = DeltaEncoder(signature, vain_limit=vain_limit), _DeltaWriter(result, out)
-    hasher = blake3()
+    writer, hasher, done = _DeltaWriter(result, out), blake3(), 0
     for piece in read_ahead(file, hasher.update if hashed else len):
         writer.write(encoder.update(piece))
+        done += len(piece)
+        if progress is not None:
+            progress(done)
     writer.write(encoder.finish())
     writer.finish()
     result.hash = hasher.digest() if hashed else b""

@@ -29,6 +29,7 @@ from dblike_delta.formats import (
 from dblike_delta.limits import DEFAULT_LIMITS, Limits
 from dblike_delta.parameters import parameters
 from dblike_delta.streams import (
+    Progress,
     Readable,
     Writable,
     read_ahead,
@@ -200,11 +201,13 @@ def signature(
     strong_size: int | None = None,
     seed: bytes | None = None,
     hash: bool = False,  # noqa: A002 - the same
+    progress: Progress | None = None,
 ) -> Signature:
     """The signature of a file, read once from where it stands.
 
     `block_size`: chosen by the file's size where that can be asked, else 2 KiB.  `format`: "xxh3",
-    or "librsync" for rdiff's.  `hash`: also the file's BLAKE3, into the signature.
+    or "librsync" for rdiff's.  `hash`: also the file's BLAKE3, into the signature.  `progress`: is
+    told the bytes done; what it raises ends the work.
     """
     if block_size is None:
         block_size = _default_block(file, format)
@@ -212,6 +215,8 @@ def signature(
     hasher = blake3()
     for piece in read_ahead(file, hasher.update if hash else len):
         builder.update(piece)
+        if progress is not None:
+            progress(builder.size)
     return builder.finish(hasher.digest() if hash else b"")
 
 

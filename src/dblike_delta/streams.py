@@ -14,6 +14,10 @@ _PIECES_ALONE = 8
 """A thread is worth its start for files over 8 MiB."""
 
 
+Progress = Callable[[int], object]
+"""Is told how many bytes are done, about once a MiB; what it raises (Cancelled) ends the work."""
+
+
 class Readable(Protocol):
     """Anything with a binary `read`."""
 

@@ -9,8 +9,15 @@ from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dblike_delta import Delta, delta, patch
-from dblike_delta.errors import BaseMismatch, DeltaError, FormatError, IntegrityError, LimitError
+from dblike_delta import Delta, delta, patch, signature
+from dblike_delta.errors import (
+    BaseMismatch,
+    Cancelled,
+    DeltaError,
+    FormatError,
+    IntegrityError,
+    LimitError,
+)
 from dblike_delta.formats import DELTA_MAGIC, END, encode_copy
 from edits import noise, pairs, signed
 
@@ -104,3 +111,24 @@ def test_a_loaded_delta_knows_no_hash() -> None:
     with Delta.load(io.BytesIO(encoded())) as loaded:
         assert (loaded.hash, loaded.base_size, loaded.size) == (b"", None, len(NEW))
         assert patch(io.BytesIO(OLD), loaded, io.BytesIO()).size == len(NEW)
+
+
+def test_progress_is_told_and_may_end_the_work() -> None:
+    old, new = noise(5, 3 << 20), noise(5, 3 << 20) + b"end"
+    told: dict[str, list[int]] = {"signature": [], "delta": [], "patch": []}
+    made = signature(io.BytesIO(old), progress=told["signature"].append)
+    with delta(made, io.BytesIO(new), progress=told["delta"].append) as found:
+        patch(io.BytesIO(old), found, io.BytesIO(), progress=told["patch"].append)
+        assert [steps[-1] for steps in told.values()] == [len(old), len(new), len(new)]
+        assert all(steps == sorted(steps) for steps in told.values())
+        with pytest.raises(Cancelled):
+            patch(io.BytesIO(old), found, io.BytesIO(), progress=stop)
+    with pytest.raises(Cancelled):
+        signature(io.BytesIO(old), progress=stop)
+    with pytest.raises(Cancelled):
+        delta(made, io.BytesIO(new), progress=stop)
+
+
+def stop(done: int) -> None:
+    if done >= 2 << 20:
+        raise Cancelled("enough")
