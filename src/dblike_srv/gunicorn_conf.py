@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -107,6 +108,10 @@ _housekeeping: list[Housekeeping] = []
 
 def post_worker_init(worker: Any) -> None:
     """The application is loaded: keep house, where no other worker does."""
+    # Python looks for cycles each 700 allocations; a commit of 10,000 files makes many objects and
+    # no cycles, and took 0.75 s of CPU with that, 0.55 s without.
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
     site = worker.wsgi.extensions.get("dblike")
     if site is not None:
         keeper = Housekeeping(site)
