@@ -1,0 +1,315 @@
+"""Apply: local bytes that the site has not acknowledged are never replaced, renamed over or deleted."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dblike_cli.context import Settings
+from dblike_cli.fs import RealFile, RealFS, Rename
+from dblike_cli.report import Code
+from rig.devices import PULL, Laptop
+
+NewLaptop = Callable[..., Laptop]
+
+
+class Meddler(RealFS):
+    """Somebody edits `victim` just before the file system does what `when` says."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.place = directory
+        self.victim = b""
+        self.when = ""
+        self.how = b"edited at that moment"
+
+    def _meddle(self, what: str, path: bytes) -> None:
+        if self.victim and what == self.when and path == self.victim:
+            victim, self.victim = self.victim, b""
+            draft = self.place / ".dblike" / "draft"
+            draft.write_bytes(self.how)
+            draft.replace(self.place / os.fsdecode(victim))
+
+    def lstat(self, path: bytes) -> os.stat_result:
+        self._meddle("lstat", path)
+        return super().lstat(path)  # type: ignore[return-value]
+
+    def rename(self, source: bytes, target: bytes, how: Rename) -> None:
+        self._meddle("rename", target)
+        self._meddle("rename", source)
+        super().rename(source, target, how)
+
+
+def pair(laptop: NewLaptop) -> tuple[Laptop, Laptop, Meddler]:
+    """Two devices that hold the same; the second one's file system has a meddler."""
+    one = laptop("one")
+    for path in ("a", "b", "d/x"):
+        os.utime(one.write(path, f"first {path}"), (1, 1))
+    one.sync()
+    (one.root.parent / "two").mkdir()
+    fs = Meddler(one.root.parent / "two")
+    two = laptop("two", fs=fs)
+    two.sync()
+    two.sync()
+    return one, two, fs
+
+
+@pytest.mark.parametrize("when", ["lstat", "rename"])
+@pytest.mark.parametrize("gone", [False, True])
+def test_an_edit_at_the_last_moment_survives(laptop: NewLaptop, when: str, gone: bool) -> None:
+    """I15, F15: also between the last look and the rename."""
+    one, two, fs = pair(laptop)
+    if gone:
+        one.place("a").unlink()
+    else:
+        one.write("a", "second a")
+    one.sync()
+    fs.victim, fs.when = b"a", when
+    report = two.pull()
+    assert two.read("a") == b"edited at that moment"
+    assert report.applied == report.deleted == ()
+    two.sync()
+    one.sync()
+    assert one.tree() == two.tree()
+    contents = {one.read(path) for path in one.tree(times=False) if one.place(path).is_file()}
+    assert b"edited at that moment" in contents
+    assert gone or b"second a" in contents
+    assert list((two.root / ".dblike" / "tmp").iterdir()) == []
+
+
+def test_a_file_made_where_one_arrives_is_kept(laptop: NewLaptop) -> None:
+    one, two, fs = pair(laptop)
+    one.write("new", "from one")
+    one.sync()
+    fs.victim, fs.when = b"new", "rename"
+    report = two.pull()
+    assert two.read("new") == b"edited at that moment"
+    assert [item.code for item in report.pending] in ([Code.OCCUPIED], [])
+    two.sync()
+    one.sync()
+    two.sync()
+    assert one.tree() == two.tree()
+    assert len(one.tree()) == 6  # d, and the conflict copy
+
+
+def test_without_exchange_the_look_before_still_holds(
+    laptop: NewLaptop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = RealFS.rename
+
+    def rename(self: RealFS, source: bytes, target: bytes, how: Rename) -> None:
+        if how is Rename.EXCHANGE:
+            raise OSError(errno.ENOTSUP, "not on this disk")
+        original(self, source, target, how)
+
+    monkeypatch.setattr(RealFS, "rename", rename)
+    one, two, fs = pair(laptop)
+    one.write("a", "second a")
+    one.write("b", "second b")
+    one.sync()
+    fs.victim, fs.when = b"a", "lstat"
+    assert two.pull().applied == (b"b",)
+    assert two.read("a") == b"edited at that moment"
+    assert two.read("b") == b"second b"
+
+
+def test_a_writer_that_keeps_the_old_file_open_is_not_lost(laptop: NewLaptop) -> None:
+    """What made way is deleted last, and only if nobody wrote to it until then."""
+    one, two, _ = pair(laptop)
+    one.write("a", "second a")
+    one.sync()
+    with two.place("a").open("r+b") as file:
+        original = two.state.remote.drop
+        two.state.remote.drop = lambda paths: (  # type: ignore[method-assign]
+            file.write(b"late"), file.flush(), original(paths),
+        )  # fmt: skip
+        two.pull()
+        two.state.remote.drop = original  # type: ignore[method-assign]
+    two.sync()
+    contents = {two.read(path) for path in two.tree(times=False) if two.place(path).is_file()}
+    assert {b"second a", b"latet a"} <= contents
+
+
+def test_modes_times_links_and_odd_names(laptop: NewLaptop) -> None:
+    one, two = laptop("one"), laptop("two")
+    one.write(b"caf\xe9", "latin", mode=0o640)
+    one.write("new\nline", "x")
+    one.write("x" * 255, "long")
+    one.write("d/read-only/deep", "x")
+    one.place("d/read-only").chmod(0o555)
+    os.utime(one.write("old", "x"), ns=(1, 123_456_789_987_654_321))
+    os.utime(one.write("before", "x"), ns=(1, -5_000_000_007))
+    one.place("to-nowhere").symlink_to("../../outside")
+    one.write("suid", "x").chmod(0o4755)
+    one.push()
+    two.pull()
+    expected = one.tree()
+    expected["suid"] = ("file", b"x", 0o755, expected["suid"][3])
+    assert two.tree() == expected
+    assert not stat.S_IMODE(two.place("suid").stat().st_mode) & 0o7000
+
+
+def test_kinds_change_both_ways(laptop: NewLaptop) -> None:
+    one, two = laptop("one"), laptop("two")
+    one.write("file", "f")
+    one.write("dir/in/deep", "x")
+    one.place("link").symlink_to("file")
+    one.sync()
+    two.sync()
+    for path in ("dir/in/deep", "file", "link"):
+        one.place(path).unlink()
+    one.place("dir/in").rmdir()
+    one.place("dir").rmdir()
+    one.write("dir", "a file")
+    one.write("file/now/a", "directory")
+    one.write("link/too", "directory")
+    one.sync()
+    assert two.sync().in_sync
+    assert two.tree() == one.tree()
+
+
+def test_a_directory_with_files_of_its_own_stays(laptop: NewLaptop) -> None:
+    """Pain 38: ignored files inside a deleted directory keep it, and it is said."""
+    one, two, _ = pair(laptop)
+    one.write(".dblikeignore", "*.o")
+    one.sync()
+    two.sync()
+    two.write("d/own.o", "object")
+    one.place("d/x").unlink()
+    one.place("d").rmdir()
+    one.sync()
+    report = two.sync()
+    assert report.deleted == (b"d/x",)
+    assert [(item.path, item.code) for item in report.pending] == [(b"d", Code.KEPT)]
+    assert two.read("d/own.o") == b"object"
+    two.place("d/own.o").unlink()
+    report = two.sync()
+    assert report.deleted == (b"d",)
+    assert report.in_sync
+
+
+class FullDisk(RealFS):
+    """Has room for `room` bytes."""
+
+    room = 1 << 30
+
+    def create(self, path: bytes, mode: int = 0o600) -> RealFile:
+        return _FullFile(super().create(path, mode).fd, self)
+
+
+class _FullFile(RealFile):
+    def __init__(self, fd: int, fs: FullDisk) -> None:
+        super().__init__(fd)
+        self.owner = fs
+
+    def write(self, data: bytes) -> None:  # type: ignore[override]
+        if len(data) > self.owner.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.owner.room -= len(data)
+        super().write(data)
+
+
+@pytest.mark.parametrize("size", [50_000, 5 << 20])
+def test_a_full_disk_keeps_the_old_file_and_goes_on_later(laptop: NewLaptop, size: int) -> None:
+    """F4."""
+    one = laptop("one")
+    one.write("a", "old")
+    one.sync()
+    (one.root.parent / "two").mkdir()
+    fs = FullDisk(one.root.parent / "two")
+    two = laptop("two", fs=fs)
+    two.sync()
+    one.write("a", os.urandom(size))
+    one.write("b", os.urandom(size))
+    one.place("sub").mkdir()
+    one.sync()
+    fs.room = 10_000
+    report = two.sync()
+    assert two.read("a") == b"old"
+    assert report.exit_code == 3
+    assert {item.path: item.code for item in report.pending} == {
+        b"a": Code.NO_SPACE, b"b": Code.NO_SPACE,
+    }  # fmt: skip
+    assert two.place("sub").is_dir()
+    fs.room = 1 << 30
+    assert two.sync().in_sync
+    assert two.tree() == one.tree()
+
+
+class FoldingFS(RealFS):
+    """A disk that takes names for each other that differ in case only."""
+
+    def _fold(self, path: bytes) -> bytes:
+        if not path or path.startswith(b".dblike"):
+            return path
+        above, _, name = path.rpartition(b"/")
+        above = self._fold(above)
+        for found, _ in super().scandir(above):
+            if found.lower() == name.lower():
+                return b"/".join(filter(None, (above, found)))
+        return b"/".join(filter(None, (above, name)))
+
+    def lstat(self, path: bytes) -> os.stat_result:
+        return super().lstat(self._fold(path))  # type: ignore[return-value]
+
+    def rename(self, source: bytes, target: bytes, how: Rename) -> None:
+        super().rename(self._fold(source), self._fold(target), how)
+
+    def mkdir(self, path: bytes, mode: int) -> None:
+        super().mkdir(self._fold(path), mode)
+
+    def open_read(self, path: bytes) -> RealFile:
+        return super().open_read(self._fold(path))
+
+
+def test_a_disk_that_folds_names_holds_the_second_one_back(laptop: NewLaptop) -> None:
+    """I12, F18, pain 19: visible, and nothing is renamed or overwritten at the site."""
+    one = laptop("one")
+    one.write("Readme", "first")
+    one.write("readme", "second")
+    one.write("Dir/x", "1")
+    one.write("dir/y", "2")
+    one.sync()
+    (one.root.parent / "two").mkdir()
+    two = laptop("two", fs=FoldingFS(one.root.parent / "two"))
+    report = two.sync()
+    held = {item.path: item.code for item in report.pending}
+    assert held.pop(b"readme") is Code.HELD
+    assert held.pop(b"dir") is Code.HELD
+    assert set(held) == {b"dir/y"}
+    assert "Readme" in next(i.reason for i in report.pending if i.path == b"readme")
+    assert (two.read("Readme"), two.read("Dir/x")) == (b"first", b"1")
+    again = two.sync()
+    assert again.uploaded == again.deleted == ()
+    assert one.sync().in_sync
+    assert (one.read("Readme"), one.read("readme")) == (b"first", b"second")
+
+
+def test_many_files_share_their_barriers(laptop: NewLaptop) -> None:
+    one = laptop("one")
+    for number in range(120):
+        one.write(f"d{number % 7}/f{number}", f"{number}")
+    one.push()
+    synced: list[str] = []
+
+    class Counting(RealFS):
+        def sync_all(self) -> None:
+            synced.append("all")
+            super().sync_all()
+
+        def sync_directory(self, path: bytes) -> None:
+            synced.append("directory")
+            super().sync_directory(path)
+
+    (one.root.parent / "two").mkdir()
+    fs = Counting(one.root.parent / "two")
+    two = laptop("two", fs=fs, settings=Settings(durable=True))
+    assert two.sync(PULL).in_sync
+    assert two.tree() == one.tree()
+    assert len(synced) <= 12
+    assert "all" in synced

@@ -1,0 +1,162 @@
+"""Invariant 7: a crash at any instruction leaves a state from which the next start goes on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+
+import pytest
+
+from dblike_cli.context import Settings
+from dblike_cli.fs import RealFS
+from dblike_cli.state import State
+from rig.devices import Laptop
+from rig.mortal import Death, Life, MortalFS, MortalState, MortalWire
+
+NewLaptop = Callable[..., Laptop]
+
+# Small sizes, so that a few kilobytes go through every path: streams, segments, deltas, batches.
+SMALL = Settings(
+    durable=True, signature_from=200, whole_below=3000, batch_bytes=2000, segment=1500,
+    read_size=512, apply_batch=3,
+)  # fmt: skip
+
+
+def fill(device: Laptop) -> None:
+    """One of everything."""
+    device.write("small", "small one")
+    device.write("large", os.urandom(6000))
+    device.write("delta", bytes(range(256)) * 10)
+    device.write("gone", "to be deleted")
+    device.write("d/moved", "to be moved")
+    device.write("was-dir/in", "a directory that becomes a file")
+    device.write("was-file", "a file that becomes a directory")
+    device.place("link").symlink_to("small")
+
+
+def change(device: Laptop) -> None:
+    """Something of every kind happens."""
+    device.write("small", "small two")
+    device.write("large", os.urandom(7000))
+    device.write("delta", bytes(range(256)) * 5 + b"edit" + bytes(range(256)) * 5)
+    device.place("gone").unlink()
+    device.place("d").rename(device.root / "e")
+    shutil.rmtree(device.place("was-dir"))
+    device.write("was-dir", "now a file")
+    device.place("was-file").unlink()
+    device.write("was-file/in", "now a directory")
+    device.place("link").unlink()
+    device.place("link").symlink_to("elsewhere")
+    device.write("new/deep/file", "new")
+    device.place("small").chmod(0o600)
+
+
+def die(device: Laptop, life: Life) -> bool:
+    """Sync until death; whether it came."""
+    device.fs.close()
+    device.state.close()
+    wire = device.transport
+    device.fs = MortalFS(device.root, life)
+    device.state = MortalState(device.root / ".dblike" / "state.db", life)
+    device.exchange._transport = MortalWire(wire, life)
+    try:
+        device.sync()
+    except Death:
+        pass
+    finally:
+        device.fs.close()
+        device.state.close()
+        device.fs = RealFS(device.root)
+        device.state = State(device.root / ".dblike" / "state.db")
+        device.exchange._transport = wire
+    return life.dead
+
+
+def leftovers(device: Laptop) -> list[str]:
+    own = device.root / ".dblike"
+    return [str(p) for name in ("tmp", "staging") for p in (own / name).iterdir()]
+
+
+@pytest.mark.parametrize("dies", ["sender", "receiver"])
+@pytest.mark.parametrize("stride", [17, pytest.param(1, marks=pytest.mark.slow)])
+def test_death_at_every_contact(laptop: NewLaptop, dies: str, stride: int) -> None:
+    """I28–I30: whoever dies, and wherever, both end up the same and nothing is lost."""
+    one = laptop("one", settings=SMALL)
+    two = laptop("two", settings=SMALL)
+    at, deaths = 1 - stride, 0
+    alive = False
+    while not alive:
+        at += stride
+        reset(one, two, at)
+        change(one)
+        expected = one.tree()
+        if dies == "sender":
+            alive = not die(one, Life(at))
+            one.sync()
+        else:
+            one.sync()
+            alive = not die(two, Life(at))
+        deaths += not alive
+        settle(one, two)
+        assert two.tree() == expected, f"after death at {at}"
+        assert one.tree() == expected, f"after death at {at}"
+        assert leftovers(one) == leftovers(two) == []
+    assert deaths > 60 // stride
+
+
+def reset(one: Laptop, two: Laptop, number: int) -> None:
+    """Both hold the same, and it is new to this round."""
+    for path in one.root.iterdir():
+        if path.name == ".dblike":
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    fill(one)
+    one.write("round", f"{number}")
+    settle(one, two)
+    assert one.tree() == two.tree()
+
+
+def settle(*devices: Laptop) -> None:
+    """Sync until nobody has anything to do; no device may need a conflict copy for that."""
+    for _ in range(6):
+        reports = [device.sync(max_delete="100%") for device in devices]
+        assert [report.conflicts for report in reports] == [()] * len(devices)
+        if not any(r.uploaded or r.applied or r.deleted or r.adopted for r in reports):
+            assert all(report.in_sync for report in reports)
+            return
+    raise AssertionError(f"no fixed point: {reports}")
+
+
+def test_ten_deaths_in_a_row(laptop: NewLaptop) -> None:
+    """I33: also while it recovers."""
+    one, two = laptop("one", settings=SMALL), laptop("two", settings=SMALL)
+    reset(one, two, 0)
+    change(one)
+    expected = one.tree()
+    for at in (7, 3, 11, 5, 23, 2, 41, 13, 29, 17):
+        die(one, Life(at))
+        one.sync() if at == 41 else None
+        die(two, Life(at))
+    settle(one, two)
+    assert one.tree() == two.tree() == expected
+    assert leftovers(one) == leftovers(two) == []
+
+
+def test_an_edit_that_was_brought_out_of_the_way_comes_back(laptop: NewLaptop) -> None:
+    """A crash between the exchange and the look at what came out: the bytes are the user's."""
+    one = laptop("one", settings=SMALL)
+    one.sync()
+    swap = "swap-" + "0" * 32 + "-" + "1" * 32 + "-abc"
+    one.write(f".dblike/tmp/{swap}", "an edit of that moment")
+    one.write(".dblike/tmp/new-abc", "half a down")
+    one.restart()
+    one.sync()
+    assert leftovers(one) == []
+    [found] = [p for p in one.root.iterdir() if p.name != ".dblike"]
+    assert found.name.startswith("recovered ")
+    assert found.read_text() == "an edit of that moment"
+
