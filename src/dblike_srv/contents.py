@@ -114,7 +114,8 @@ class PackReader:
     def _piece(self, pack: int, offset: int, length: int) -> memoryview:
         start = offset - self._start
         if pack != self._pack or start < 0 or start + length > len(self._data):
-            ahead = length if length >= self._window else self._reach(pack, offset)
+            # Never less than what is wanted: a pack that is cut short must fail, not be believed.
+            ahead = length if length >= self._window else max(length, self._reach(pack, offset))
             self._data = memoryview(self._store.read(self._name(pack), offset, ahead))
             self._pack, self._start, start = pack, offset, 0
         return self._data[start : start + length]

@@ -1,0 +1,124 @@
+"""Invariant 8: the server's work is that of the change, counted and not timed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from blake3 import blake3
+from sqlalchemy import event
+
+from dblike_delta.commands import Copy, Literal
+from dblike_delta.messages import RestoreRequest, Want
+from dblike_srv import history
+from rig.core_site import CoreSite, SeededRandom
+
+BLOB = SeededRandom(13).bytes(8 << 20)
+
+
+@pytest.fixture
+def core(tmp_path: Path) -> CoreSite:
+    made = CoreSite(tmp_path)
+    made.laptop.put(b"big", BLOB)
+    made.store.reads = made.store.bytes_read = 0
+    return made
+
+
+@contextmanager
+def statements(core: CoreSite) -> Iterator[list[str]]:
+    """The statements that the database is asked meanwhile."""
+    seen: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        seen.append(statement)
+
+    event.listen(core.site.database.engine, "before_cursor_execute", note)
+    yield seen
+    event.remove(core.site.database.engine, "before_cursor_execute", note)
+
+
+def edit(core: CoreSite, old: bytes, at: int, text: bytes) -> bytes:
+    commands = [Copy(0, at), Literal(text), Copy(at + len(text), len(old) - at - len(text))]
+    assert core.laptop.edit(b"big", old, commands).status == "accepted"
+    return old[:at] + text + old[at + len(text) :]
+
+
+def test_committing_an_edit_reads_no_content(core: CoreSite) -> None:
+    old = BLOB
+    for n in range(5):
+        old = edit(core, old, 1000 + n * 1_000_000, b"edit")
+    assert core.store.bytes_read == 0
+
+
+def test_an_edit_stores_what_is_new_and_no_more(core: CoreSite) -> None:
+    packs = core.store.inner.packs  # type: ignore[attr-defined]
+    before = sum(map(len, packs.values()))
+    edit(core, BLOB, 5_000_000, b"twelve bytes")
+    assert sum(map(len, packs.values())) == before + 12
+
+
+def test_serving_an_edit_reads_the_edit(core: CoreSite) -> None:
+    new = edit(core, BLOB, 1_000_000, b"a hundred bytes or so" * 5)
+    core.store.bytes_read = 0
+    record = core.records()[b"big"]
+    have = {blake3(BLOB).digest(): BLOB}
+    assert core.fetch([Want(record.device, record.counter, list(have))], have) == [new]
+    assert core.store.bytes_read <= 105
+
+
+def test_a_rename_and_a_restore_read_nothing(core: CoreSite) -> None:
+    laptop = core.laptop
+    laptop.commit(
+        laptop.record(b"moved", hash=blake3(BLOB).digest(), size=len(BLOB)),
+        laptop.record(b"big", laptop.record(b"x").kind.__class__(4), mode=0),
+    )
+    history.restore(core.site, laptop.identity, core.folder, RestoreRequest(path="big"))
+    assert set(core.records()) == {b"moved", b"big"}
+    assert core.store.bytes_read == 0
+
+
+def test_the_database_is_asked_as_much_in_a_large_folder(tmp_path: Path) -> None:
+    """Neither the number of other paths, nor the length of a path's history matters."""
+    counts = []
+    for files, edits in ((1, 1), (2000, 1), (1, 40)):
+        core = CoreSite(tmp_path / f"{files}-{edits}")
+        many = [core.laptop.file(b"d/f%d" % n, b"%d" % n) for n in range(files)]
+        core.laptop.commit(*many)
+        for n in range(edits):
+            core.laptop.put(b"d/f0", b"edit %d" % n)
+        with statements(core) as seen:
+            core.laptop.put(b"d/f0", b"the last")
+        counts.append(len(seen))
+    assert counts[0] == counts[1] == counts[2]
+
+
+def test_many_files_are_one_transaction(core: CoreSite) -> None:
+    items = [core.laptop.file(b"d/f%d" % n, b"%d" % n) for n in range(2000)]
+    with statements(core) as seen:
+        core.laptop.commit(*items)
+    # Some for the transaction itself, and one for each 900 values that are looked up.
+    assert len(seen) < 30
+    assert sum(statement.startswith("BEGIN IMMEDIATE") for statement in seen) == 1
+
+
+def test_every_lookup_has_an_index(core: CoreSite) -> None:
+    """A scan of a table would make the cost that of the folder."""
+    core.laptop.put(b"d/e/f", b"x")
+    with statements(core) as seen:
+        core.laptop.put(b"d/e/f", b"y")
+        core.laptop.delete(b"d/e/f")
+        core.laptop.delete(b"d/e")
+        record = core.records()[b"big"]
+        core.fetch([Want(record.device, record.counter, [b"h" * 32])])
+    raw = core.site.database.engine.raw_connection()
+    try:
+        for statement in set(seen):
+            if statement.startswith(("SELECT", "UPDATE", "DELETE")):
+                marks = statement.count("?")
+                plan = raw.cursor().execute(f"EXPLAIN QUERY PLAN {statement}", (1,) * marks)
+                scans = [row[3] for row in plan.fetchall() if row[3].startswith("SCAN ")]
+                assert not scans, f"{scans} in {statement}"
+    finally:
+        raw.close()
