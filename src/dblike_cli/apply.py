@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dblike_cli.adopt import adopt
 from dblike_cli.barrier import Barrier
 from dblike_cli.context import Context
-from dblike_cli.download import download
+from dblike_cli.download import Staged, download, rounds
 from dblike_cli.entries import UNTRUSTED
 from dblike_cli.outcomes import Applied
 from dblike_cli.place import (
@@ -123,19 +123,23 @@ class _Applier:
         """Get the contents, and put them in their places some at a time."""
         waiting = {step.path: step for step in steps}
         try:
-            for staged in download(self._context, steps):
-                del waiting[staged.step.path]
-                if staged.trouble is not None:
-                    self._note(staged.step, staged.trouble)
-                    continue
-                self._staged.append((staged.step, staged.place))
-                if len(self._staged) >= self._context.config.apply_batch:
-                    self._place_staged()
-            self._place_staged()
+            for some in rounds(steps):
+                for staged in download(self._context, some):
+                    del waiting[staged.step.path]
+                    self._stage(staged)
+                self._place_staged()
         except DiskFull:
             self._place_staged()
             for step in waiting.values():
                 self._note(step, Trouble(Code.NO_SPACE, _NO_SPACE))
+
+    def _stage(self, staged: Staged) -> None:
+        if staged.trouble is not None:
+            self._note(staged.step, staged.trouble)
+            return
+        self._staged.append((staged.step, staged.place))
+        if len(self._staged) >= self._context.config.apply_batch:
+            self._place_staged()
 
     def finish(self) -> None:
         """Whatever happened: what was done is made durable and remembered."""

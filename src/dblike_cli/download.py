@@ -41,27 +41,26 @@ def download(context: Context, steps: Sequence[Apply]) -> Iterator[Staged]:
 
     Raises what the exchange raises, and DiskFull; what was given out until then is good.
     """
-    later: list[Apply] = []
     fetched: list[Apply] = []
-    coming: set[bytes] = set()
     for step in steps:
-        entry = file_of(step)
-        place = b"" if entry.hash in coming else _from_here(context, entry)
-        if place:
-            yield Staged(step, place)
-        elif entry.hash in coming:
-            later.append(step)
-        else:
-            fetched.append(step)
-            coming.add(entry.hash)
-    yield from _fetch_all(context, fetched)
-    for step in later:
-        # Its content came for another path just before.
         place = _from_here(context, file_of(step))
         if place:
             yield Staged(step, place)
         else:
-            yield from _fetch_all(context, [step])
+            fetched.append(step)
+    yield from _fetch_all(context, fetched)
+
+
+def rounds(steps: Sequence[Apply]) -> tuple[list[Apply], list[Apply]]:
+    """Those that bring a content for the first time, and those that can copy it then."""
+    first: list[Apply] = []
+    again: list[Apply] = []
+    coming: set[bytes] = set()
+    for step in steps:
+        digest = file_of(step).hash
+        (again if digest in coming else first).append(step)
+        coming.add(digest)
+    return first, again
 
 
 def file_of(step: Apply) -> Entry:

@@ -159,4 +159,3 @@ def test_an_edit_that_was_brought_out_of_the_way_comes_back(laptop: NewLaptop) -
     [found] = [p for p in one.root.iterdir() if p.name != ".dblike"]
     assert found.name.startswith("recovered ")
     assert found.read_text() == "an edit of that moment"
-

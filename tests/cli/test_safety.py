@@ -1,0 +1,108 @@
+"""The stop signs: no delete without proof, no mass delete without a word."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+
+import pytest
+
+from dblike_cli.errors import Stopped, Usage
+from dblike_cli.exits import Exit
+from dblike_cli.report import Code
+from rig.devices import Laptop
+
+NewLaptop = Callable[..., Laptop]
+
+
+def full(laptop: NewLaptop, count: int = 120) -> Laptop:
+    one = laptop("one")
+    for number in range(count):
+        one.write(f"d/f{number:03}", f"{number}")
+    one.sync()
+    return one
+
+
+def test_a_missing_root_stops_everything(laptop: NewLaptop) -> None:
+    """I17, F10: an unmounted disk is not "everything was deleted"."""
+    one = full(laptop, 3)
+    one.root.rename(one.root.parent / "away")
+    with pytest.raises(Stopped, match="mounted") as caught:
+        one.sync()
+    assert caught.value.exit_code is Exit.BRAKE
+    one.root.mkdir()
+    with pytest.raises(Stopped, match="missing"):
+        one.sync()
+    one.root.rmdir()
+    (one.root.parent / "away").rename(one.root)
+    assert one.sync().in_sync
+
+
+def test_mass_delete_here_is_held(laptop: NewLaptop) -> None:
+    """I22."""
+    one, two = full(laptop), laptop("two")
+    two.sync()
+    shutil.rmtree(one.place("d"))
+    one.write("new", "still goes up")
+    report = one.sync()
+    assert report.brake is not None
+    assert (report.brake.side, report.brake.count, report.brake.total) == ("local", 121, 121)
+    assert report.exit_code is Exit.BRAKE
+    assert report.deleted == ()
+    assert report.uploaded == (b"new",)
+    assert len(two.sync().deleted) == 0
+    assert one.sync(max_delete="120").brake is not None
+    report = one.sync(max_delete="121")
+    assert report.brake is None
+    assert len(report.deleted) == 121
+    report = two.sync()
+    assert report.brake is not None
+    assert report.brake.side == "remote"
+    assert len(two.tree()) == 122
+    assert two.sync().brake is not None, "a held delete is not forgotten"
+    assert two.sync(max_delete="100%").in_sync
+    assert set(two.tree()) == {"new"}
+
+
+def test_a_small_delete_is_not_held(laptop: NewLaptop) -> None:
+    one = full(laptop, 50)
+    for number in range(50):
+        one.place(f"d/f{number:03}").unlink()
+    assert len(one.sync().deleted) == 50
+
+
+def test_a_move_is_no_delete(laptop: NewLaptop) -> None:
+    one, two = full(laptop), laptop("two")
+    two.sync()
+    one.place("d").rename(one.root / "e")
+    report = one.sync()
+    assert report.brake is None
+    assert report.bytes_sent < 30_000  # records only
+    report = two.sync()
+    assert report.brake is None
+    assert two.tree() == one.tree()
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "1.5", "5%%", "٣"])
+def test_max_delete_is_a_number_or_a_percentage(laptop: NewLaptop, text: str) -> None:
+    with pytest.raises(Usage, match="max-delete"):
+        laptop("one").sync(max_delete=text)
+
+
+@pytest.mark.parametrize(
+    ("text", "held"), [("0", True), ("1", False), ("10%", True), ("50%", False)]
+)
+def test_max_delete_holds_as_said(laptop: NewLaptop, text: str, held: bool) -> None:
+    one = full(laptop, 3)
+    one.place("d/f001").unlink()
+    assert (one.sync(max_delete=text).brake is not None) is held
+
+
+def test_a_held_path_is_listed_with_its_code(laptop: NewLaptop) -> None:
+    one = full(laptop)
+    shutil.rmtree(one.place("d"))
+    report = one.sync()
+    assert Code.BRAKE in Code
+    assert report.brake is not None
+    assert "--max-delete 121" in report.brake.message
+    assert not report.in_sync

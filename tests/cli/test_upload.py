@@ -1,0 +1,331 @@
+"""Upload: what travels, in which shape, and what the site's answers do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from dblike_cli.context import Settings
+from dblike_cli.report import Code
+from dblike_delta.exchange import Refused, Request, Response, Transport, Unreachable
+from rig.devices import Laptop
+from rig.wsgi import WsgiTransport
+
+NewLaptop = Callable[..., Laptop]
+
+
+class Wire:
+    """Counts and cuts: `cut` says for each request whether it is lost on the way or its reply."""
+
+    def __init__(self, inner: Transport) -> None:
+        self.inner = inner
+        self.log: list[tuple[str, str, int]] = []
+        self.cut: Callable[[Request], str] = lambda _: ""
+
+    def request(self, request: Request) -> Response:
+        fate = self.cut(request)
+        self.log.append((request.method, request.target.partition("?")[0], request.length or 0))
+        if fate == "before":
+            raise Unreachable("cut")
+        reply = self.inner.request(request)
+        if fate == "after":
+            for _ in reply.chunks():
+                pass
+            raise Unreachable("the reply is lost")
+        return reply
+
+    def sent(self, what: str) -> int:
+        return sum(size for _, target, size in self.log if what in target)
+
+
+@pytest.fixture
+def cutting(wire: WsgiTransport) -> Wire:
+    return Wire(wire)
+
+
+def test_small_files_travel_together(laptop: NewLaptop, cutting: Wire) -> None:
+    one = laptop("one", transport=cutting)
+    for number in range(300):
+        one.write(f"f{number}", os.urandom(100))
+    cutting.log.clear()
+    assert len(one.push().uploaded) == 300
+    assert [target.rpartition("/")[2] for _, target, _ in cutting.log] == ["changes", "commit"]
+
+
+def test_a_rename_and_a_copy_send_no_content(laptop: NewLaptop, cutting: Wire) -> None:
+    """Pain 22."""
+    one, two = laptop("one", transport=cutting), laptop("two")
+    one.write("a", os.urandom(200_000))
+    one.write("b", os.urandom(5 << 20))
+    one.sync()
+    two.sync()
+    one.place("a").rename(one.root / "c")
+    one.write("copy", one.read("b"))
+    one.place("b").chmod(0o600)
+    cutting.log.clear()
+    report = one.sync()
+    assert set(report.uploaded) == {b"b", b"c", b"copy"}
+    assert cutting.sent("commit") < 2000
+    report = two.sync()
+    assert report.bytes_received < 2000
+    assert two.tree() == one.tree()
+
+
+@pytest.mark.parametrize("size", [100_000, 6 << 20])
+def test_an_edit_travels_as_a_delta(laptop: NewLaptop, cutting: Wire, size: int) -> None:
+    """Pain 2: one byte changed, whole file uploaded."""
+    one, two = laptop("one", transport=cutting), laptop("two")
+    one.write("a", os.urandom(size))
+    one.sync()
+    two.sync()
+    for device in (one, two, one):
+        data = bytearray(device.read("a"))
+        data[size // 2 : size // 2] = b"inserted"
+        device.write("a", bytes(data))
+        cutting.log.clear()
+        report = device.sync()
+        assert report.bytes_sent < 16_000
+        other = two if device is one else one
+        assert other.sync().bytes_received < 16_000
+        assert other.tree() == device.tree()
+
+
+def test_the_same_content_twice_is_sent_once(laptop: NewLaptop, cutting: Wire) -> None:
+    one, two = laptop("one", transport=cutting), laptop("two")
+    data = os.urandom(300_000)
+    one.write("a", data)
+    one.write("b", data)
+    cutting.log.clear()
+    one.sync()
+    assert cutting.sent("commit") < 310_000
+    assert two.sync().bytes_received < 310_000
+    assert two.tree() == one.tree()
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_a_large_upload_goes_on_where_it_was_cut(
+    laptop: NewLaptop, cutting: Wire, threads: bool
+) -> None:
+    """Pain 14, F21: at most one segment is sent again, and a new start of the client goes on too."""
+    settings = Settings(durable=False, whole_below=100_000, segment=1 << 20)
+    executor = ThreadPoolExecutor(1) if threads else None
+    one = laptop("one", transport=cutting, settings=settings, executor=executor)
+    data = os.urandom(10 << 20)
+    one.write("a", data)
+    cutting.log.clear()
+    count = 0
+
+    def cut(request: Request) -> str:
+        nonlocal count
+        count += "/uploads/" in request.target and request.method == "PUT"
+        return "before" if count >= 6 else ""
+
+    cutting.cut = cut
+    with pytest.raises(Unreachable):
+        one.push()
+    sent = cutting.sent("uploads")
+    cutting.cut = lambda _: ""
+    one.restart()
+    cutting.log.clear()
+    report = one.push()
+    assert report.uploaded == (b"a",)
+    assert sent + cutting.sent("uploads") + cutting.sent("commit") < (10 << 20) + (5 << 20)
+    assert cutting.sent("uploads") < 7 << 20
+    two = laptop("two")
+    two.sync()
+    assert two.read("a") == data
+    if executor is not None:
+        executor.shutdown()
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_lost_reply_makes_no_second_version(
+    laptop: NewLaptop, cutting: Wire, large: bool
+) -> None:
+    """Invariant 4: retries are free; nobody conflicts with himself."""
+    settings = Settings(durable=False, whole_below=1000, segment=3000)
+    one, two = laptop("one", transport=cutting, settings=settings), laptop("two")
+    one.write("a", os.urandom(10_000 if large else 100))
+    lost = iter(["after"])
+
+    def cut(request: Request) -> str:
+        final = request.headers.get("Upload-Complete") == "?1" or "commit" in request.target
+        return next(lost, "") if final else ""
+
+    cutting.cut = cut
+    with pytest.raises(Unreachable):
+        one.push()
+    assert len(one.state.outbox.all()) == 1
+    dot = one.state.outbox.all()[0].counter
+    one.restart()
+    report = one.push()
+    assert report.in_sync
+    known = one.state.tree.get(b"a")
+    assert known is not None
+    assert known.synced.dot.counter == dot
+    assert two.sync().conflicts == ()
+    assert two.tree() == one.tree()
+
+
+def test_an_edit_after_a_lost_reply_is_no_conflict(laptop: NewLaptop, cutting: Wire) -> None:
+    one, two = laptop("one", transport=cutting), laptop("two")
+    one.write("a", "first")
+    lost = iter(["after"])
+    cutting.cut = lambda request: next(lost, "") if "commit" in request.target else ""
+    with pytest.raises(Unreachable):
+        one.push()
+    one.write("a", "second")
+    assert one.sync().conflicts == ()
+    assert two.sync().conflicts == ()
+    assert two.read("a") == b"second"
+
+
+def test_base_or_content_that_the_site_lost_is_sent_in_full(laptop: NewLaptop, site: Any) -> None:
+    from sqlalchemy import delete
+
+    from dblike_srv.models import contents
+
+    one = laptop("one")
+    small, large = os.urandom(100_000), os.urandom(5 << 20)
+    one.write("small", small)
+    one.write("large", large)
+    one.sync()
+    site.database.transact(lambda connection: connection.execute(delete(contents)))
+    one.write("small", small + b"edit")
+    one.write("large", large + b"edit")
+    one.write("copy", small)
+    report = one.sync()
+    assert set(report.uploaded) == {b"small", b"large", b"copy"}
+    assert report.in_sync
+    two = laptop("two")
+    two.sync()
+    assert two.tree() == one.tree()
+
+
+def test_what_the_site_refuses_is_listed_until_it_changes(
+    laptop: NewLaptop, site: Any, cutting: Wire
+) -> None:
+    import msgspec
+
+    limits = msgspec.structs.replace(site.config.limits, file_size=1000)
+    object.__setattr__(site, "config", msgspec.structs.replace(site.config, limits=limits))
+    one = laptop("one", transport=cutting)
+    one.write("big", b"x" * 2000)
+    one.write("fine", b"x")
+    report = one.sync()
+    assert report.uploaded == (b"fine",)
+    assert [(item.path, item.code) for item in report.refused] == [(b"big", Code.REFUSED)]
+    assert report.exit_code == 3
+    cutting.log.clear()
+    assert len(one.sync().refused) == 1
+    assert cutting.sent("commit") == 0, "it is not sent again and again"
+    one.write("big", b"y" * 500)
+    report = one.sync()
+    assert report.uploaded == (b"big",)
+    assert report.refused == ()
+    assert report.in_sync
+
+
+def test_a_state_that_went_back_goes_on_as_a_new_device(laptop: NewLaptop) -> None:
+    """I21, F12: yesterday's state.db; dots are not used twice, and nothing is lost."""
+    one, two = laptop("one"), laptop("two")
+    one.write("a", "1")
+    one.sync()
+    state = one.root / ".dblike" / "state.db"
+    one.state.close()
+    yesterday = state.read_bytes()
+    one.restart()
+    one.write("a", "2")
+    one.write("b", "made after the backup")
+    one.sync()
+    two.sync()
+    one.state.close()
+    for name in ("state.db-wal", "state.db-shm"):
+        (state.parent / name).unlink(missing_ok=True)
+    state.write_bytes(yesterday)
+    one.restart()
+    one.write("a", "3")
+    one.write("c", "new")
+    before = one.device.id
+    report = one.sync()
+    assert one.device.id != before
+    assert report.in_sync
+    two.sync()
+    one.sync()
+    assert one.tree() == two.tree()
+    contents = {two.read(path) for path in two.tree()}
+    assert {b"3", b"made after the backup", b"new"} <= contents
+
+
+def test_a_copied_folder_is_another_device(laptop: NewLaptop) -> None:
+    """I21, F13: cp -a of a linked folder; both go on."""
+    import shutil
+
+    one = laptop("one")
+    one.write("a", "1")
+    one.sync()
+    shutil.copytree(one.root, one.root.parent / "clone", symlinks=True)
+    clone = laptop("clone")
+    clone.device = one.device
+    clone.exchange.token = one.exchange.token
+    one.write("b", "from one")
+    clone.write("b", "from clone")
+    one.sync()
+    report = clone.sync()
+    assert clone.device.id != one.device.id
+    assert report.in_sync
+    one.sync()
+    assert one.tree() == clone.tree()
+    assert {one.read(path) for path in one.tree()} == {b"1", b"from one", b"from clone"}
+
+
+def test_a_refused_token_changes_nothing(laptop: NewLaptop) -> None:
+    """I18."""
+    one = laptop("one")
+    one.write("a", "1")
+    one.sync()
+    one.write("b", "2")
+    one.exchange.token = "wrong"
+    with pytest.raises(Refused):
+        one.sync()
+    assert set(one.tree()) == {"a", "b"}
+
+
+class Page:
+    """A captive portal's answer to everything."""
+
+    status = 200
+    headers: Mapping[str, str] = {"content-type": "text/html"}
+
+    def chunks(self) -> Iterator[bytes]:
+        yield b"<html>Please log in</html>"
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("status", [200, 204, 302, 404, 410, 500, 503])
+def test_a_page_of_something_in_between_changes_nothing(laptop: NewLaptop, status: int) -> None:
+    """I18, F24: no delete and no step of the cursor from what is no answer of a site."""
+    one = laptop("one")
+    one.write("a", "1")
+    one.sync()
+    cursor = one.state.meta.cursor
+    page = Page()
+    page.status = status
+
+    class Portal:
+        def request(self, _: Request) -> Page:
+            return page
+
+    inner, one.exchange._transport = one.exchange._transport, Portal()
+    with pytest.raises(Unreachable):
+        one.sync()
+    one.exchange._transport = inner
+    assert one.state.meta.cursor == cursor
+    assert set(one.tree()) == {"a"}
+    assert one.sync().in_sync
