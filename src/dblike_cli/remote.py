@@ -77,7 +77,7 @@ def _sort(context: Context, records: Iterable[Record]) -> _Sorted:
     """Our own versions that come back are no news."""
     found = _Sorted()
     tree = context.state.tree
-    empty = tree.count() == 0
+    empty = tree.empty()
     for record in records:
         fault = _fault(record)
         if fault:

@@ -62,13 +62,14 @@ def hold_deletes(
     context: Context, plan: Plan, found: Scan, limit: Limit
 ) -> tuple[Plan, Brake | None]:
     """The plan without its deletes where they are too many, and what was held."""
-    total = max(context.state.tree.count(), 1)
     gone = [step.path for step in plan.uploads if step.new is None]
-    lost = _not_moved(gone, found)
+    lost, removed = _not_moved(gone, found), _not_moved_there(plan.applies)
+    if max(len(lost), len(removed)) <= limit.count:
+        return plan, None  # no share is asked for, so nobody has to count all paths
+    total = max(context.state.tree.count(), 1)
     if not limit.allows(len(lost), total):
         kept = tuple(step for step in plan.uploads if step.new is not None)
         return _replace(plan, uploads=kept), _brake("local", lost, total)
-    removed = _not_moved_there(plan.applies)
     if not limit.allows(len(removed), total):
         made = tuple(step for step in plan.applies if step.new is not None)
         return _replace(plan, applies=made), _brake("remote", removed, total)

@@ -47,8 +47,12 @@ class Tree:
         query = "SELECT * FROM tree WHERE path > ? AND path < ? ORDER BY path"
         return map(_known, self._connection.execute(query, (below + b"/", below + b"0")))
 
+    def empty(self) -> bool:
+        """Whether there are no paths."""
+        return self._connection.execute("SELECT 1 FROM tree LIMIT 1").fetchone() is None
+
     def count(self) -> int:
-        """How many paths there are."""
+        """How many paths there are; it reads the whole table."""
         return int(self._connection.execute("SELECT count(*) FROM tree").fetchone()[0])
 
     def view(self, paths: Iterable[bytes]) -> Mapping[bytes, Synced]:
@@ -90,7 +94,7 @@ class _View(Mapping[bytes, Synced]):
     def __init__(self, tree: Tree, paths: Iterable[bytes]) -> None:
         self._tree = tree
         wanted = sum(1 for _ in paths)
-        self._whole = wanted > _ALL or tree.count() == 0
+        self._whole = wanted > _ALL or tree.empty()
         self._seen: dict[bytes, Synced | None] = {}
         if self._whole:
             self._seen.update((known.path, known.synced) for known in tree.rows())
