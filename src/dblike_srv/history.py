@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
@@ -94,10 +93,10 @@ def requested_path(text: str, exact: str) -> bytes:
     try:
         raw = base64.b64decode(exact, validate=True) if exact else text.encode()
         return check_path(raw) if raw else b""
-    except (binascii.Error, UnicodeEncodeError):
-        raise Invalid("not valid base64", field="path_b64") from None
     except PathError as error:
         raise Invalid(str(error), field="path_b64" if exact else "path") from None
+    except ValueError:
+        raise Invalid("not valid base64", field="path_b64") from None
 
 
 def _page(

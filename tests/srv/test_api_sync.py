@@ -243,3 +243,11 @@ def test_a_list_of_wants_has_a_limit(app: Flask, exchange: Exchange) -> None:
 
 def test_an_empty_changeset_is_one(exchange: Exchange) -> None:
     assert exchange.commit("home", Encoder().finish()).results == []
+
+
+@pytest.mark.parametrize("exact", ["x", "\u00b3%", "a===", "Lg==", "AA=="])
+def test_restoring_what_is_no_path(app: Flask, exchange: Exchange, exact: str) -> None:
+    reply = app.test_client().post(
+        "/v1/folders/home/restore", json={"path_b64": exact}, headers=headers(exchange)
+    )
+    assert (reply.status_code, reply.json["field"]) == (422, "path_b64")
