@@ -182,6 +182,24 @@ def test_a_secret_that_everybody_may_read_is_refused(run: Run, made: Path) -> No
     assert "chmod" in run("status", "--data", made, code=2).output
 
 
+def test_a_damaged_database_is_said_in_one_line(run: Run, made: Path) -> None:
+    for beside in made.glob("dblike.db-*"):
+        beside.unlink()
+    (made / "dblike.db").write_bytes(b"garbage" * 1000)
+    for command in ("run", "status"):
+        result = run(command, "--data", made, code=1)
+        assert result.output == "dblike-server: database: file is not a database\n"
+
+
+@pytest.mark.parametrize("url", ["nonsense", "oracle9://x", "mysql+nodriver://x"])
+def test_a_database_that_there_is_not_is_a_mistake_in_the_config(
+    run: Run, made: Path, url: str
+) -> None:
+    config = json.loads((made / "config.json").read_text())
+    (made / "config.json").write_text(json.dumps({**config, "database": url}))
+    assert run("status", "--data", made, code=2).output.startswith("dblike-server: database: ")
+
+
 def test_a_directory_is_no_config(run: Run, tmp_path: Path) -> None:
     (tmp_path / "dir").mkdir()
     assert "Traceback" not in run("status", "--config", "dir", code=2).output

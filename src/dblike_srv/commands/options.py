@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import click
 import msgspec
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from dblike_srv.config import Config, ConfigError
 from dblike_srv.configfile import find_config
@@ -79,6 +80,10 @@ def _said() -> Iterator[None]:
         fail(error.detail, FAILED)
     except ValueError as error:
         fail(str(error), USAGE)
+    except ArgumentError as error:
+        fail(f"database: {error}", USAGE)
+    except SQLAlchemyError as error:
+        fail(f"database: {getattr(error, 'orig', None) or error}", FAILED)
     except OSError as error:
         named = f"{error.filename}: " if error.filename else ""
         fail(f"{named}{error.strerror or error}", FAILED)
