@@ -130,6 +130,10 @@ class InotifyTree:
     def _directory(self, path: bytes, mask: int) -> None:
         if mask & (_MOVED_FROM | _MOVED_TO):
             self._unwatch(path)
+        elif mask & _DELETE:
+            # The kernel ends the watch only when nobody has the directory open any more; another
+            # one may have its name by then.
+            self._drop([path] if path in self._watches else [])
         if mask & (_CREATE | _MOVED_TO):
             # Watched first and listed afterwards, so that nothing falls between the two.
             self._watch(path)
@@ -169,8 +173,11 @@ class InotifyTree:
     def _unwatch(self, top: bytes) -> None:
         if top not in self._watches:
             return
+        self._drop([path for path in self._watches if path == top or is_below(path, top)])
+
+    def _drop(self, paths: list[bytes]) -> None:
         with self._lock:
-            gone = [wd for wd, path in self._paths.items() if path == top or is_below(path, top)]
+            gone = [self._watches[path] for path in paths]
             for wd in gone:
                 self._forget(wd)
         self._inotify.remove_callbacks([(wd, id(self)) for wd in gone])  # type: ignore[misc]

@@ -178,12 +178,16 @@ def test_a_directory_renamed_is_known_by_its_new_name(
 def test_watches_of_deleted_directories_are_forgotten(
     inotify: InotifyTree, root: Path, heard: Heard
 ) -> None:
+    held = os.open(root / "sub", os.O_RDONLY)  # the kernel keeps the old one's watch for so long
     shutil.rmtree(root / "sub")
     heard.wait_for(b"sub")
+    heard.forget()
     (root / "sub").mkdir()
+    heard.wait_for(b"sub")
     (root / "sub" / "again").write_text("x")
     heard.wait_for(b"sub/again")
     assert sorted(inotify._paths.values()) == [b"", b"sub"]
+    os.close(held)
 
 
 def test_an_overflow_means_everywhere(inotify: InotifyTree, root: Path, heard: Heard) -> None:
