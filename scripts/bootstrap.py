@@ -79,7 +79,7 @@ def fingerprint(*, tests: bool) -> str:
     """Of everything that decides what belongs in .venv."""
     needs = [*system_packages.RUN, *(system_packages.TESTS if tests else ())]
     absent = [need.name for need in system_packages.missing(needs)]
-    digest = hashlib.sha256(json.dumps([sys.version, str(VENV), absent]).encode())
+    digest = hashlib.sha256(json.dumps([system_packages.PYTHON, str(VENV), absent]).encode())
     library = sorted((ROOT / "src" / "dblike_delta").rglob("*.*"))
     # _kernel.c is made from _kernel.pyx by the build.
     suffixes, made = {".pyx", ".pxd", ".c", ".h"}, "_kernel.c"
@@ -126,9 +126,9 @@ def make_venv(log: Path) -> None:
 
 def works(python: Path) -> bool:
     """Whether this is the venv of the Python that we run under, with a pip in it."""
-    probe = "import pip, sys; print(sys.version)"
+    probe = "import pip, sys; print(*sys.version_info[:2], sep='.')"
     found = subprocess.run([python, "-c", probe], capture_output=True, text=True, check=False)
-    return found.returncode == 0 and found.stdout.strip() == sys.version.strip()
+    return found.returncode == 0 and f"python{found.stdout.strip()}" == system_packages.PYTHON
 
 
 def install_pip(log: Path, python: Path) -> None:
