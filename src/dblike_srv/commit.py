@@ -79,8 +79,7 @@ def keep_pack(intake: Intake, writer: PackWriter) -> Pack | None:
     if not any(item.status is None and NEW_PACK in item.recipe.packs for item in intake.items):
         writer.abort()
         return None
-    intake.flush()
-    pack = Pack(intake.digest.digest(), writer.size)
+    pack = Pack(intake.name(), writer.size)
     writer.commit(pack.name)
     return pack
 

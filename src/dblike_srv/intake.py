@@ -7,7 +7,7 @@ when all of them are here (`journal`).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 from blake3 import blake3
@@ -88,7 +88,8 @@ class Intake:
         allowance: int,
     ) -> None:
         self.items: list[Item] = []
-        self.digest = blake3()
+        self._digest = blake3()
+        self._resumed = False
         self._writer = writer
         self._base = base
         self._file_limit = file_limit
@@ -155,18 +156,44 @@ class Intake:
         return Suspended(items, None if self._body is None else self._body.suspend())
 
     def resume(self, state: Suspended) -> None:
-        """Go on from where another intake stood, whose pack the writer holds."""
+        """Go on from where another intake stood, whose pack the writer holds.
+
+        What another process hashed is not known here: it is read back, once, when it is whole.
+        """
         for record, digest, size, recipe, stored, checked, status, detail in state.items:
             unpacked = Recipe.unpack(recipe)
             self.items.append(Item(record, digest, size, unpacked, stored, checked, status, detail))
-        for at in range(0, self._writer.size, _READ):
-            self.digest.update(self._writer.read(at, min(_READ, self._writer.size - at)))
+        self._resumed = True
         if state.body is not None:
             item = self.items[-1]
             self._body = _Body(self, item)
             if item.record.base and item.status is None:
                 self._body.set_base(self._base(item.record.base))
-            self._body.resume(state.body, self._writer)
+            self._body.resume(state.body)
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether nothing was stored yet, here or before a cut."""
+        return not self.size and not self._resumed
+
+    def name(self) -> bytes:
+        """The hash of the pack's bytes: its name."""
+        self.flush()
+        return self.hash_back([Extent(NEW_PACK, 0, self.size)]) if self._resumed else self.digest()
+
+    def digest(self) -> bytes:
+        """The hash of all literal bytes, where this intake saw all of them."""
+        self.flush()
+        return self._digest.digest()
+
+    def hash_back(self, extents: Iterable[Extent]) -> bytes:
+        """The hash of bytes of the pack, read back."""
+        hasher = blake3()
+        for _, offset, length in extents:
+            end = offset + length
+            for at in range(offset, end, _READ):
+                hasher.update(self.read_back(Extent(NEW_PACK, at, min(_READ, end - at))))
+        return hasher.digest()
 
     @property
     def _left(self) -> int:
@@ -196,7 +223,8 @@ class Intake:
             self._put(data)
 
     def _put(self, data: bytes | bytearray | memoryview) -> None:
-        self.digest.update(data)
+        if not self._resumed:
+            self._digest.update(data)
         self._writer.write(data)
 
     def fits(self, item: Item, length: int) -> bool:
@@ -216,8 +244,9 @@ class _Body:
         self._base: Recipe | None = None
         self._full = not item.record.base
         # The first content of a pack is all that the pack has so far: one hash is both.
-        self._alone = self._full and not intake.size
+        self._alone = self._full and intake.is_fresh
         self._hasher = blake3() if self._full and not self._alone else None
+        self._resumed = False
         self._decoder: DeltaDecoder | None = None
         self._extents: list[Extent] = []
         self._finished = False
@@ -268,27 +297,23 @@ class _Body:
 
     def _digest(self) -> bytes:
         """The hash of what came, where it came in full."""
+        if self._resumed:
+            return self._intake.hash_back(self._extents)
         if self._alone:
-            self._intake.flush()
-            return self._intake.digest.digest()
+            return self._intake.digest()
         return b"" if self._hasher is None else self._hasher.digest()
 
     def suspend(self) -> OpenBody:
         decoder = None if self._decoder is None else self._decoder.suspend()
         return OpenBody(self.recipe().pack(), decoder, self._finished)
 
-    def resume(self, state: OpenBody, writer: PackWriter) -> None:
+    def resume(self, state: OpenBody) -> None:
         self._extents = list(Recipe.unpack(state.recipe).extents)
         self._finished = state.finished
         if state.decoder is not None:
             self._decoder = self._new_decoder()
             self._decoder.resume(state.decoder)
-        if self._full:
-            # Others may have written to the pack before: from here on the content has its own hash.
-            self._alone, self._hasher = False, blake3()
-            for _, offset, length in self._extents:
-                for at in range(offset, offset + length, _READ):
-                    self._hasher.update(writer.read(at, min(_READ, offset + length - at)))
+        self._alone, self._hasher, self._resumed = False, None, self._full
 
     def _new_decoder(self) -> DeltaDecoder:
         size = self._base.size if self._base is not None else 0
