@@ -25,6 +25,7 @@ from dblike_cli.fs import OWN, Stat
 from dblike_cli.hashing import StillWriting, disk_time, hash_file
 from dblike_cli.ignore import IGNORE_FILE, Ignore
 from dblike_cli.report import Code, Pending, Progress
+from dblike_cli.signatures import new_builder, save_signature
 from dblike_delta.errors import PathError
 from dblike_delta.messages import Record
 from dblike_delta.paths import ancestors, check_path
@@ -222,7 +223,7 @@ class _Scanner:
             self._found.inodes.add(inode_of(stamp))
             return
         try:
-            digest, st = hash_file(self._fs, path, self._context.config.read_size)
+            digest, st = self._hash(path, st, sign=old != stamp and self._look.defer)
         except StillWriting:
             self._leave(path, Code.WRITING, "it is still being written")
             return
@@ -233,6 +234,15 @@ class _Scanner:
             self._leave(path, Code.DAMAGED, _DAMAGED)
             return
         self._compare(path, file_entry(st, digest), st, trusted_stamp(st, self._tick))
+
+    def _hash(self, path: bytes, st: Stat, *, sign: bool) -> tuple[bytes, Stat]:
+        """The content's hash; its signature on the way, for it will be agreed on."""
+        builder = new_builder(self._context, st.st_size) if sign else None
+        seen = builder.update if builder is not None else lambda _: None
+        digest, st = hash_file(self._fs, path, self._context.config.read_size, seen)
+        if builder is not None:
+            save_signature(self._context, digest, builder)
+        return digest, st
 
     def _can_wait(self, path: bytes, st: Stat, old: bytes | None) -> bool:
         """Whether the content may be read by the upload, at once with sending it."""

@@ -1,4 +1,4 @@
-"""Apply: local bytes that the site has not acknowledged are never replaced, renamed over or deleted."""
+"""Apply: bytes that the site has not acknowledged are never replaced, renamed over or deleted."""
 
 from __future__ import annotations
 

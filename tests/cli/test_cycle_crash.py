@@ -81,7 +81,7 @@ def leftovers(device: Laptop) -> list[str]:
 @pytest.mark.parametrize("dies", ["sender", "receiver"])
 @pytest.mark.parametrize("stride", [17, pytest.param(1, marks=pytest.mark.slow)])
 def test_death_at_every_contact(laptop: NewLaptop, dies: str, stride: int) -> None:
-    """I28–I30: whoever dies, and wherever, both end up the same and nothing is lost."""
+    """I28 to I30: whoever dies, and wherever, both end up the same and nothing is lost."""
     one = laptop("one", settings=SMALL)
     two = laptop("two", settings=SMALL)
     at, deaths = 1 - stride, 0

@@ -110,7 +110,7 @@ def test_the_same_content_twice_is_sent_once(laptop: NewLaptop, cutting: Wire) -
 def test_a_large_upload_goes_on_where_it_was_cut(
     laptop: NewLaptop, cutting: Wire, threads: bool
 ) -> None:
-    """Pain 14, F21: at most one segment is sent again, and a new start of the client goes on too."""
+    """Pain 14, F21: at most a segment is sent again; a new start of the client goes on too."""
     settings = Settings(durable=False, whole_below=100_000, segment=1 << 20)
     executor = ThreadPoolExecutor(1) if threads else None
     one = laptop("one", transport=cutting, settings=settings, executor=executor)

@@ -1,0 +1,305 @@
+"""The cycle: both ways, first links, restrictions, dry runs, and the fixed point."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dblike_cli.context import Settings
+from dblike_cli.report import Hints
+from dblike_delta.exchange import Request, Response, Transport
+from rig.devices import PULL, PUSH, Laptop
+from rig.wsgi import WsgiTransport
+
+NewLaptop = Callable[..., Laptop]
+
+
+class Counter:
+    """Counts requests."""
+
+    def __init__(self, inner: Transport) -> None:
+        self.inner = inner
+        self.targets: list[str] = []
+
+    def request(self, request: Request) -> Response:
+        self.targets.append(request.target.partition("?")[0].rpartition("/")[2])
+        return self.inner.request(request)
+
+
+def fill(device: Laptop, seed: int = 1) -> None:
+    rng = random.Random(seed)
+    for number in range(30):
+        device.write(f"d{number % 4}/s{number % 3}/f{number}", rng.randbytes(rng.randrange(3000)))
+    device.write("large", rng.randbytes(5 << 20))
+    device.write("empty-file", "")
+    device.place("empty-directory").mkdir()
+    device.place("link").symlink_to("d1/s1")
+
+
+def settle(*devices: Laptop) -> None:
+    for _ in range(5):
+        for device in devices:
+            device.sync()
+
+
+def nothing_happened(report: Any) -> bool:
+    done = (report.uploaded, report.applied, report.deleted, report.adopted, report.conflicts)
+    return not any(done) and report.bytes_sent == 0
+
+
+def test_both_hold_the_same_and_then_nothing_happens(laptop: NewLaptop) -> None:
+    """I9: 0 versions, 0 uploaded bytes, 0 writes in 10 more rounds."""
+    one, two = laptop("one"), laptop("two")
+    fill(one)
+    one.sync()
+    two.sync()
+    assert one.tree() == two.tree()
+    settle(one, two)
+
+    def durable(device: Laptop) -> tuple[bytes, Any]:
+        rows = list(device.state.tree.rows())
+        return repr(rows).encode(), device.state.meta.cursor
+
+    before = [durable(device) for device in (one, two)]
+    for _ in range(10):
+        assert nothing_happened(one.sync())
+        assert nothing_happened(two.sync())
+    assert [durable(device) for device in (one, two)] == before
+
+
+def test_the_echo_of_our_own_commit_is_no_work(laptop: NewLaptop, wire: WsgiTransport) -> None:
+    counter = Counter(wire)
+    one = laptop("one", transport=counter)
+    one.write("a", "1")
+    one.sync()
+    one.write("a", "2")
+    counter.targets.clear()
+    report = one.sync(hints=Hints(frozenset({b"a"}), remote=False))
+    assert report.uploaded == (b"a",)
+    assert counter.targets == ["commit"]
+    assert one.state.meta.cursor == one.exchange.folders()[0].cursor
+
+
+def test_a_hint_of_the_site_costs_two_requests(laptop: NewLaptop, wire: WsgiTransport) -> None:
+    counter = Counter(wire)
+    one, two = laptop("one"), laptop("two", transport=counter)
+    fill(one)
+    settle(one, two)
+    one.write("d1/s1/f1", "changed")
+    one.sync()
+    counter.targets.clear()
+    report = two.sync(hints=Hints(remote=True))
+    assert report.applied == (b"d1/s1/f1",)
+    assert counter.targets == ["changes", "fetch"]
+    assert report.scanned == 0, "only what is news was looked at"
+
+
+def test_first_link_of_two_full_trees_is_their_union(laptop: NewLaptop) -> None:
+    """I19: equal content is adopted without transfer, different content becomes copies."""
+    one, two = laptop("one"), laptop("two")
+    fill(one)
+    fill(two)
+    one.write("both", "of one")
+    two.write("both", "of two")
+    one.write("only-one", "1")
+    two.write("only-two", "2")
+    os.utime(two.place("large"), (5, 5))
+    one.sync()
+    report = two.sync()
+    assert len(report.adopted) > 30
+    assert set(report.uploaded) == {b"both", b"only-two"}
+    assert report.deleted == ()
+    assert report.bytes_sent < 5000
+    settle(one, two)
+    assert one.tree() == two.tree()
+    files = {one.read(path) for path in one.tree(times=False) if one.place(path).is_file()}
+    assert {b"of one", b"of two", b"1", b"2"} <= files
+    assert len([path for path in one.tree() if "conflicted copy" in path]) == 1
+    # A large file that was adopted is as good for deltas as one that was sent.
+    data = two.read("large")
+    two.write("large", data + b"!")
+    assert two.sync().bytes_sent < 20_000
+
+
+def test_a_lost_state_is_a_first_link_of_a_new_device(laptop: NewLaptop) -> None:
+    """I20: 0 lost, 0 copies where content is equal."""
+    one, two = laptop("one"), laptop("two")
+    fill(one)
+    settle(one, two)
+    before = one.device.id
+    one.state.close()
+    for name in ("state.db", "state.db-wal", "state.db-shm"):
+        (one.root / ".dblike" / name).unlink(missing_ok=True)
+    one.restart()
+    one.write("d0/s0/f0", "edited meanwhile")
+    report = one.sync()
+    assert one.device.id != before
+    assert report.in_sync
+    settle(one, two)
+    assert one.tree() == two.tree()
+    copies = [path for path in one.tree() if "conflicted copy" in path]
+    assert len(copies) == 1  # of the one file that differed
+
+
+def test_push_and_pull_are_one_way(laptop: NewLaptop) -> None:
+    one, two = laptop("one"), laptop("two")
+    one.write("a", "1")
+    two.write("b", "2")
+    one.sync()
+    assert two.sync(PULL).applied == (b"a",)
+    assert set(one.sync(PULL).applied) == set()
+    assert two.sync(PUSH).uploaded == (b"b",)
+    one.write("c", "3")
+    report = one.sync(PUSH)
+    assert report.uploaded == (b"c",)
+    assert report.in_sync
+    assert set(one.tree()) == {"a", "c"}
+    one.sync(PULL)
+    assert set(one.tree()) == {"a", "b", "c"}
+
+
+def test_paths_restrict_a_cycle(laptop: NewLaptop) -> None:
+    one, two = laptop("one"), laptop("two")
+    one.write("in/deep/a", "1")
+    one.write("out/b", "2")
+    report = one.sync(paths=(b"in/deep",))
+    assert set(report.uploaded) == {b"in", b"in/deep", b"in/deep/a"}
+    one.sync()
+    report = two.sync(paths=(b"out/b",))
+    assert set(report.applied) == {b"out", b"out/b"}
+    two.sync()
+    assert one.tree() == two.tree()
+
+
+def test_a_dry_run_says_all_and_does_nothing(laptop: NewLaptop) -> None:
+    one, two = laptop("one"), laptop("two")
+    one.write("a", "1")
+    one.write("gone", "1")
+    settle(one, two)
+    two.write("b", "22")
+    two.place("gone").unlink()
+    one.write("a", "changed")
+    one.write("new", "333")
+    one.sync()
+    tree, cursor = two.tree(), two.state.meta.cursor
+    report = two.sync(dry_run=True)
+    assert {(item.action, item.path) for item in report.planned} == {
+        ("upload", b"b"), ("delete-remote", b"gone"), ("download", b"a"), ("download", b"new"),
+    }  # fmt: skip
+    assert not report.in_sync
+    assert (two.tree(), two.state.meta.cursor) == (tree, cursor)
+    assert two.state.remote.empty()
+    assert two.state.outbox.all() == []
+    two.sync()
+    assert two.sync(dry_run=True).planned == ()
+
+
+def test_an_edit_beats_a_delete_on_both_sides(laptop: NewLaptop) -> None:
+    """I2: edit and delete at once: the edit, no copy, everywhere."""
+    one, two = laptop("one"), laptop("two")
+    for name in ("a", "b"):
+        one.write(name, "1")
+    settle(one, two)
+    one.place("a").unlink()
+    two.write("a", "edited")
+    one.write("b", "edited")
+    two.place("b").unlink()
+    settle(one, two)
+    assert {path: one.read(path) for path in one.tree()} == {"a": b"edited", "b": b"edited"}
+    assert one.tree() == two.tree()
+
+
+def test_deleting_a_conflict_copy_is_final(laptop: NewLaptop) -> None:
+    """I8."""
+    one, two = laptop("one"), laptop("two")
+    one.write("a", "1")
+    two.write("a", "2")
+    settle(one, two)
+    [copy] = [path for path in one.tree() if path != "a"]
+    one.place(copy).unlink()
+    settle(one, two)
+    assert set(one.tree()) == set(two.tree()) == {"a"}
+    two.write("a", "3")
+    settle(one, two)
+    assert set(one.tree()) == set(two.tree()) == {"a"}
+
+
+@pytest.mark.parametrize("what", ["swap", "cycle", "invert"])
+def test_renames_lose_nothing(laptop: NewLaptop, what: str) -> None:
+    """I11."""
+    one, two = laptop("one"), laptop("two")
+    for name in ("a", "b", "c", "x/y/file"):
+        one.write(name, f"content of {name}")
+    settle(one, two)
+    root = one.root
+    match what:
+        case "swap":
+            (root / "a").rename(root / "t")
+            (root / "b").rename(root / "a")
+            (root / "t").rename(root / "b")
+        case "cycle":
+            (root / "a").rename(root / "t")
+            (root / "c").rename(root / "a")
+            (root / "b").rename(root / "c")
+            (root / "t").rename(root / "b")
+        case _:
+            (root / "x" / "y").rename(root / "t")
+            (root / "x").rename(root / "t" / "x")
+            (root / "t").rename(root / "y")
+    expected = one.tree()
+    report = one.sync()
+    assert report.bytes_sent < 4000
+    assert two.sync().in_sync
+    assert one.tree() == two.tree() == expected
+
+
+def test_ignored_files_stay_here(laptop: NewLaptop) -> None:
+    one, two = laptop("one"), laptop("two")
+    one.write("keep.o", "synced before the rule")
+    settle(one, two)
+    one.write(".dblikeignore", "*.o\nbuild/\n")
+    one.write("x.o", "never goes up")
+    one.write("build/out", "neither")
+    settle(one, two)
+    assert set(two.tree()) == {".dblikeignore", "keep.o"}
+    assert set(one.tree()) == {".dblikeignore", "keep.o", "x.o", "build", "build/out"}
+    assert one.sync().in_sync
+
+
+def test_random_edits_on_three_devices_converge(laptop: NewLaptop) -> None:
+    """Invariants 1 and 3: what nobody overwrote or deleted is kept, and all are the same."""
+    settings = Settings(
+        durable=False, signature_from=200, whole_below=3000, batch_bytes=2000, segment=1500,
+        read_size=512,
+    )  # fmt: skip
+    devices = [laptop(name, settings=settings) for name in ("one", "two", "three")]
+    rng = random.Random(7)
+    names = ["a", "b", "c/x", "c/y", "d/e/z", "c"]
+    written: set[bytes] = set()
+    replaced: set[bytes] = set()
+    for step in range(120):
+        device = rng.choice(devices)
+        place = device.place(rng.choice(names))
+        if rng.random() < 0.4:
+            device.sync(max_delete="100%")
+        elif place.is_dir() or any(above.is_file() for above in place.parents):
+            continue
+        else:
+            if place.exists():
+                replaced.add(place.read_bytes())
+            if rng.random() < 0.2 and place.exists():
+                place.unlink()
+            else:
+                data = f"{step}-".encode() + rng.randbytes(rng.choice([5, 500, 5000]))
+                device.write(str(place.relative_to(device.root)), data)
+                written.add(data)
+    settle(*devices)
+    trees = [device.tree() for device in devices]
+    assert trees[0] == trees[1] == trees[2]
+    kept = {devices[0].read(path) for path in trees[0] if devices[0].place(path).is_file()}
+    assert written - replaced <= kept
+    assert all(nothing_happened(device.sync()) for device in devices)
