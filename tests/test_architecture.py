@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import pkgutil
 import re
 import statistics
 import sys
@@ -180,6 +181,14 @@ def test_links_between_documents_lead_somewhere() -> None:
         if not (page.parent / target).exists()
     ]
     assert dead == []
+
+
+def test_names_in_the_reading_order_exist() -> None:
+    page = (ROOT / "docs" / "reading-order.md").read_text()
+    names = set(re.findall(r"`(dblike_\w+(?:\.\w+)+)`", page))
+    assert len(names) > 30
+    for name in names:
+        pkgutil.resolve_name(name)
 
 
 @pytest.mark.parametrize("program", sorted(document_commands.PROGRAMS))
