@@ -10,6 +10,7 @@ started goes when this ends, also when it is killed. Standard library only.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import shutil
@@ -199,7 +200,10 @@ def perform(command: str, system: Path, home: Path, role: str) -> bool:
 
 
 def no_process_is_left() -> bool:
-    """In our process namespace are we, and nobody else."""
+    """In our process namespace are we, and nobody else; orphans that ended are ours to bury."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
     others = [
         (Path("/proc", name) / "cmdline").read_text().replace("\0", " ")
         for name in os.listdir("/proc")
