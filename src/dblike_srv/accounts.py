@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import base64
 import hmac
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
 from blake3 import blake3
 from sqlalchemy import Connection, and_, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from dblike_delta.messages import DeviceView, LoginReply, LoginRequest, PasswordChange
 from dblike_srv.auth import throttle
@@ -33,6 +34,8 @@ SEEN_EVERY_MS: Final = 300_000
 """How exact "last seen" is: a write for each request would be a write for each request."""
 _MARK: Final = "dbl_"
 _CHUNK: Final = 400
+
+log = logging.getLogger(__name__)
 
 
 class Unauthorized(SiteError):
@@ -159,7 +162,10 @@ def _by_token(connection: Connection, digest: bytes) -> Any:
 
 def _see(site: Site, device: bytes, now: int) -> None:
     statement = update(devices).where(devices.c.id == device).values(last_seen=now)
-    site.database.transact(lambda connection: connection.execute(statement))
+    try:
+        site.database.transact(lambda connection: connection.execute(statement))
+    except (SiteError, DBAPIError) as error:
+        log.warning("a device was seen, which can't be written: %s", error)  # reads go on
 
 
 def alive(site: Site, sessions: Iterable[Session]) -> set[Session]:

@@ -96,9 +96,9 @@ class Rig:
         return self.peers[-1]
 
     def close(self) -> None:
-        self.hub.stop(wait=WAIT)
         for peer in self.peers:
             peer.sock.close()
+        self.hub.stop(wait=WAIT)
 
 
 Rigging = Callable[..., Rig]
