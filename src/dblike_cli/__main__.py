@@ -63,7 +63,7 @@ def cli(ctx: click.Context, /, **params: Any) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; its exit code.  Whatever goes wrong is one line on stderr."""
-    signal.signal(signal.SIGTERM, _terminate)
+    former = signal.signal(signal.SIGTERM, _terminate)
     try:
         code = cli.main(arguments, prog_name="dblike", standalone_mode=False)
         sys.stdout.flush()
@@ -73,6 +73,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 128 + signal.SIGPIPE
     except BaseException as error:  # noqa: BLE001 - the edge: nothing may pass as a traceback
         return _fail(error)
+    finally:
+        signal.signal(signal.SIGTERM, former)
     return int(code or Exit.DONE)
 
 

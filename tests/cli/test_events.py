@@ -1,0 +1,190 @@
+"""The WebSocket's client: it connects again, whatever the other side does."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+import queue
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from dblike_cli.events import Events
+from dblike_cli.http import address_of
+from dblike_cli.session import Session
+
+FOLDER, TOKEN = "f" * 32, "token"
+PATIENCE = 30
+
+
+class Socket:
+    """A server's end of a WebSocket."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        stream = connection.makefile("rb")
+        self.head = b"".join(iter(stream.readline, b"\r\n")).decode()
+        key = next(
+            line.split()[1]
+            for line in self.head.splitlines()
+            if line.startswith("Sec-WebSocket-Key")
+        )
+        magic = key.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        self.accept = base64.b64encode(hashlib.sha1(magic).digest()).decode()
+
+    def agree(self) -> None:
+        self.connection.sendall(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            + f"Sec-WebSocket-Accept: {self.accept}\r\n\r\n".encode()
+        )
+
+    def say(self, document: Any) -> None:
+        text = json.dumps(document).encode()
+        self.connection.sendall(bytes([0x81, len(text)]) + text)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+        self.connection.close()
+
+
+class Server:
+    """Hands out what connects."""
+
+    def __init__(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.came: queue.Queue[Socket] = queue.Queue()
+        self.open: list[Socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                self.came.put(Socket(self.listener.accept()[0]))
+
+    def next(self) -> Socket:
+        self.open.append(self.came.get(timeout=PATIENCE))
+        return self.open[-1]
+
+    def close(self) -> None:
+        self.listener.close()
+        for each in self.open:
+            each.close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    yield made
+    made.close()
+
+
+class Random:
+    """No time is lost between two attempts."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return 0.01
+
+    def bytes(self, n: int) -> bytes:
+        return bytes(n)
+
+
+@pytest.fixture
+def heard() -> queue.Queue[str]:
+    return queue.Queue()
+
+
+@pytest.fixture
+def listen(heard: queue.Queue[str]) -> Iterator[Callable[..., Events]]:
+    started: list[Events] = []
+
+    def start(*urls: str) -> Events:
+        addresses = [address_of(url) for url in urls]
+        session = SimpleNamespace(
+            transport=SimpleNamespace(addresses=addresses, site=addresses[0], tls=None),
+            credential=SimpleNamespace(token=TOKEN, folder_id=FOLDER),
+            random=Random(),
+        )
+        started.append(Events(cast("Session", session), heard.put))
+        started[-1].start()
+        return started[-1]
+
+    yield start
+    for events in started:
+        events.close()
+
+
+def test_what_the_site_says_is_heard(
+    server: Server, listen: Callable[..., Events], heard: queue.Queue[str]
+) -> None:
+    listen(f"{server.url}/sync")
+    site = server.next()
+    assert site.head.startswith("GET /sync/v1/events HTTP/1.1")
+    assert f"Authorization: Bearer {TOKEN}" in site.head
+    assert "Origin:" not in site.head
+    site.agree()
+    assert heard.get(timeout=PATIENCE) == "", "what was missed is found by asking"
+    site.say({"folder": "another", "cursor": "c0"})
+    site.say({"folder": FOLDER, "cursor": "c1", "time": 5, "new": "field"})
+    assert heard.get(timeout=PATIENCE) == "c1"
+
+
+@pytest.mark.parametrize("say", ["close", "nonsense", "binary", "refuse", "redirect", "nothing"])
+def test_it_comes_back_whatever_happens(
+    server: Server, listen: Callable[..., Events], heard: queue.Queue[str], say: str
+) -> None:
+    listen(server.url)
+    site = server.next()
+    match say:
+        case "close":
+            site.agree()
+            site.connection.sendall(b"\x88\x02\x03\xf4")
+        case "nonsense":
+            site.agree()
+            site.connection.sendall(b"\x81\x03{]}")
+        case "binary":
+            site.agree()
+            site.connection.sendall(b"\xff\xff\xff\xff")
+        case "refuse":
+            site.connection.sendall(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
+        case "redirect":
+            site.connection.sendall(
+                b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\n\r\n"
+            )
+        case _:
+            pass
+    site.close()
+    again = server.next()
+    again.agree()
+    again.say({"folder": FOLDER, "cursor": "c2"})
+    while heard.get(timeout=PATIENCE) != "c2":
+        pass
+
+
+def test_the_next_server_is_tried(
+    server: Server, listen: Callable[..., Events], heard: queue.Queue[str]
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        dead = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    listen(dead, server.url)
+    server.next().agree()
+    assert heard.get(timeout=PATIENCE) == ""
+
+
+def test_a_connection_that_may_be_dead_is_made_anew(
+    server: Server, listen: Callable[..., Events], heard: queue.Queue[str]
+) -> None:
+    events = listen(server.url)
+    server.next().agree()
+    heard.get(timeout=PATIENCE)
+    events.reconnect()
+    server.next().agree()
+    assert heard.get(timeout=PATIENCE) == ""

@@ -1,0 +1,48 @@
+"""The systemd unit."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dblike_cli import service
+from dblike_cli.config import unit_directory
+
+
+def test_each_folder_has_a_unit_of_its_own() -> None:
+    names = {service.unit_name(Path(p)) for p in ("/a/Files", "/b/Files", "/a/My Files", "/é", "/")}
+    assert len(names) == 5
+    assert all(name.startswith("dblike-") and name.endswith(".service") for name in names)
+    assert all(name.isascii() and "/" not in name and " " not in name for name in names)
+
+
+def test_the_unit_names_interpreter_and_folder() -> None:
+    text = service.unit_text(Path('/a b/50% "$HOME" \\x'))
+    line = next(line for line in text.splitlines() if line.startswith("ExecStart="))
+    assert f'"{sys.executable}" "-m" "dblike_cli" "-C"' in line
+    assert '"/a b/50%% \\"$$HOME\\" \\\\x" "watch"' in line
+    assert "Restart=on-failure" in text
+
+
+def test_the_units_of_strange_folders_have_no_second_line() -> None:
+    text = service.unit_text(Path("/a\nExecStart=/bin/evil"))
+    assert text.count("\nExecStart=") == 1
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not here")
+def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    file = tmp_path / "dblike-test.service"
+    file.write_text(service.unit_text(tmp_path / "my files 100%"))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", file], capture_output=True, text=True, check=False
+    )
+    assert "dblike-test.service" not in done.stderr, done.stderr
+
+
+def test_where_units_are() -> None:
+    assert unit_directory({"XDG_CONFIG_HOME": "/x"}) == Path("/x/systemd/user")
+    assert unit_directory({}) == Path.home() / ".config/systemd/user"
