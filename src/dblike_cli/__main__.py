@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from types import FrameType
 from typing import Any, Final, NoReturn
 
@@ -62,7 +63,15 @@ def cli(ctx: click.Context, /, **params: Any) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; its exit code.  Whatever goes wrong is one line on stderr."""
+    """Run a command (that of the process without `arguments`); its exit code."""
+    code = _run(arguments)
+    if arguments is None:
+        _leave(code)
+    return code
+
+
+def _run(arguments: list[str] | None) -> int:
+    """Whatever goes wrong is one line on stderr."""
     former = signal.signal(signal.SIGTERM, _terminate)
     try:
         code = cli.main(arguments, prog_name="dblike", standalone_mode=False)
@@ -78,9 +87,15 @@ def main(arguments: list[str] | None = None) -> int:
     return int(code or Exit.DONE)
 
 
-def run() -> NoReturn:
-    """The program."""
-    sys.exit(main())
+def _leave(code: int) -> None:
+    """End at once where a request hangs, for which the interpreter would wait."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("beside"):
+            thread.join(0.5)
+            if thread.is_alive():
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
 
 
 def _fail(error: BaseException) -> int:
@@ -121,4 +136,4 @@ def _terminate(_signum: int, _frame: FrameType | None) -> NoReturn:
 
 
 if __name__ == "__main__":
-    run()
+    sys.exit(main())

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from dblike_cli.state import State
     from dblike_delta.exchange import Exchange
 
+BESIDE = "beside"
+"""The name of the thread that sends while the next batch is prepared."""
 PATIENCE = 2
 """Rounds over all servers before a command gives up; `watch` never does."""
 
@@ -127,7 +129,9 @@ class Session:
 
         config = self.config
         filesystem = self._work.enter_context(contextlib.closing(RealFS(self.root)))
-        executor = self._work.enter_context(ThreadPoolExecutor(1, "beside"))
+        executor = ThreadPoolExecutor(1, BESIDE)
+        # Nobody waits for a request that hangs; what is in it will be sent again with the same dot.
+        self._work.callback(executor.shutdown, wait=False, cancel_futures=True)
         return Context(
             fs=filesystem,
             state=self.state,
