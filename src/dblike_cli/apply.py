@@ -22,6 +22,7 @@ from dblike_cli.place import (
     Expected,
     Trouble,
     discard,
+    is_closed,
     put_directory,
     put_file,
     take_directory,
@@ -104,7 +105,7 @@ class _Applier:
         """A directory, which can be written to until all is done."""
         assert step.new is not None
         displaced = put_directory(self._context, step.path, step.new, self._expected(step))
-        if step.new.mode & 0o700 != 0o700:
+        if is_closed(step.new):
             self._modes.append((step.path, step.new.mode))
         return displaced
 

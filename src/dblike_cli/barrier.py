@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 from dblike_cli.context import Context
@@ -9,7 +10,7 @@ from dblike_cli.entries import UNTRUSTED, stamp_of, synced_of
 from dblike_cli.fs import Stat
 from dblike_cli.hashing import disk_time
 from dblike_cli.outcomes import Applied
-from dblike_cli.place import Displaced, drop_displaced
+from dblike_cli.place import Displaced, drop_displaced, is_closed
 from dblike_cli.report import Outcome
 from dblike_cli.signatures import drop_signatures
 from dblike_cli.state import Known
@@ -101,8 +102,10 @@ class Barrier:
         for directory in directories:
             try:
                 self._context.fs.sync_directory(directory)
-            except (FileNotFoundError, NotADirectoryError):
-                continue  # it was removed after what was in it, and may be a file by now
+            except OSError as error:
+                # It was removed after what was in it, and may be a file or a symlink by now.
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                    raise
 
     def _remember(self, steps: Sequence[Apply]) -> None:
         state = self._context.state
@@ -120,6 +123,8 @@ class Barrier:
             stamp = self.stamp(step.path)
         except OSError:
             stamp = UNTRUSTED  # it is gone again: the next look finds that out
+        if step.new is not None and is_closed(step.new):
+            stamp = UNTRUSTED  # it gets its mode last, and a crash may come before that
         return Known(step.path, stamp, synced_of(step.remote))
 
     def _tell(self, steps: Sequence[Apply]) -> None:

@@ -136,6 +136,11 @@ def take_directory(context: Context, path: bytes) -> None:
         raise Trouble(Code.KEPT, "it holds files that are not synced, and stays") from None
 
 
+def is_closed(entry: Entry) -> bool:
+    """Whether it is a directory in which its owner may not do everything."""
+    return entry.kind is Kind.DIRECTORY and entry.mode & 0o700 != 0o700
+
+
 def put_directory(
     context: Context, path: bytes, entry: Entry, expected: Expected
 ) -> Displaced | None:

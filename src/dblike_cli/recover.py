@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import stat
 
 from dblike_cli.context import Context
 from dblike_cli.device import become_new, marker_of
@@ -30,6 +31,8 @@ def recover(context: Context) -> None:
             discard(context.fs, place)
         else:
             _return(context, place)
+    for path, mode in context.state.tree.unfinished_directories():
+        _close(context.fs, path, mode)
     wanted = {record.hash.hex().encode() for record in context.state.remote.all().values()}
     for name, _ in context.fs.scandir(STAGING):
         if name.removesuffix(b".part") not in wanted:
@@ -51,6 +54,16 @@ def identify(context: Context) -> Context:
         with context.state.transaction():
             meta.become(context.device.id, meta.marker)
     return context
+
+
+def _close(fs: FileSystem, path: bytes, mode: int) -> None:
+    """Give a directory the mode that it was to get when all was in it."""
+    try:
+        st = fs.lstat(path)
+        if stat.S_ISDIR(st.st_mode) and stat.S_IMODE(st.st_mode) == mode | 0o700:
+            fs.chmod(path, mode)
+    except OSError:
+        return  # the scan says what is wrong there
 
 
 def _is_ours(fs: FileSystem, name: bytes, place: bytes) -> bool:

@@ -69,6 +69,11 @@ class Tree:
         query = "SELECT 1 FROM tree WHERE kind = 1 AND size = ? LIMIT 1"
         return self._connection.execute(query, (size,)).fetchone() is not None
 
+    def unfinished_directories(self) -> list[tuple[bytes, int]]:
+        """Directories, with their agreed modes, that may not have got these yet."""
+        query = "SELECT path, mode FROM tree WHERE kind = 2 AND length(stamp) = 0"
+        return self._connection.execute(query).fetchall()
+
     def record(self, known: Iterable[Known]) -> None:
         """Both sides agree on these."""
         self._connection.executemany(_INSERT, map(_row, known))
