@@ -72,7 +72,7 @@ def unsettled(report: Report) -> Iterator[str]:
 
 def unsettled_line(item: Pending) -> str:
     """A path that is not in sync, and why, for a person."""
-    kind = "refused" if item.code is Code.REFUSED else "pending"
+    kind = {Code.REFUSED: "refused", Code.SPECIAL: "left out"}.get(item.code, "pending")
     return f"{kind}: {display(item.path)}: {item.reason}"
 
 
