@@ -94,8 +94,10 @@ def _remember(context: Context, good: list[Answered]) -> None:
     state.tree.remove(item.path for item, _ in good if item.entry is None)
     paths = [item.path for item, _ in good]
     state.outbox.drop(paths)
-    state.notes.unrefuse(paths)
-    state.remote.drop(item.path for item, answer in good if not answer.superseded)
+    if state.notes.refused():
+        state.notes.unrefuse(paths)
+    if not state.remote.empty():
+        state.remote.drop(item.path for item, answer in good if not answer.superseded)
 
 
 def _reject(context: Context, result: Uploads, item: Outgoing, answer: CommitResult) -> None:

@@ -15,6 +15,7 @@ from dblike_cli.barrier import Barrier
 from dblike_cli.context import Context
 from dblike_cli.download import Staged, download, rounds
 from dblike_cli.entries import UNTRUSTED
+from dblike_cli.incoming import Made
 from dblike_cli.outcomes import Applied
 from dblike_cli.place import (
     DiskFull,
@@ -82,7 +83,7 @@ class _Applier:
         self._stamps = stamps
         self._result = result
         self._barrier = Barrier(context, result)
-        self._staged: list[tuple[Apply, bytes]] = []
+        self._staged: list[tuple[Apply, Made]] = []
         self._modes: list[tuple[bytes, int]] = []
         self._failed: list[bytes] = []
 
@@ -135,10 +136,11 @@ class _Applier:
                 self._note(step, Trouble(Code.NO_SPACE, _NO_SPACE))
 
     def _stage(self, staged: Staged) -> None:
-        if staged.trouble is not None:
+        if staged.made is None:
+            assert staged.trouble is not None
             self._note(staged.step, staged.trouble)
             return
-        self._staged.append((staged.step, staged.place))
+        self._staged.append((staged.step, staged.made))
         if len(self._staged) >= self._context.config.apply_batch:
             self._place_staged()
 
@@ -151,20 +153,20 @@ class _Applier:
     def _place_staged(self) -> None:
         """Every content durable first, then every rename."""
         staged, self._staged = self._staged, []
-        self._barrier.settle_files([place for _, place in staged])
-        for step, place in staged:
-            self._try(step, functools.partial(self._put, place=place))
+        self._barrier.settle_files([made.place for _, made in staged])
+        for step, made in staged:
+            self._try(step, functools.partial(self._put, made=made))
         self._barrier.pass_()
 
-    def _put(self, step: Apply, place: bytes) -> Displaced | None:
+    def _put(self, step: Apply, made: Made) -> Displaced | None:
         assert step.new is not None
-        before = self._context.fs.lstat(place)
+        expected = self._expected(step)
         try:
-            displaced = put_file(self._context, place, step.path, step.new, self._expected(step))
+            displaced = put_file(self._context, made.place, step.path, step.new, expected)
         except (Trouble, OSError):
-            discard(self._context.fs, place)
+            discard(self._context.fs, made.place)
             raise
-        self._barrier.saw(step.path, before)
+        self._barrier.saw(step.path, made.stat)
         return displaced
 
     def _try(self, step: Apply, act: Callable[[Apply], Displaced | None]) -> None:

@@ -13,7 +13,7 @@ import msgspec
 
 from dblike_cli.context import Context
 from dblike_cli.hashing import StillWriting
-from dblike_cli.incoming import LargeFile, SmallFile, part_size, write_small
+from dblike_cli.incoming import LargeFile, Made, SmallFile, part_size, write_small
 from dblike_cli.place import Trouble, trouble_of
 from dblike_cli.report import Code, Progress
 from dblike_delta.changeset import Body
@@ -29,10 +29,10 @@ _DAMAGED = "the content that came is not what its hash says; what was here is ke
 
 
 class Staged(msgspec.Struct, frozen=True):
-    """A file of the plan: its verified content lies at `place`, or there is `trouble`."""
+    """A file of the plan: verified and in a temporary place, or there is `trouble`."""
 
     step: Apply
-    place: bytes = b""
+    made: Made | None = None
     trouble: Trouble | None = None
 
 
@@ -42,10 +42,12 @@ def download(context: Context, steps: Sequence[Apply]) -> Iterator[Staged]:
     Raises what the exchange raises, and DiskFull; what was given out until then is good.
     """
     fetched: list[Apply] = []
+    here = context.state.tree.contents_among(file_of(step).hash for step in steps)
     for step in steps:
-        place = _from_here(context, file_of(step))
-        if place:
-            yield Staged(step, place)
+        entry = file_of(step)
+        made = _from_here(context, entry) if entry.hash in here or not entry.size else None
+        if made is not None:
+            yield Staged(step, made)
         else:
             fetched.append(step)
     yield from _fetch_all(context, fetched)
@@ -72,15 +74,15 @@ def file_of(step: Apply) -> Entry:
 # --- from here ------------------------------------------------------------------------------------
 
 
-def _from_here(context: Context, entry: Entry) -> bytes:
-    """A copy of a file of the folder that has this content; empty where there is none."""
+def _from_here(context: Context, entry: Entry) -> Made | None:
+    """A copy of a file of the folder that has this content; None where there is none."""
     if not entry.size:
         with _no_matter():
             return write_small(context, entry, b"")
     for path, _ in context.state.tree.find_content(entry.hash):
         with _no_matter():
             return _copy(context, path, entry)
-    return b""
+    return None
 
 
 @contextlib.contextmanager
@@ -94,7 +96,7 @@ def _no_matter() -> Iterator[None]:
         return
 
 
-def _copy(context: Context, path: bytes, entry: Entry) -> bytes:
+def _copy(context: Context, path: bytes, entry: Entry) -> Made:
     if entry.size < context.config.whole_below:
         small = SmallFile(context, entry, path)
         small.copy_base()
@@ -219,10 +221,10 @@ class _Fetch:
     def _finish(self) -> Staged:
         assert self._open is not None
         step, file = self._open
-        place = file.finish()
+        made = file.finish()
         self._open = None
         del self._waiting[step.remote.dot]
-        return Staged(step, place)
+        return Staged(step, made)
 
     def _fail(self) -> None:
         """What came for the open file is no good."""

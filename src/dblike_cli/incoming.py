@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
 from blake3 import blake3
 
 from dblike_cli.context import Context
-from dblike_cli.fs import OWN, File, Rename
+from dblike_cli.fs import OWN, File, Rename, Stat
 from dblike_cli.hashing import read_whole
 from dblike_cli.place import discard, temporary
 from dblike_cli.signatures import new_builder, save_signature
@@ -19,10 +20,18 @@ from dblike_delta.plan import Entry
 STAGING: Final = OWN + b"/staging"
 
 
-def finish_file(file: File, entry: Entry) -> None:
-    """What a file is but for its bytes."""
+class Made(msgspec.Struct, frozen=True):
+    """A finished temporary file: where it is, and what it is as a file."""
+
+    place: bytes
+    stat: Stat
+
+
+def finish_file(file: File, entry: Entry) -> Stat:
+    """Make a file what it is but for its bytes; what fstat says then."""
     file.chmod(entry.mode)
     file.utime(entry.mtime_ns)
+    return file.stat()
 
 
 class SmallFile:
@@ -55,8 +64,8 @@ class SmallFile:
         """The file is the base itself."""
         self._parts = [self._read_base()]
 
-    def finish(self) -> bytes:
-        """The body is whole: the temporary file's place.  Raises IntegrityError or OSError."""
+    def finish(self) -> Made:
+        """The body is whole: the temporary file.  Raises IntegrityError or OSError."""
         if self._decoder is not None:
             self._decoder.finish()
         data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
@@ -77,8 +86,8 @@ class SmallFile:
         return self._base
 
 
-def write_small(context: Context, entry: Entry, data: Data) -> bytes:
-    """A temporary file of these bytes, verified; its place."""
+def write_small(context: Context, entry: Entry, data: Data) -> Made:
+    """A temporary file of these bytes, verified."""
     if blake3(data).digest() != entry.hash:
         raise IntegrityError("the content that came is not what its hash says")
     place = temporary(context)
@@ -86,7 +95,7 @@ def write_small(context: Context, entry: Entry, data: Data) -> bytes:
     try:
         if data:
             file.write(data)
-        finish_file(file, entry)
+        st = finish_file(file, entry)
     except OSError:
         discard(context.fs, place)
         raise
@@ -96,7 +105,7 @@ def write_small(context: Context, entry: Entry, data: Data) -> bytes:
     if builder is not None:
         builder.update(data)
         save_signature(context, entry.hash, builder)
-    return place
+    return Made(place, st)
 
 
 class LargeFile:
@@ -138,21 +147,21 @@ class LargeFile:
         self._copy(Copy(0, self._base.stat().st_size))
         self._whole = True
 
-    def finish(self) -> bytes:
-        """The body is whole: the temporary file's place.  Raises IntegrityError or OSError."""
+    def finish(self) -> Made:
+        """The body is whole: the temporary file.  Raises IntegrityError or OSError."""
         entry = self._entry
         if not self._whole:
             self._decoder.finish()
         if self._size != entry.size or self._hasher.digest() != entry.hash:
             raise IntegrityError("the content that came is not what its hash says")
-        finish_file(self._file, entry)
+        st = finish_file(self._file, entry)
         self._close()
         if self._builder is not None:
             save_signature(self._context, entry.hash, self._builder)
         # Another path may wait for the same content, with a time of its own.
         place = temporary(self._context)
         self._context.fs.rename(part_of(entry.hash), place, Rename.KEEP)
-        return place
+        return Made(place, st)
 
     def drop(self) -> None:
         """It will not be finished now; what there is of it stays."""

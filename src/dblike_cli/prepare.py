@@ -27,6 +27,7 @@ class Reader:
         self._result = result
         self._tick = 0
         self._going: set[bytes] = set()  # contents that an earlier item brings
+        self._refused = {item.path for item in context.state.notes.refused()}
 
     def batches(self, changes: Sequence[Upload]) -> Iterator[list[Outgoing]]:
         """The changes in order, as many together as make one commit; a large file is alone."""
@@ -41,7 +42,7 @@ class Reader:
             size += len(item.data or b"")
             full = size > config.batch_bytes or len(batch) >= config.batch_records
             if batch and (item.large or full):
-                yield batch
+                yield self._with_bodies(batch)
                 batch, size = [], len(item.data or b"")
                 self._tick = disk_time(self._context)
             batch.append(item)
@@ -49,7 +50,7 @@ class Reader:
                 yield batch
                 batch, size = [], 0
         if batch:
-            yield batch
+            yield self._with_bodies(batch)
 
     def _read(self, change: Upload) -> Outgoing | None:
         """None where there is nothing to send."""
@@ -61,16 +62,20 @@ class Reader:
             item = self._large(item) if large else self._small(item)
             if item is None:
                 return None
-        reason = self._context.state.notes.refusal(change.path, item.entry)
+        return None if change.path in self._refused and self._is_refused(item) else item
+
+    def _is_refused(self, item: Outgoing) -> bool:
+        """Whether the site said no to just this; then it is not asked again."""
+        reason = self._context.state.notes.refusal(item.path, item.entry)
         if reason:
-            self._result.refused[change.path] = Pending(change.path, reason, Code.REFUSED)
-            return None
-        return item
+            self._result.refused[item.path] = Pending(item.path, reason, Code.REFUSED)
+        return bool(reason)
 
     def _large(self, item: Outgoing) -> Outgoing:
         """A file to be streamed, unless its hash was needed before and is enough."""
         digest = item.entry.hash if item.entry is not None else b""
-        return msgspec.structs.replace(item, body=not digest or not self._is_there(digest))
+        there = digest and self._context.state.tree.find_content(digest)
+        return msgspec.structs.replace(item, body=not there)
 
     def _small(self, item: Outgoing) -> Outgoing | None:
         path, result = item.path, self._result
@@ -87,10 +92,18 @@ class Reader:
             result.same[path] = trusted
             result.done.add(path)
             return None
-        body = not self._is_there(entry.hash)
-        self._going.add(entry.hash)
-        return Outgoing(item.upload, entry, stamp_of(st), trusted, data, body)
+        return Outgoing(item.upload, entry, stamp_of(st), trusted, data)
 
-    def _is_there(self, digest: bytes) -> bool:
-        """Whether the site has the content by then: a rename, a copy, or other permissions."""
-        return digest in self._going or bool(self._context.state.tree.find_content(digest))
+    def _with_bodies(self, batch: list[Outgoing]) -> list[Outgoing]:
+        """Let go along what the site does not have by then: what is no rename and no copy."""
+        hashes = {item.entry.hash for item in batch if item.data is not None and item.entry}
+        there = self._context.state.tree.contents_among(hashes) | (hashes & self._going)
+        ready: list[Outgoing] = []
+        for item in batch:
+            if item.data is None or item.entry is None or item.entry.hash in there:
+                ready.append(item)
+                continue
+            there.add(item.entry.hash)
+            self._going.add(item.entry.hash)
+            ready.append(msgspec.structs.replace(item, body=True))
+        return ready

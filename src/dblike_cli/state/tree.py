@@ -12,6 +12,7 @@ from dblike_delta.versions import Dot, Kind
 
 _INSERT = "INSERT OR REPLACE INTO tree VALUES (?,?,?,?,?,?,?,?,?,?,?)"
 _ALL = 500
+_MOST = 10_000
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -63,6 +64,17 @@ class Tree:
         """Some paths with their stamps that hold this content."""
         query = "SELECT path, stamp FROM tree WHERE kind = 1 AND hash = ? LIMIT 4"
         return self._connection.execute(query, (digest,)).fetchall()
+
+    def contents_among(self, digests: Iterable[bytes]) -> set[bytes]:
+        """Those of the contents that some path holds."""
+        wanted = list(set(digests))
+        found: set[bytes] = set()
+        for at in range(0, len(wanted), _MOST):
+            some = wanted[at : at + _MOST]
+            marks = ",".join("?" * len(some))
+            query = f"SELECT DISTINCT hash FROM tree WHERE kind = 1 AND hash IN ({marks})"  # noqa: S608 - marks
+            found.update(row[0] for row in self._connection.execute(query, some))
+        return found
 
     def has_size(self, size: int) -> bool:
         """Whether any file has this size, so that a new one could be a copy of it."""
