@@ -30,6 +30,7 @@ from dblike_srv.errors import Conflict, Invalid, NotFound, PreconditionFailed
 from dblike_srv.fetch import find_versions
 from dblike_srv.identity import FolderRef, Identity
 from dblike_srv.intake import NEW_PACK, Intake, Item
+from dblike_srv.listing import walk
 from dblike_srv.models import paths, versions
 from dblike_srv.packs import Pack
 from dblike_srv.site import Site
@@ -266,12 +267,7 @@ def _present(connection: Connection, folder: FolderRef, path: bytes) -> Version 
 
 
 def _live_below(connection: Connection, folder: FolderRef, path: bytes) -> list[bytes]:
-    query = select(paths.c.path).where(
-        paths.c.folder == folder.row,
-        paths.c.live == 1,
-        (paths.c.path == path) | ((paths.c.path > path + b"/") & (paths.c.path < path + b"0")),
-    )
-    return [bytes(found) for (found,) in connection.execute(query)]
+    return [place.path for place in walk(connection, folder.row, path)]
 
 
 def _recipe(site: Site, user: int, version: Version) -> tuple[Recipe, dict[int, bytes]]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-from typing import Any
+from itertools import islice
 
-from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, select
 
 from dblike_delta.errors import PathError
 from dblike_delta.messages import (
@@ -20,12 +20,15 @@ from dblike_srv.edits import Edit, apply_items, dots_of, make_items
 from dblike_srv.errors import Invalid, NotFound
 from dblike_srv.fetch import find_versions
 from dblike_srv.identity import FolderRef, Identity
+from dblike_srv.listing import last_versions, walk, winners
 from dblike_srv.models import paths, versions
 from dblike_srv.site import Site
 from dblike_srv.tree import VERSION_COLUMNS, Tree, path_key, version_of
 from dblike_srv.views import dot_of, view_version
 
 LARGEST_RESTORE = 1_000_000
+SOME = 1000
+"""Paths whose versions are looked up at once."""
 
 
 def versions_of(
@@ -141,13 +144,6 @@ def _winners(connection: Connection, folder: FolderRef, wanted: set[bytes]) -> s
     return found
 
 
-def _below(column: Any, below: bytes) -> list[ColumnElement[bool]]:
-    """At `below` or deeper; `0` comes right after `/`."""
-    if not below:
-        return []
-    return [or_(column == below, and_(column > below + b"/", column < below + b"0"))]
-
-
 def _live(
     connection: Connection,
     folder: FolderRef,
@@ -156,19 +152,15 @@ def _live(
     after: bytes,
     limit: int,
 ) -> list[Version]:
-    query = select(*VERSION_COLUMNS).where(versions.c.folder == folder.row)
-    if at is None:
-        chosen = and_(paths.c.folder == versions.c.folder, paths.c.winner == versions.c.seq)
-        query = query.join(paths, chosen).where(paths.c.live == 1)
-    else:
-        last = select(func.max(versions.c.seq)).where(
-            versions.c.folder == folder.row, versions.c.time <= at
-        )
-        last = last.group_by(versions.c.path)
-        query = query.where(versions.c.seq.in_(last), versions.c.kind != int(Kind.DELETED))
-    query = query.where(*_below(versions.c.path, below), versions.c.path > after)
-    rows = connection.execute(query.order_by(versions.c.path).limit(limit))
-    return [version_of(row) for row in rows]
+    found: list[Version] = []
+    places = walk(connection, folder.row, below, after=after, dead=at is not None)
+    while len(found) < limit and (some := list(islice(places, min(limit - len(found), SOME)))):
+        if at is None:
+            found += winners(connection, folder.row, some)
+        else:
+            then = last_versions(connection, folder.row, some, at=at)
+            found += [version for version in then if version.live]
+    return found
 
 
 def _wanted(
@@ -192,18 +184,11 @@ def _wanted(
 
 def _last_live(connection: Connection, folder: FolderRef, path: bytes) -> list[Version]:
     """The last live version of each path at and below `path` that is deleted now."""
-    dead = select(paths.c.path).where(paths.c.folder == folder.row, paths.c.live == 0)
-    last = (
-        select(func.max(versions.c.seq))
-        .where(versions.c.folder == folder.row, versions.c.kind != int(Kind.DELETED))
-        .where(*_below(versions.c.path, path), versions.c.path.in_(dead))
-        .group_by(versions.c.path)
-    )
-    query = select(*VERSION_COLUMNS).where(
-        versions.c.folder == folder.row, versions.c.seq.in_(last)
-    )
-    rows = connection.execute(query.order_by(versions.c.path).limit(LARGEST_RESTORE))
-    return [version_of(row) for row in rows]
+    found: list[Version] = []
+    gone = (place for place in walk(connection, folder.row, path, dead=True) if not place.live)
+    while len(found) < LARGEST_RESTORE and (some := list(islice(gone, SOME))):
+        found += last_versions(connection, folder.row, some)
+    return found
 
 
 def _edit(version: Version, path: bytes, to: bytes) -> Edit:

@@ -1,0 +1,109 @@
+"""A folder's paths from the top down, a directory at a time: the cost is that of what is listed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from sqlalchemy import Connection, select
+
+from dblike_delta import paths as pathnames
+from dblike_delta.versions import Version
+from dblike_srv.db import find_rows
+from dblike_srv.models import paths, versions
+from dblike_srv.tree import VERSION_COLUMNS, path_key, version_of
+
+
+class Place(NamedTuple):
+    """A path, the seq of its winner, and whether it lives."""
+
+    path: bytes
+    winner: int
+    live: bool
+
+
+def walk(
+    connection: Connection,
+    folder: int,
+    below: bytes = b"",
+    *,
+    after: bytes = b"",
+    dead: bool = False,
+) -> Iterator[Place]:
+    """The places at and below a path that live (with `dead`, all that ever were), as a tree is
+    read: each directory, then what is in it, names in order of their bytes.
+
+    `after` is where an earlier walk stopped.
+    """
+    resume = after.split(b"/") if after else []
+    if below:
+        own = _find(connection, folder, below)
+        if own is not None and (own.live or dead) and below.split(b"/") > resume:
+            yield own
+    waiting = [_children(connection, folder, below, dead=dead)]
+    while waiting:
+        place = next(waiting[-1], None)
+        if place is None:
+            waiting.pop()
+            continue
+        parts = place[0].path.split(b"/")
+        if parts > resume:
+            yield place[0]
+        elif parts != resume[: len(parts)]:
+            continue  # all of it comes before
+        if place[1]:
+            waiting.append(_children(connection, folder, place[0].path, dead=dead))
+
+
+def winners(connection: Connection, folder: int, places: Iterable[Place]) -> list[Version]:
+    """The places' present versions, in their order."""
+    seqs = [place.winner for place in places]
+    where = {versions.c.folder: folder}
+    rows = find_rows(connection, VERSION_COLUMNS, where, versions.c.seq, seqs)
+    found = {row[0]: version_of(row) for row in rows}
+    return [found[seq] for seq in seqs]
+
+
+def last_versions(
+    connection: Connection, folder: int, places: Iterable[Place], *, at: int | None = None
+) -> list[Version]:
+    """The version that came last of each place, of those recorded until `at`, or the last that was
+    no delete where there is no `at`; places that had none are left out."""
+    wanted = [place.path for place in places]
+    last: dict[bytes, tuple[int, Version]] = {}
+    keys = {path_key(path) for path in wanted}
+    where = {versions.c.folder: folder}
+    for row in find_rows(connection, VERSION_COLUMNS, where, versions.c.path_key, keys):
+        version = version_of(row)
+        counts = version.live if at is None else version.time <= at
+        if counts and row[0] > last.get(version.path, (0, None))[0]:
+            last[version.path] = (row[0], version)
+    return [last[path][1] for path in wanted if path in last]
+
+
+def _find(connection: Connection, folder: int, path: bytes) -> Place | None:
+    query = select(paths.c.path, paths.c.winner, paths.c.live).where(
+        paths.c.path_key == path_key(path), paths.c.folder == folder, paths.c.path == path
+    )
+    row = connection.execute(query).first()
+    return None if row is None else Place(row[0], row[1], bool(row[2]))
+
+
+def _children(
+    connection: Connection, folder: int, directory: bytes, *, dead: bool
+) -> Iterator[tuple[Place, bool]]:
+    """What is directly in a directory, in order, each with whether anything is in it."""
+    query = select(paths.c.path, paths.c.winner, paths.c.live).where(
+        paths.c.parent_key == path_key(directory), paths.c.folder == folder
+    )
+    if not dead:
+        query = query.where(paths.c.live == 1)
+    places = sorted(
+        Place(path, winner, bool(live))
+        for path, winner, live in connection.execute(query).all()
+        if pathnames.parent(path) == directory
+    )
+    keys = {path_key(place.path) for place in places}
+    column, where = paths.c.parent_key, {paths.c.folder: folder}
+    full = {key for (key,) in find_rows(connection, [column], where, column, keys)}
+    return iter([(place, path_key(place.path) in full) for place in places])

@@ -1,0 +1,167 @@
+"""Trees of now and then, page by page, and bringing things back."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dblike_delta.messages import RestoreRequest, TreeList
+from dblike_delta.paths import is_below
+from dblike_srv import history
+from dblike_srv.errors import Invalid, NotFound
+from dblike_srv.listing import walk
+from rig.core_site import HOUR_MS, CoreSite
+
+names = st.sampled_from((b"a", b"a-b", b"a.b", b"b", b"\xff", b"0"))
+some_paths = st.lists(st.lists(names, min_size=1, max_size=3).map(b"/".join), max_size=12)
+
+
+@pytest.fixture
+def core(tmp_path: Path) -> CoreSite:
+    return CoreSite(tmp_path)
+
+
+def by_parts(path: bytes) -> list[bytes]:
+    return path.split(b"/")
+
+
+def listed(core: CoreSite, below: bytes = b"", **options: int) -> list[str]:
+    found = history.tree(core.site, core.folder, below, **options)  # type: ignore[arg-type]
+    return [entry.path for entry in found.entries]
+
+
+@settings(max_examples=40)
+@given(some_paths, some_paths, names, st.integers(1, 4))
+def test_pages_of_a_walk_are_the_whole_of_it(
+    made: list[bytes], gone: list[bytes], below: bytes, page: int
+) -> None:
+    """As the sorted list of what lives, wherever the pages end and wherever it begins."""
+    with tempfile.TemporaryDirectory() as directory:
+        core = CoreSite(Path(directory), database="sqlite://")
+        for path in made:
+            core.laptop.put(path, path)
+        for path in gone:
+            if core.records().get(path) is not None:
+                core.laptop.delete(path)
+        live = sorted(core.records(), key=by_parts)
+        for root in (b"", below):
+            expected = [p for p in live if not root or p == root or is_below(p, root)]
+            assert paged(core, root, page) == expected
+        core.site.close()
+
+
+def paged(core: CoreSite, below: bytes, page: int) -> list[bytes]:
+    seen: list[bytes] = []
+    while True:
+        after = seen[-1] if seen else b""
+
+        def work(connection, after=after):  # type: ignore[no-untyped-def]
+            places = walk(connection, core.folder.row, below, after=after)
+            return [place.path for _, place in zip(range(page), places, strict=False)]
+
+        found = core.site.database.read(work)
+        if not found:
+            return seen
+        seen += found
+
+
+def test_the_tree_as_it_was(core: CoreSite) -> None:
+    core.clock.advance(HOUR_MS)
+    core.laptop.make(b"d")
+    moments = []
+    steps = [
+        lambda: core.laptop.put(b"d/a", b"one"),
+        lambda: core.laptop.put(b"d/a", b"two"),
+        lambda: core.laptop.delete(b"d/a"),
+        lambda: core.laptop.put(b"e", b"three"),
+    ]
+    for step in steps:
+        core.clock.advance(HOUR_MS)
+        step()
+        moments.append(core.clock.now)
+    assert [listed(core, at=moment) for moment in moments] == [
+        ["d", "d/a"], ["d", "d/a"], ["d"], ["d", "e"],
+    ]  # fmt: skip
+    assert listed(core) == ["d", "e"]
+    assert listed(core, at=moments[0] - 2 * HOUR_MS) == []
+    then = history.tree(core.site, core.folder, b"d/a", at=moments[0])
+    assert isinstance(then, TreeList)
+    assert then.entries[0].size == 3
+
+
+def restore(core: CoreSite, **fields: object) -> int:
+    request = RestoreRequest(**fields)  # type: ignore[arg-type]
+    return history.restore(core.site, core.laptop.identity, core.folder, request).restored
+
+
+def test_a_deleted_directory_comes_back_whole(core: CoreSite) -> None:
+    files = {b"d/a": b"1", b"d/sub/b": b"2", b"d/sub/c\xff": b"3", b"other": b"4"}
+    for path, data in files.items():
+        core.laptop.put(path, data)
+    core.laptop.contexts = {path: record.context for path, record in core.records().items()}
+    for path in sorted(core.records(), reverse=True):
+        core.laptop.delete(path)
+    before = core.store.bytes_read
+    assert restore(core, path="d") == 5
+    assert core.store.bytes_read == before
+    assert {p: core.read(p) for p in files if p != b"other"} == {
+        p: data for p, data in files.items() if p != b"other"
+    }
+    assert b"other" not in core.records()
+    assert restore(core, path="d", at=core.clock.now) == 0  # it is so already
+
+
+def test_an_old_version_comes_back_over_the_new_one(core: CoreSite) -> None:
+    core.laptop.put(b"a", b"old")
+    core.laptop.put(b"a", b"new")
+    name = f"{core.laptop.identity.device.hex()}.1"
+    assert restore(core, path="a", version=name) == 1
+    assert core.read(b"a") == b"old"
+    assert len(history.versions_of(core.site, core.folder, b"a").versions) == 3
+    assert set(core.records()) == {b"a"}
+
+
+def test_restoring_to_another_place_leaves_the_first_alone(core: CoreSite) -> None:
+    core.laptop.put(b"d/a", b"old")
+    moment = core.clock.now
+    core.clock.advance(HOUR_MS)
+    core.laptop.put(b"d/a", b"new")
+    assert restore(core, path="d", at=moment, to="back/then") == 2
+    assert core.read(b"back/then/a") == b"old"
+    assert core.read(b"d/a") == b"new"
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"path": "nothing"}, NotFound),
+        ({"path": "../etc"}, Invalid),
+        ({"path": "a", "to": "../out"}, Invalid),
+        ({"path": "a", "to": ".dblike/x"}, Invalid),
+        ({"path": "a", "version": "nonsense"}, (Invalid, NotFound)),
+        ({"path": "a", "version": "ff" * 16 + ".1"}, NotFound),
+        ({"path_b64": "!!"}, Invalid),
+        ({}, Invalid),
+    ],
+)
+def test_what_can_not_be_restored(
+    core: CoreSite, fields: dict[str, object], error: type[Exception]
+) -> None:
+    core.laptop.put(b"a", b"x")
+    core.laptop.delete(b"a")
+    with pytest.raises(error):
+        restore(core, **fields)
+    assert core.records() == {}
+
+
+def test_a_version_of_another_folder_is_not_found(core: CoreSite) -> None:
+    from dblike_srv.folders import create_folder
+
+    core.laptop.put(b"a", b"x")
+    core.folder = create_folder(core.site, core.laptop.identity, "second")
+    with pytest.raises(NotFound):
+        restore(core, path="a", version=f"{core.laptop.identity.device.hex()}.1")
