@@ -1,11 +1,11 @@
 """Types of the compiled kernel; `_kernel_py` has the docstrings and is the definition."""
 
-from typing import Final
+from typing import Final, TypeAlias
 
 from dblike_delta.parameters import Parameters
 
-_Data = bytes | bytearray | memoryview
-_Op = tuple[int, int] | bytes
+_Data: TypeAlias = bytes | bytearray | memoryview
+_Op: TypeAlias = tuple[int, int] | bytes
 
 name: Final = "compiled"
 instructions: Final[str]

@@ -67,8 +67,8 @@ class Database:
         """
         if not self.embedded:
             return self._run(work, write=True)
-        # Writers queue up here, threads and processes: SQLite's own waiting is a loop of sleeps, and
-        # takes up to 2 s with four busy processes where this takes 0.2.
+        # Writers queue up here, threads and processes: SQLite's own waiting is a loop of sleeps,
+        # and takes up to 2 s with four busy processes where this takes 0.2.
         with self._writing, _turn(self._queue):
             return self._run(work, write=True)
 
