@@ -1,0 +1,78 @@
+"""The server's configuration: what it says about what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dblike_srv.config import ConfigError, decode_config, load_config
+
+KEY = "k" * 64
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "config.json"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_a_file_the_environment_and_defaults(tmp_path: Path) -> None:
+    file = write(tmp_path, json.dumps({"cluster_key": KEY, "bind": "0.0.0.0:1", "workers": 3}))
+    environ = {"DBLIKE_WORKERS": "5", "DBLIKE_RETENTION": '{"days": 7}', "DBLIKE_CONFIG": "x"}
+    config = load_config(file, environ=environ)
+    assert (config.bind, config.workers, config.retention.days) == ("0.0.0.0:1", 5, 7)
+    assert config.key == KEY.encode()
+    assert config.limits.quota == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"binds": "x"}, "did you mean bind"),
+        ({"site": {"nam": "x"}}, "did you mean site.name"),
+        ({"frobnicate": 1}, "unknown key frobnicate"),
+        ({"workers": "many"}, "workers"),
+        ({"workers": 0}, "workers"),
+        ({"limits": {"quota": -1}}, "limits.quota"),
+        ({"retention": 5}, "retention"),
+        ({"peers": ["http://a"]}, "peers"),
+    ],
+)
+def test_what_is_wrong_is_named(values: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        decode_config({"cluster_key": KEY, **values})
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"bind": "a", "bind": "b"}', "[" * 100_000, "\0", "nul"]
+)
+def test_what_is_no_config(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"config\.json"):
+        load_config(write(tmp_path, text), environ={})
+
+
+def test_a_config_that_is_not_there_or_no_file(tmp_path: Path) -> None:
+    for path in (tmp_path / "absent.json", tmp_path):
+        with pytest.raises(ConfigError):
+            load_config(path, environ={})
+
+
+def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, "\ufeff" + json.dumps({"workers": 4})), environ={})
+    assert config.workers == 4
+
+
+@pytest.mark.parametrize("key", ["", "short", "k" * 31])
+def test_there_is_no_default_key_and_no_weak_one(key: str) -> None:
+    with pytest.raises(ConfigError, match="cluster_key"):
+        _ = decode_config({"cluster_key": key}).key
+
+
+def test_the_key_may_be_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    with pytest.raises(ConfigError, match="cluster_key_file"):
+        _ = decode_config({"cluster_key_file": str(file)}).key
+    file.write_text(KEY + "\n")
+    assert decode_config({"cluster_key_file": str(file)}).key == KEY.encode()
