@@ -137,9 +137,21 @@ def decode_config(values: dict[str, Any]) -> Config:
     """A configuration from plain values.  Raises ConfigError."""
     _check_keys(values, Config, "")
     try:
-        return msgspec.convert(values, Config)
+        config = msgspec.convert(values, Config)
     except msgspec.ValidationError as error:
         raise ConfigError(str(error).replace("`$.", "`")) from None
+    _check_offered(config)
+    return config
+
+
+def _check_offered(config: Config) -> None:
+    """Refuse what has its key already and does nothing yet: better no server than a wrong belief."""
+    if config.peers or config.replication.copies > 1:
+        raise ConfigError("peers and replication: this release is one site, without replication")
+    if config.notify != "local":
+        raise ConfigError('notify: this release has "local" only, for the workers of one host')
+    if config.log.format not in ("text", "json"):
+        raise ConfigError('log.format is "text" or "json"')
 
 
 def _read(path: Path) -> dict[str, Any]:
