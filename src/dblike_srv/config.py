@@ -145,7 +145,7 @@ def decode_config(values: dict[str, Any]) -> Config:
 
 
 def _check_offered(config: Config) -> None:
-    """Refuse what has its key already and does nothing yet: better no server than a wrong belief."""
+    """Refuse what has its key already and does nothing yet: nobody is to believe it works."""
     if config.peers or config.replication.copies > 1:
         raise ConfigError("peers and replication: this release is one site, without replication")
     if config.notify != "local":
