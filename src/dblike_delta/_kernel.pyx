@@ -9,12 +9,12 @@ from libc.string cimport memcpy, memset
 import os
 
 cdef extern from "_core/core.h" nogil:
-    enum: DK_NONE, DK_ANCHOR_BYTES, DK_CHAIN_LIMIT, DK_SEEN_LOG, DK_STRONG_MAX
+    enum: DK_NONE, DK_CHAIN_LIMIT, DK_SEEN_LOG, DK_STRONG_MAX
     enum: DK_RABIN_KARP
     enum: DK_MORE, DK_FULL, DK_VAIN
 
     ctypedef struct dk_params:
-        uint32_t block_size, strong_size, place_size, row_size
+        uint32_t block_size, strong_size, place_size, row_size, anchor_size
         int weak, strong
         uint32_t multiplier, threshold, select_low, select_high
         uint64_t anchor_seed, strong_seed
@@ -70,6 +70,7 @@ cdef int _fill(dk_params *p, parameters) except -1:
     p.block_size = parameters.block_size
     p.strong_size = parameters.strong_size
     p.place_size = parameters.place_size
+    p.anchor_size = parameters.anchor_size
     p.weak = parameters.weak
     p.strong = parameters.strong
     p.multiplier = parameters.multiplier
@@ -79,6 +80,8 @@ cdef int _fill(dk_params *p, parameters) except -1:
     p.anchor_seed = parameters.anchor_seed
     p.strong_seed = parameters.strong_seed
     if p.block_size == 0 or not 0 < p.strong_size <= DK_STRONG_MAX or p.place_size > 4:
+        raise ValueError("impossible parameters")
+    if p.threshold and not 8 <= p.anchor_size <= p.block_size:
         raise ValueError("impossible parameters")
     dk_prepare(p)
     return 0
@@ -115,7 +118,7 @@ def bad_place(parameters, bytes rows, int64_t size):
     cdef dk_params p
     cdef dk_index x
     cdef uint64_t block
-    cdef int64_t place, bad = DK_NONE
+    cdef int64_t place, end, bad = DK_NONE
     _fill(&p, parameters)
     x.p = &p
     x.rows = <const uint8_t *>PyBytes_AS_STRING(rows)
@@ -124,7 +127,8 @@ def bad_place(parameters, bytes rows, int64_t size):
     with nogil:
         for block in range(x.count):
             place = dk_row_place(&x, block)
-            if place != DK_NONE and place + DK_ANCHOR_BYTES > <int64_t>dk_row_length(&x, block):
+            end = place + p.anchor_size
+            if place != DK_NONE and end > <int64_t>dk_row_length(&x, block):
                 bad = block
                 break
     return None if bad == DK_NONE else bad

@@ -2,7 +2,7 @@
 
 Words: a block's *row* is its weak sum, the place of its anchor and its strong sum.  A position is
 *selected* where a keyed value of the 8 bytes there is over the threshold, about 8 times in a block.
-A block's *anchor* is one of its selected positions: its weak sum is then that of the 64 bytes
+A block's *anchor* is one of its selected positions: its weak sum is then that of the bytes
 there, and whoever looks for the block needs to look only at selected positions.  A block without
 any (zeros, short periods, bad luck) has the rolling sum of all its bytes, and is looked for only
 where a whole block's length has no selected position.
@@ -15,7 +15,6 @@ from typing import Final
 
 from dblike_delta._sums_py import anchor_sum, selected, strong_sum, weak_roll, weak_sum
 from dblike_delta.commands import Data
-from dblike_delta.formats import ANCHOR_BYTES
 from dblike_delta.parameters import XXH3, Parameters
 
 __all__ = ["Scanner", "Signer", "bad_place", "name", "strong_sum", "weak_roll", "weak_sum"]
@@ -24,9 +23,7 @@ name: Final = "python"
 
 CHAIN_LIMIT: Final = 32
 """Rows with the same weak sum that are looked at; the others are found as neighbours or not at all.
-The worst look-up costs as many comparisons, and few strong sums."""
-LOOK_LIMIT: Final = 4
-"""Strong sums for one anchor, whose rows may place it anywhere in their blocks."""
+The worst look-up costs as many comparisons, and strong sums until VAIN_FACTOR stops them."""
 VAIN_FACTOR: Final = 8
 VAIN_SLACK: Final = 1 << 20
 """Bytes hashed in vain for each byte read, and before that counts: over it, candidates are passed
@@ -73,7 +70,7 @@ class Signer:
         p, first = self._p, _NONE
         if not p.threshold:
             return _NONE
-        places = selected(p, block, 0, len(block) - ANCHOR_BYTES + 1)
+        places = selected(p, block, 0, len(block) - p.anchor_size + 1)
         for place in itertools.islice(places, ANCHOR_TRIES):
             first = place if first == _NONE else first
             cell = anchor_sum(p, block, place) >> 32 - SEEN_LOG
@@ -96,7 +93,7 @@ def bad_place(p: Parameters, rows: bytes, size: int) -> int | None:
         at = block * row_size + 4
         place = int.from_bytes(rows[at : at + width], "big")
         length = min(p.block_size, size - block * p.block_size)
-        if place != none and place + ANCHOR_BYTES > length:
+        if place != none and place + p.anchor_size > length:
             return block
     return None
 
@@ -231,13 +228,14 @@ class Scanner:
         found = None
         block, end = self._p.block_size, len(self._buffer)
         if self._p.threshold:
-            reach = block - ANCHOR_BYTES
-            for position in selected(self._p, self._buffer, self._next, end - ANCHOR_BYTES + 1):
+            reach = block - self._p.anchor_size
+            stop = end - self._p.anchor_size + 1
+            for position in selected(self._p, self._buffer, self._next, stop):
                 found = self._roll(position - reach) or self._look(position)
                 if found is not None:
                     return None if found[1] == _NONE else found
                 self._gap = max(self._gap, position + 1)
-            self._next = max(self._next, end - ANCHOR_BYTES + 1)
+            self._next = max(self._next, stop)
         found = self._roll(end - block + 1)
         if found is None and self._final:
             found = self._search_tail()
@@ -247,7 +245,6 @@ class Scanner:
         """A block whose anchor is at `position`; block _NONE where more bytes are needed."""
         if self._is_tired(position):
             return None
-        last, starts = _NONE, 0
         for block in self._anchored.get(anchor_sum(self._p, self._buffer, position), ()):
             start, length = position - self._place(block), self._length(block)
             if start < self._at:
@@ -257,10 +254,6 @@ class Scanner:
                     continue
                 self._next = position
                 return start, _NONE
-            starts += start != last
-            if starts > LOOK_LIMIT:
-                break
-            last = start
             if self._equal(start, length, block):
                 return start, block
         return None
@@ -351,7 +344,7 @@ class Scanner:
     def _drop(self) -> None:
         """Send out what can't be part of a match any more, and make room."""
         if self._expect == _NONE:
-            reach = self._p.block_size - ANCHOR_BYTES
+            reach = self._p.block_size - self._p.anchor_size
             self._literal(self._next - reach if self._p.threshold else self._gap)
         shift = max(0, self._at - 1)  # a rolling window still takes one byte out
         self._at -= shift

@@ -10,7 +10,6 @@ import xxhash
 
 from dblike_delta._md4 import md4
 from dblike_delta.commands import Data
-from dblike_delta.formats import ANCHOR_BYTES
 from dblike_delta.parameters import BLAKE2, POLYNOMIAL, RABIN_KARP, ROLLSUM, XXH3, Parameters
 
 PRIME: Final = (1 << 31) - 1
@@ -59,7 +58,7 @@ def strong_sum(p: Parameters, data: Data) -> bytes:
 
 def anchor_sum(p: Parameters, data: Data, position: int) -> int:
     """The weak sum of an anchor at `position`."""
-    window = data[position : position + ANCHOR_BYTES]
+    window = data[position : position + p.anchor_size]
     return xxhash.xxh3_64_intdigest(window, p.anchor_seed) & _MASK
 
 

@@ -37,8 +37,6 @@ STRONG_SIZES: Final = {Magic.MD4: 16, Magic.BLAKE2: 32, Magic.RK_MD4: 16, Magic.
 XXH3_STRONG_MIN: Final = 8
 XXH3_STRONG: Final = 16
 SEED_BYTES: Final = 16
-ANCHOR_BYTES: Final = 64
-"""An anchor's sum is taken over so many bytes."""
 ANCHORED_BLOCK: Final = 128
 """Smaller blocks have no anchors: too few positions to find one."""
 CHECK_BYTES: Final = 8

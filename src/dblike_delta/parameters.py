@@ -17,8 +17,8 @@ XXH3, BLAKE2, MD4 = range(3)
 """Kinds of strong sum."""
 
 ANCHORS_LOG: Final = 3
-"""A block has about 2^3 positions that may be its anchor: one in 3,000 has none and is found by
-rolling; half as many anchors would make it one in 55, twice as many double the look-ups."""
+"""A block has 2^3 to 2^4 selected positions, five eighths of which may be its anchor: less than one
+in a hundred has none and is found by rolling; twice as many would double the look-ups."""
 
 _RK_MULTIPLIER = 0x08104225
 _COMMON_RUNS = (0x20, 0xFF)
@@ -41,6 +41,8 @@ class Parameters(NamedTuple):
     weak: int
     strong: int
     multiplier: int
+    anchor_size: int = 0
+    """An anchor's sum is taken over so many bytes."""
     threshold: int = 0
     """A position is selected where its 32-bit value is at least this; 0: there are no anchors."""
     select_low: int = 0
@@ -67,6 +69,7 @@ def _keyed(header: SignatureHeader) -> Parameters:
         weak=POLYNOMIAL,
         strong=XXH3,
         multiplier=multiplier,
+        anchor_size=_anchor_size(header.block_size),
         threshold=threshold,
         select_low=low,
         select_high=high,
@@ -86,6 +89,15 @@ def _draw(seed: bytes, threshold: int) -> tuple[int, int, int, int, int]:
         if not threshold or all(value < threshold for value in runs):
             return keys
     return _expand(seed, _ATTEMPTS)
+
+
+def _anchor_size(block_size: int) -> int:
+    """Three eighths of the block.
+
+    Longer ones tell blocks with common parts from each other (tar archives were found as well as by
+    rolling, to 1 %; with 64 bytes up to a fifth was lost), but fewer positions can be one.
+    """
+    return 3 * block_size // 8
 
 
 def _threshold(block_size: int) -> int:

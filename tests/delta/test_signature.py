@@ -191,7 +191,7 @@ def test_every_flip_is_found() -> None:
 
 def test_a_place_beyond_its_block_is_refused_even_where_the_sum_is_right() -> None:
     made = signed(noise(3, 3000), 256)
-    rows = patched(made.rows, made.header.row_size + 4, (193).to_bytes(2, "big"))
+    rows = patched(made.rows, made.header.row_size + 4, (161).to_bytes(2, "big"))
     with pytest.raises(FormatError, match="place") as caught:
         Signature.unpack(Signature(made.header, rows).pack())
     assert caught.value.offset == 36 + made.header.row_size + 4

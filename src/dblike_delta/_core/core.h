@@ -12,10 +12,8 @@
 enum { DK_POLYNOMIAL, DK_RABIN_KARP, DK_ROLLSUM };
 enum { DK_XXH3, DK_BLAKE2, DK_MD4 };
 
-#define DK_ANCHOR_BYTES 64
 #define DK_ANCHOR_TRIES 8
 #define DK_CHAIN_LIMIT 32
-#define DK_LOOK_LIMIT 4
 #define DK_VAIN_FACTOR 8
 #define DK_VAIN_SLACK (1u << 20)
 #define DK_SEEN_LOG 19
@@ -26,11 +24,12 @@ enum { DK_XXH3, DK_BLAKE2, DK_MD4 };
 #define DK_SECRET 192
 
 typedef struct {
-    uint32_t block_size, strong_size, place_size, row_size;
+    uint32_t block_size, strong_size, place_size, row_size, anchor_size;
     int weak, strong;
     uint32_t multiplier, threshold, select_low, select_high;
     uint64_t anchor_seed, strong_seed;
-    uint8_t secret[DK_SECRET]; /* made from strong_seed once, not once a block */
+    /* made from the seeds once, not once a block */
+    uint8_t strong_secret[DK_SECRET], anchor_secret[DK_SECRET];
 } dk_params;
 
 void dk_prepare(dk_params *p);

@@ -123,8 +123,6 @@ static int look(dk_scanner *s, int64_t position, int64_t *start, int64_t *block)
     const uint32_t weak = dk_anchor(&s->p, s->buffer + position);
     if (!dk_maybe(&s->index, DK_ANCHORED, weak) || is_tired(s, position)) return NOTHING;
     dk_probe probe = dk_probe_start(&s->index, DK_ANCHORED, weak);
-    int64_t last = DK_NONE;
-    int starts = 0;
     while ((*block = dk_probe_next(&s->index, &probe)) != DK_NONE) {
         const int64_t length = (int64_t)dk_row_length(&s->index, (uint64_t)*block);
         *start = position - dk_row_place(&s->index, (uint64_t)*block);
@@ -134,16 +132,14 @@ static int look(dk_scanner *s, int64_t position, int64_t *start, int64_t *block)
             s->next = position;
             return WAIT;
         }
-        if (*start != last && ++starts > DK_LOOK_LIMIT) break;
-        last = *start;
         if (equal(s, *start, length, *block)) return FOUND;
     }
     return NOTHING;
 }
 
 static int search_anchors(dk_scanner *s, int64_t *start, int64_t *block) {
-    const int64_t reach = (int64_t)s->p.block_size - DK_ANCHOR_BYTES;
-    const int64_t stop = s->filled - DK_ANCHOR_BYTES + 1;
+    const int64_t reach = (int64_t)s->p.block_size - s->p.anchor_size;
+    const int64_t stop = s->filled - (int64_t)s->p.anchor_size + 1;
     for (int64_t at = s->next; at < stop; at += 64) {
         uint64_t mask = dk_select(&s->p, s->buffer + at, (size_t)least(stop - at, 64));
         for (; mask; mask &= mask - 1) {
@@ -212,7 +208,7 @@ int dk_run(dk_scanner *s) {
 }
 
 void dk_settle(dk_scanner *s) {
-    const int64_t reach = (int64_t)s->p.block_size - DK_ANCHOR_BYTES;
+    const int64_t reach = (int64_t)s->p.block_size - s->p.anchor_size;
     if (s->expect == DK_NONE) put_literal(s, s->p.threshold ? s->next - reach : s->gap);
 }
 

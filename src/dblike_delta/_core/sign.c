@@ -17,7 +17,7 @@ static int note(dk_signer *s, uint32_t cell) {
 
 /* The first selected place whose sum was not given before; else the first one; else DK_NONE. */
 static int64_t find_anchor(dk_signer *s, const uint8_t *block, int64_t size, uint32_t *weak) {
-    const int64_t places = size - DK_ANCHOR_BYTES + 1;
+    const int64_t places = size - (int64_t)s->p.anchor_size + 1;
     int64_t first = DK_NONE;
     int tries = 0;
     for (int64_t at = 0; at < places; at += 64) {

@@ -9,16 +9,21 @@
 #ifdef DK_XXH_DISPATCH /* x86: the widest instructions that this machine has */
 XXH128_hash_t XXH3_128bits_withSecret_dispatch(const void *input, size_t len, const void *secret,
                                                size_t secretLen);
-#define LONG_XXH3 XXH3_128bits_withSecret_dispatch
+XXH64_hash_t XXH3_64bits_withSecret_dispatch(const void *input, size_t len, const void *secret,
+                                             size_t secretLen);
+#define STRONG_XXH3 XXH3_128bits_withSecret_dispatch
+#define ANCHOR_XXH3 XXH3_64bits_withSecret_dispatch
 #else
-#define LONG_XXH3 XXH3_128bits_withSecret
+#define STRONG_XXH3 XXH3_128bits_withSecret
+#define ANCHOR_XXH3 XXH3_64bits_withSecret
 #endif
 
 #define ROLLSUM_OFFSET 31u
 
 void dk_prepare(dk_params *p) {
     p->row_size = 4 + p->place_size + p->strong_size;
-    XXH3_generateSecret_fromSeed(p->secret, p->strong_seed);
+    XXH3_generateSecret_fromSeed(p->strong_secret, p->strong_seed);
+    XXH3_generateSecret_fromSeed(p->anchor_secret, p->anchor_seed);
 }
 
 uint32_t dk_weak_start(const dk_params *p) { return p->weak == DK_RABIN_KARP ? 1 : 0; }
@@ -93,7 +98,7 @@ uint32_t dk_weak_roll(const dk_params *p, uint32_t sum, uint32_t power, uint64_t
 void dk_strong(const dk_params *p, const uint8_t *data, size_t size, uint8_t *out) {
     uint8_t digest[DK_STRONG_MAX];
     if (p->strong == DK_XXH3) {
-        XXH128_hash_t h = size > 240 ? LONG_XXH3(data, size, p->secret, DK_SECRET)
+        XXH128_hash_t h = size > 240 ? STRONG_XXH3(data, size, p->strong_secret, DK_SECRET)
                                      : XXH3_128bits_withSeed(data, size, p->strong_seed);
         XXH128_canonicalFromHash((XXH128_canonical_t *)digest, h);
     } else if (p->strong == DK_BLAKE2) {
@@ -105,5 +110,7 @@ void dk_strong(const dk_params *p, const uint8_t *data, size_t size, uint8_t *ou
 }
 
 uint32_t dk_anchor(const dk_params *p, const uint8_t *data) {
-    return (uint32_t)XXH3_64bits_withSeed(data, DK_ANCHOR_BYTES, p->anchor_seed);
+    const size_t size = p->anchor_size;
+    return (uint32_t)(size > 240 ? ANCHOR_XXH3(data, size, p->anchor_secret, DK_SECRET)
+                                 : XXH3_64bits_withSeed(data, size, p->anchor_seed));
 }
