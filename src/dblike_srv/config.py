@@ -84,6 +84,7 @@ class Config(_Part, frozen=True):
     threads: Positive = 16
     database: str = ""
     store: str = ""
+    endpoint_url: str = ""
     proxies: tuple[str, ...] = ()
     peers: tuple[Peer, ...] = ()
     cluster_key: str = ""

@@ -72,7 +72,11 @@ def open_store(config: Config, random: Random) -> PackStore:
     url = config.store or f"file:{config.data}"
     if url.startswith("file:"):
         return LocalStore(Path(url.removeprefix("file:")), random)
-    raise ConfigError(f"store: {url} is not file:DIR, the only kind of store in this release")
+    if url.startswith("s3://"):
+        from dblike_srv.store.s3 import S3Store  # boto3 is a second of start-up
+
+        return S3Store(url, config.endpoint_url, Path(config.data) / "tmp", random)
+    raise ConfigError(f"store: {url} is neither file:DIR nor s3://BUCKET/PREFIX")
 
 
 def _identify(database: Database, random: Random) -> bytes:
