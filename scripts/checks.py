@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
 def checks(fast: bool, pytest_arguments: Sequence[str]) -> list[Check]:
     # Two workers: the tests start servers and clients of their own, which want the cores, too.
     # A file stays with one worker, so that a server started for a file is started once.
-    pytest = ["pytest", "--numprocesses=2", "--dist=loadfile"]
+    pytest = ["pytest", "--numprocesses=2", "--dist=loadfile", "-rfEs"]
     if fast:
         pytest += ["-m", "not slow", "--hypothesis-profile=fast"]
     else:
@@ -55,7 +55,7 @@ def checks(fast: bool, pytest_arguments: Sequence[str]) -> list[Check]:
         Check("format", ("ruff", "format", "--check", "--quiet", ".")),
         Check("lint", ("ruff", "check", "--quiet", ".")),
         Check("types", ("mypy",)),
-        Check("imports", ("lint-imports", "--no-cache")),
+        Check("imports", ("lint-imports", "--no-cache", "--no-logo")),
         Check("tests", (*pytest, *pytest_arguments)),
     ]
 
