@@ -39,26 +39,40 @@ def changes(
 def since(
     site: Site, folder: FolderRef, epoch_ms: int, limit: int
 ) -> tuple[list[Record], str, bool]:
-    """The same for a moment instead of a cursor: paths with versions recorded from then on."""
+    """The same for a moment instead of a cursor: paths with versions that came from then on."""
 
     def work(connection: Connection) -> dict[bytes, int]:
+        heads = heads_of(connection, folder.row)
+        first = _first_since(connection, folder.row, site.id, epoch_ms, heads.get(site.id, 0))
+        return {**heads, site.id: first - 1}
+
+    start = site.database.read(work)
+    return changes(site, folder, site.seal.cursor(folder.id, start), limit)
+
+
+def _first_since(connection: Connection, folder: int, site: bytes, moment: int, head: int) -> int:
+    """The first number of the journal that came at a moment or later, by halving: numbers and
+    times grow together, as far as the site's clock does."""
+    low, high = 1, head + 1
+    while low < high:
+        middle = (low + high) // 2
         query = (
-            select(journal.c.number)
+            select(journal.c.number, versions.c.accepted)
             .join(
                 versions,
                 and_(versions.c.folder == journal.c.folder, versions.c.seq == journal.c.seq),
             )
-            .where(journal.c.folder == folder.row, journal.c.site == site.id)
-            .where(versions.c.time >= epoch_ms)
+            .where(journal.c.folder == folder, journal.c.site == site)
+            .where(journal.c.number >= middle)  # this one may be forgotten
             .order_by(journal.c.number)
             .limit(1)
         )
-        first = connection.execute(query).scalar()
-        heads = heads_of(connection, folder.row)
-        return heads if first is None else {**heads, site.id: first - 1}
-
-    start = site.database.read(work)
-    return changes(site, folder, site.seal.cursor(folder.id, start), limit)
+        row = connection.execute(query).first()
+        if row is None or row[1] >= moment:
+            high = middle
+        else:
+            low = row[0] + 1
+    return low
 
 
 def _check_ahead(site: Site, numbers: dict[bytes, int], heads: dict[bytes, int]) -> None:

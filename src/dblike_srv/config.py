@@ -40,8 +40,8 @@ class Peer(_Part, frozen=True):
 
 
 class Retention(_Part, frozen=True):
-    """What `gc` keeps of a path beside its heads: all versions younger than `days`, and the newest
-    `versions` of them however old they are."""
+    """What `gc` keeps of a path beside its heads: versions that were replaced less than `days` ago,
+    and of a path that is not deleted the newest `versions`, however old they are."""
 
     days: Natural = 30
     versions: Natural = 10

@@ -19,8 +19,7 @@ from dblike_delta.errors import DeltaError
 from dblike_delta.versions import VersionVector
 from dblike_srv.errors import Gone, Invalid
 
-MAC_BYTES: Final = 12
-"""96 bits: a forger has to ask a site, once for each guess."""
+MAC_BYTES: Final = 16
 
 _EMPTY = VersionVector()
 

@@ -12,8 +12,8 @@ from dblike_delta.commands import Copy, Literal
 from dblike_delta.errors import DeltaError
 from dblike_delta.formats import encode_commands
 from dblike_delta.messages import CursorMark, Record, Refusal, Trailer
-from dblike_delta.versions import Kind, conflict_path
-from dblike_srv.changes import changes
+from dblike_delta.versions import Kind
+from dblike_srv.changes import changes, since
 from dblike_srv.errors import Gone, QuotaExceeded
 from dblike_srv.folders import cursor_of, list_folders
 from dblike_srv.models import contents, journal, packs, paths, users, versions
@@ -574,6 +574,19 @@ def test_changes_page_by_page_lead_to_the_same_place(core: CoreSite, laptop: Dev
     assert seen == {path: record.hash for path, record in core.records().items()}
 
 
+def test_changes_since_a_moment(core: CoreSite, laptop: Device) -> None:
+    """By the site's clock; what the device's said does not matter."""
+    start = core.clock.now
+    for n in range(9):
+        core.clock.now = start + n * 1000
+        laptop.put(b"f%d" % n, b"x", time=5)
+    for n in range(10):
+        for moment in (start + n * 1000, start + n * 1000 - 999):
+            found, cursor, more = since(core.site, core.folder, moment, 100)
+            assert {record.path for record in found} == {b"f%d" % k for k in range(n, 9)}
+            assert (cursor, more) == (cursor_of(core.site, core.folder), False)
+
+
 def test_a_cursor_ahead_of_the_journal_is_gone(core: CoreSite, laptop: Device) -> None:
     """Only a site whose disk went back in time sees one."""
     laptop.put(b"a", b"x")
@@ -589,4 +602,4 @@ def test_the_name_of_a_copy_is_derived(core: CoreSite, laptop: Device) -> None:
     phone.put(b"dir/a.txt", b"two")
     [copy] = core.records().keys() - {b"dir", b"dir/a.txt"}
     assert copy.startswith(b"dir/a (conflicted copy from laptop ")
-    assert conflict_path  # the same function as everyone's
+    assert core.read(copy) == b"one"
