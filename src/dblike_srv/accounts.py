@@ -23,6 +23,7 @@ from dblike_srv.auth import throttle
 from dblike_srv.auth.base import Credentials, Principal
 from dblike_srv.auth.plugins import Gate
 from dblike_srv.auth.simple import hash_password, verify_password
+from dblike_srv.db import asked, told
 from dblike_srv.errors import Conflict, Invalid, NotFound, SiteError
 from dblike_srv.folders import HOME, create_folder
 from dblike_srv.hub_client import Session
@@ -124,9 +125,12 @@ def _open_session(site: Site, user: int, name: str, request: LoginRequest) -> Lo
 
 
 def add_device(site: Site, identity: Identity, name: str) -> LoginReply:
-    """A token for a new device of a user who is known by another one."""
+    """A token for a new device of a user who is known by another one; it ends with that one."""
     request = LoginRequest(user=identity.user_name, password="", device=name)
-    return _open_session(site, identity.user, identity.user_name, request)
+    reply = _open_session(site, identity.user, identity.user_name, request)
+    mine = devices.c.id == bytes.fromhex(reply.device_id)
+    site.database.transact(told(update(devices).where(mine).values(parent=identity.device)))
+    return reply
 
 
 def identify(site: Site, token: str) -> Caller:
@@ -233,14 +237,16 @@ def list_devices(site: Site, user: int, *, current: bytes = b"") -> list[DeviceV
 
 
 def revoke_device(site: Site, user: int, device_id: str) -> None:
-    """End a device's token for good; raises NotFound where it isn't this user's."""
-    mine = and_(devices.c.id == _device_bytes(device_id), devices.c.user == user)
-    found = site.database.read(
-        lambda connection: connection.scalar(select(devices.c.id).where(mine))
-    )
-    if found is None:
+    """End a device's token for good, and those of devices that were added in its name: who stole
+    the one has the others.  Raises NotFound where it isn't this user's."""
+    query = select(devices.c.id, devices.c.parent).where(devices.c.user == user)
+    parents = {bytes(row.id): row.parent for row in site.database.read(asked(query))}
+    ended = {_device_bytes(device_id)}
+    if not ended <= parents.keys():
         raise NotFound("no such device", field="id")
-    _end_tokens(site, mine, revoked=site.clock.now_ms())
+    while more := {one for one, above in parents.items() if above in ended} - ended:
+        ended |= more
+    _end_tokens(site, devices.c.id.in_(ended), revoked=site.clock.now_ms())
 
 
 def owner_of(site: Site, device_id: str) -> int:

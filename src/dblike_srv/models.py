@@ -89,6 +89,7 @@ devices = Table(
     metadata,
     Column("id", _binary(16), primary_key=True),
     Column("user", Row, ForeignKey("users.id"), nullable=False, index=True),
+    Column("parent", _binary(16), nullable=True),  # the device in whose name it was added
     Column("name", String(64), nullable=False),
     Column("created", BigInteger, nullable=False),
     Column("last_seen", BigInteger, nullable=False, default=0),

@@ -109,6 +109,17 @@ def test_logging_out_ends_the_token(app: Flask) -> None:
     assert refusal(exchange.logout).status == 401
 
 
+def test_with_a_device_those_end_that_were_added_in_its_name(app: Flask) -> None:
+    """Who stole a token can't outlive its end by having made another device of it."""
+    stolen, safe = enter(app, device_id="01" * 16), enter(app, device_id="02" * 16)
+    made = Exchange(WsgiTransport(app.wsgi_app), stolen.token)
+    made.new_device("another")
+    made.new_device("and another")
+    safe.revoke("01" * 16)
+    assert refusal(made.folders).status == 401
+    assert [device.revoked for device in safe.devices()].count(False) == 1
+
+
 def test_a_revoked_device_is_refused_at_once_and_for_good(app: Flask) -> None:
     one, two = enter(app, device_id="01" * 16), enter(app, device_id="02" * 16)
     one.revoke("02" * 16)
