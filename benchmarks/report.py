@@ -107,6 +107,7 @@ _COLUMNS = (
     "on the wire",
     "÷",
     "CPU client + server",
+    "÷",
     "memory client / server",
     "server read",
 )
@@ -152,6 +153,12 @@ def _ratio(own: Mapping[str, float], theirs: Mapping[str, float], *names: str) -
     return "-"
 
 
+def _cpu_ratio(own: Mapping[str, float], theirs: Mapping[str, float]) -> str:
+    """Of all the CPU that both sides used: hardly moved by what else the machine did."""
+    ours, others = (each.get("client_cpu", 0) + each.get("server_cpu", 0) for each in (own, theirs))
+    return f"{ours / others:.2f}" if "server_cpu" in own and others else "-"
+
+
 def _time_ratio(own: Mapping[str, float], theirs: Mapping[str, float]) -> str:
     """Of repetitions that followed each other, where there were pairs."""
     if own and "ratio" in theirs:
@@ -172,6 +179,7 @@ def _cells(name: str, figures: Mapping[str, float], own: Mapping[str, float]) ->
         _bytes(figures.get("wire")),
         "" if same else _ratio(own, figures, "wire"),
         cpu,
+        "" if same else _cpu_ratio(own, figures),
         f"{_bytes(memory)} / {_bytes(figures.get('server_memory'))}",
         _bytes(figures.get("server_read")),
     ]

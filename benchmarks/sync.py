@@ -14,6 +14,7 @@ and server, bytes that the server read, and DBLike's ratio to each peer.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -132,6 +133,8 @@ def _wrongs(results: Results) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what was asked for; 1 if a result was wrong or missing."""
     options = parse(arguments)
+    # An end that was asked for is an exception, so that servers, folders and networks go with us.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     chosen = [scenarios.BY_NAME[name] for name in options.scenario] or list(scenarios.ALL)
     wrong: list[str] = []
     with closing(open_wire(options.wire)) as wire:

@@ -81,6 +81,7 @@ class Namespaces:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._names = {place: f"bench-{os.getpid()}-{place}" for place in ("a", "b", "s")}
         self._address: dict[Place, str] = {}
+        _forget_the_dead()
         try:
             for name in self._names.values():
                 _ip("netns", "add", name)
@@ -153,6 +154,14 @@ class Namespaces:
     def close(self) -> None:
         for name in self._names.values():
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
+def _forget_the_dead() -> None:
+    """Remove the namespaces of runs that were killed: their processes are gone."""
+    for path in Path("/run/netns").glob("bench-*-*"):
+        pid = path.name.split("-")[1]
+        if pid.isdecimal() and not Path("/proc", pid).exists():
+            subprocess.run(["ip", "netns", "del", path.name], capture_output=True, check=False)
 
 
 def _ip(*arguments: str) -> None:
