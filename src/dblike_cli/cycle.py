@@ -16,6 +16,7 @@ from dblike_cli.apply import apply
 from dblike_cli.context import Context, Device, Inline, Settings
 from dblike_cli.device import become_new
 from dblike_cli.entries import remote_of
+from dblike_cli.errors import Failed
 from dblike_cli.ignore import load_ignore
 from dblike_cli.ledger import Ledger
 from dblike_cli.outcomes import Applied
@@ -32,6 +33,10 @@ from dblike_delta.plan import UNKNOWN, Plan
 from dblike_delta.reconcile import reconcile
 
 __all__ = ["Context", "Device", "Direction", "Hints", "Inline", "Report", "Settings", "run_cycle"]
+
+_MANY = 500
+_WORTH = 8
+"""A place by itself costs so many times what a path of a directory does that is read anyway."""
 
 
 def run_cycle(
@@ -68,13 +73,16 @@ def _start(context: Context) -> Context:
 def _run(context: Context, wish: _Wish) -> Report:
     ledger, received = Ledger(), context.exchange.received
     again: Hints | None = wish.hints
+    new = False
     while again is not None and ledger.rounds < context.config.max_rounds:
         wish = dataclasses.replace(wish, hints=again)
         ledger.rounds += 1
         try:
             again = _round(context, wish, ledger)
         except DotReused:
-            context = dataclasses.replace(context, device=become_new(context))
+            if new:
+                raise Failed("the site does not take this device's versions") from None
+            context, new = dataclasses.replace(context, device=become_new(context)), True
     if not wish.dry_run:
         ledger.remember(context, wish.paths)
     return ledger.report(context, context.exchange.received - received)
@@ -114,7 +122,7 @@ def _round(context: Context, wish: _Wish, ledger: Ledger) -> Hints | None:
         return None
     _remember_same(context, found)
     if wish.direction.up and plan.uploads:
-        sent = upload(context, plan.uploads, found.stamps, context.state.offset)
+        sent = upload(context, plan.uploads, found.stamps, found.tick)
         ledger.sent(sent)
         found = _after(found, sent)
         news = _hear_again(context, wish, sent)
@@ -155,13 +163,22 @@ def _concerned(wish: _Wish, news: dict[bytes, Record]) -> dict[bytes, Record]:
 def _look(context: Context, wish: _Wish, news: Mapping[bytes, Record]) -> Look:
     """Where to look: at the hints, at what is news, and at what was left undone."""
     places: frozenset[bytes] | None = frozenset(wish.paths) or None
-    if places is None and not wish.hints.everywhere:
+    if context.state.everywhere and places is None:
+        context.state.everywhere = False
+    elif places is None and not wish.hints.everywhere:
         waiting = (item.path for item in context.state.notes.pending())
         sending = (item.path for item in context.state.outbox.all())
         places = wish.hints.paths.union(news, waiting, sending)
     elif places is not None:
         places = places.union(news)
+    if not wish.paths and places is not None and _is_most(context, len(places)):
+        places = None
     return Look(places, wish.checksum, defer=not wish.dry_run)
+
+
+def _is_most(context: Context, places: int) -> bool:
+    """Whether to look everywhere costs less than to look at so many places."""
+    return places > _MANY and not context.state.tree.has_more_than(_WORTH * places)
 
 
 def _decide(context: Context, found: Scan, news: Mapping[bytes, Record]) -> Plan:

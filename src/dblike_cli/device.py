@@ -27,6 +27,11 @@ def correction(context: Context, step: Callable[[], _T]) -> tuple[_T, int]:
     return result, there - before if there < before else there - after
 
 
+def site_time(context: Context) -> int:
+    """The present time in the site's clock, as far as ours is known to differ."""
+    return context.clock.now_ms() + context.state.offset
+
+
 def become_new(context: Context) -> Device:
     """Make this installation a new device: another copy of it may have used its dots."""
     if context.renew is None:

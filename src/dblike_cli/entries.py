@@ -19,6 +19,8 @@ UNTRUSTED: Final = b""
 """The stamp of a content that may have changed since in the same tick: look at it again."""
 
 PERMISSIONS: Final = 0o777
+_COARSE: Final = 2_000_000_000
+"""The longest tick of a disk, in nanoseconds."""
 _STAMP: Final = struct.Struct("<qqqqQQ")
 _pack = _STAMP.pack
 _KINDS: Final = {
@@ -38,7 +40,7 @@ def stamp_of(st: Stat) -> bytes:
 
 def inode_of(stamp: bytes) -> tuple[int, int]:
     """Device and inode of a file's stamp; zeros where it has none."""
-    if not stamp:
+    if len(stamp) != _STAMP.size:
         return 0, 0
     fields = _STAMP.unpack(stamp)
     return fields[5], fields[4]
@@ -69,7 +71,14 @@ def is_racy(st: Stat, tick: int) -> bool:
 
     ctime says so; the second look at mtime is for disks that keep no ctime, in whole seconds.
     """
-    return st.st_ctime_ns >= tick or 0 <= st.st_mtime_ns - tick <= 2_000_000_000
+    return st.st_ctime_ns >= tick or 0 <= st.st_mtime_ns - tick <= _COARSE
+
+
+def trust(stamp: bytes, tick: int) -> bytes:
+    """The stamp to remember for what lstat said so after `tick`, before the content was read."""
+    _, _, mtime_ns, ctime_ns, _, _ = _STAMP.unpack(stamp)
+    racy = ctime_ns >= tick or 0 <= mtime_ns - tick <= _COARSE
+    return UNTRUSTED if racy else stamp
 
 
 def trusted_stamp(st: Stat, tick: int) -> bytes:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
 import msgspec
 from blake3 import blake3
 
 from dblike_cli.answers import Uploads
 from dblike_cli.context import Context
-from dblike_cli.entries import file_entry, stamp_of, trusted_stamp
+from dblike_cli.entries import UNTRUSTED, file_entry, stamp_of, trust, trusted_stamp
 from dblike_cli.hashing import StillWriting, disk_time, read_whole
 from dblike_cli.outgoing import Outgoing
 from dblike_cli.report import Code, Pending
@@ -17,12 +19,18 @@ from dblike_delta.plan import Upload
 from dblike_delta.reconcile import same_entry
 from dblike_delta.versions import Kind
 
+_REPLACED: Final = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ELOOP)
+
 
 class Reader:
     """Turns changes into what can be sent; what can't be sent now goes into `result`."""
 
-    def __init__(self, context: Context, stamps: Mapping[bytes, bytes], result: Uploads) -> None:
+    def __init__(
+        self, context: Context, stamps: Mapping[bytes, bytes], seen: int, result: Uploads
+    ) -> None:
+        """`stamps` has what lstat said of each path, at the disk's time `seen` or after it."""
         self._context = context
+        self._seen = seen
         self._stamps = stamps
         self._result = result
         self._tick = 0
@@ -55,7 +63,8 @@ class Reader:
     def _read(self, change: Upload) -> Outgoing | None:
         """None where there is nothing to send."""
         stamp = self._stamps.get(change.path, b"")
-        item: Outgoing | None = Outgoing(change, change.entry, stamp, stamp)
+        trusted = trust(stamp, self._seen) if stamp else UNTRUSTED
+        item: Outgoing | None = Outgoing(change, change.entry, stamp, trusted)
         assert item is not None
         if change.entry is not None and change.entry.kind is Kind.FILE:
             large = change.entry.size >= self._context.config.whole_below
@@ -85,6 +94,9 @@ class Reader:
             result.wait(path, Code.WRITING, "it is still being written")
             return None
         except OSError as error:
+            if error.errno in _REPLACED:
+                result.wait(path, Code.WRITING, "it was replaced while it was looked at")
+                return None
             result.wait(path, Code.UNREADABLE, f"it can't be read: {error.strerror}")
             return None
         entry, trusted = file_entry(st, blake3(data).digest()), trusted_stamp(st, self._tick)

@@ -8,6 +8,8 @@ import msgspec
 
 from dblike_cli.context import Context
 from dblike_cli.device import correction
+from dblike_cli.entries import UNTRUSTED, remote_of, synced_of
+from dblike_cli.state import Known
 from dblike_delta.errors import PathError
 from dblike_delta.exchange import Changes, Refused
 from dblike_delta.messages import HASH_BYTES, Record
@@ -24,6 +26,8 @@ class _Sorted(msgspec.Struct):
     known: list[bytes] = []
     renewed: list[tuple[bytes, bytes]] = []
     refused: list[tuple[bytes, str]] = []
+    answered: list[Known] = []
+    """Our own versions whose answer was lost."""
 
 
 def hear(context: Context) -> int:
@@ -31,21 +35,48 @@ def hear(context: Context) -> int:
 
     Each page of changes is remembered together with the cursor that covers it.
     """
-    state = context.state
     offset, more = 0, True
     while more:
-        page, step = correction(context, lambda: _page(context, state.meta.cursor))
+        page, step = correction(context, lambda: _page(context))
         offset = offset or step
-        found = _sort(context, page.records)
-        with state.transaction():
-            state.remote.put(found.news)
-            state.remote.drop(found.known)
-            state.tree.renew(found.renewed)
-            for path, reason in found.refused:
-                state.notes.refuse(path, None, reason)
-            state.meta.step(page.cursor)
+        with context.state.transaction():
+            _take(context, page)
         more = page.more
     return offset
+
+
+def _page(context: Context) -> Changes:
+    try:
+        return _changes(context, context.state.meta.cursor)
+    except Refused as refused:
+        if refused.status != _GONE or not context.state.meta.cursor:
+            raise
+    # The site can't go on from our cursor: its disk went back in time.  What it says now may be
+    # older than what is here, so nothing counts as agreed until it was compared; our contexts say
+    # that we knew of what it has, so what it lost goes up again and makes no conflict.
+    with context.state.transaction():
+        context.state.tree.unsettle()
+        context.state.remote.clear()
+        context.state.meta.step("")
+    context.state.everywhere = True
+    return _changes(context, "")
+
+
+def _changes(context: Context, cursor: str) -> Changes:
+    limit = context.config.changes_limit
+    return context.exchange.changes(context.folder, cursor, limit=limit)
+
+
+def _take(context: Context, page: Changes) -> None:
+    state, found = context.state, _sort(context, page.records)
+    state.remote.put(found.news)
+    state.remote.drop(found.known)
+    state.tree.renew(found.renewed)
+    state.tree.record(found.answered)
+    state.outbox.drop(known.path for known in found.answered)
+    for path, reason in found.refused:
+        state.notes.refuse(path, None, reason)
+    state.meta.step(page.cursor)
 
 
 def overhear(context: Context) -> dict[bytes, Record]:
@@ -53,24 +84,18 @@ def overhear(context: Context) -> dict[bytes, Record]:
     news = context.state.remote.all()
     cursor, more = context.state.meta.cursor, True
     while more:
-        page = _page(context, cursor)
+        try:
+            page = _changes(context, cursor)
+        except Refused as refused:
+            if refused.status != _GONE or not cursor:
+                raise
+            page = _changes(context, "")
         found = _sort(context, page.records)
         news.update((record.path, record) for record in found.news)
         for path in found.known:
             news.pop(path, None)
         cursor, more = page.cursor, page.more
     return news
-
-
-def _page(context: Context, cursor: str) -> Changes:
-    limit = context.config.changes_limit
-    try:
-        return context.exchange.changes(context.folder, cursor, limit=limit)
-    except Refused as refused:
-        if refused.status != _GONE or not cursor:
-            raise
-        # The site can't go on from there (its disk is an older one): hear everything again.
-        return context.exchange.changes(context.folder, "", limit=limit)
 
 
 def _sort(context: Context, records: Iterable[Record]) -> _Sorted:
@@ -84,6 +109,11 @@ def _sort(context: Context, records: Iterable[Record]) -> _Sorted:
             found.refused.append((record.path, fault))
             continue
         known = None if empty else tree.get(record.path)
+        answer = _answer(context, record)
+        if answer is not None:
+            found.answered.append(answer)
+            found.known.append(record.path)
+            continue
         if known is None or known.synced.dot != (record.device, record.counter):
             found.news.append(record)
             continue
@@ -91,6 +121,19 @@ def _sort(context: Context, records: Iterable[Record]) -> _Sorted:
         if known.synced.context != record.context:
             found.renewed.append((record.path, record.context))
     return found
+
+
+def _answer(context: Context, record: Record) -> Known | None:
+    """The path as agreed, where the record is a version of ours that waits for its answer.
+
+    It was accepted then.  Whether the path still is that, the next look will tell.
+    """
+    if record.device != context.device.id or record.kind == Kind.DELETED:
+        return None
+    sending = context.state.outbox.get(record.path)
+    if sending is None or sending.counter != record.counter:
+        return None
+    return Known(record.path, UNTRUSTED, synced_of(remote_of(record)))
 
 
 def _fault(record: Record) -> str:

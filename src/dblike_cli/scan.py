@@ -70,7 +70,7 @@ class Look(msgspec.Struct, frozen=True):
 def scan(context: Context, ignore: Ignore, news: Mapping[bytes, Record], look: Look) -> Scan:
     """Look at the folder; `news` are the paths whose state at the site is another one."""
     scanner = _Scanner(context, ignore, news, look)
-    if look.paths is None or IGNORE_FILE in look.paths:
+    if look.paths is None or not {b"", IGNORE_FILE}.isdisjoint(look.paths):
         scanner.everything()
     else:
         for path in sorted(set(look.paths)):

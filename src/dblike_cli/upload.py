@@ -14,6 +14,7 @@ import msgspec
 
 from dblike_cli.answers import Uploads, take_answer
 from dblike_cli.context import Context
+from dblike_cli.device import site_time
 from dblike_cli.hashing import StillWriting
 from dblike_cli.outgoing import Outgoing, encode_item
 from dblike_cli.prepare import Reader
@@ -29,17 +30,17 @@ _LOST = "the site lost its content on the way"
 
 
 def upload(
-    context: Context, changes: Sequence[Upload], stamps: Mapping[bytes, bytes], offset: int
+    context: Context, changes: Sequence[Upload], stamps: Mapping[bytes, bytes], seen: int
 ) -> Uploads:
     """Send the changes, in their order.
 
-    `stamps` has what lstat said of each path; `offset` makes our clock the site's.  Raises
+    `stamps` has what lstat said of each path, at the disk's time `seen` or after it.  Raises
     DotReused, and what the exchange raises: what was answered until then is remembered.
     """
     result = Uploads()
-    uploader = _Uploader(context, result, offset)
+    uploader = _Uploader(context, result)
     try:
-        for batch in Reader(context, stamps, result).batches(changes):
+        for batch in Reader(context, stamps, seen, result).batches(changes):
             uploader.send(batch)
             done = len(result.done)
             context.reporter.progress(Progress("upload", done=done, total=len(changes)))
@@ -52,10 +53,9 @@ def upload(
 
 
 class _Uploader:
-    def __init__(self, context: Context, result: Uploads, offset: int) -> None:
+    def __init__(self, context: Context, result: Uploads) -> None:
         self._context = context
         self._result = result
-        self._offset = offset
         self._flight: tuple[list[Outgoing], Future[CommitReply]] | None = None
 
     def send(self, batch: list[Outgoing]) -> None:
@@ -132,7 +132,7 @@ class _Uploader:
 
     def _assign(self, batch: list[Outgoing]) -> list[Outgoing]:
         """Give each its dot: that of the time before, where the very same is sent again."""
-        state, now = self._context.state, self._context.clock.now_ms() + self._offset
+        state, now = self._context.state, site_time(self._context)
         before = {sending.path: sending for sending in state.outbox.all()}
         ready: list[Outgoing] = []
         with state.transaction():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +15,11 @@ import pytest
 from dblike_cli.context import Settings
 from dblike_cli.report import Hints
 from dblike_delta.exchange import Request, Response, Transport
+from dblike_srv import accounts
+from dblike_srv.app import create_app
+from dblike_srv.config import decode_config
+from dblike_srv.errors import Conflict
+from dblike_srv.site import open_site
 from rig.devices import PULL, PUSH, Laptop
 from rig.wsgi import WsgiTransport
 
@@ -303,3 +311,65 @@ def test_random_edits_on_three_devices_converge(laptop: NewLaptop) -> None:
     kept = {devices[0].read(path) for path in trees[0] if devices[0].place(path).is_file()}
     assert written - replaced <= kept
     assert all(nothing_happened(device.sync()) for device in devices)
+
+
+class Moving:
+    """A wire whose other end can be replaced."""
+
+    def __init__(self) -> None:
+        self.inner: Transport | None = None
+
+    def request(self, request: Request) -> Response:
+        assert self.inner is not None
+        return self.inner.request(request)
+
+
+def test_a_site_that_was_restored_from_a_backup_undoes_nobody(
+    laptop: NewLaptop, tmp_path: Path
+) -> None:
+    """Nothing here is deleted or replaced by something older, and what the site lost goes up."""
+    wire = Moving()
+    with serving(tmp_path / "data", wire):
+        one, two = laptop("one", transport=wire), laptop("two", transport=wire)
+        fill(one)
+        one.write("edited", "old")
+        one.write("gone", "was deleted after the backup")
+        settle(one, two)
+    shutil.copytree(tmp_path / "data", tmp_path / "backup")
+    with serving(tmp_path / "data", wire):
+        one.write("edited", "new")
+        one.write("made", "after the backup")
+        one.place("gone").unlink()
+        one.place("link").unlink()
+        one.place("link").symlink_to("elsewhere")
+        settle(one, two)
+        two.write("large", two.read("large") + b"edit")
+        settle(two, one)
+        expected = one.tree()
+    shutil.rmtree(tmp_path / "data")
+    (tmp_path / "backup").rename(tmp_path / "data")
+    with serving(tmp_path / "data", wire):
+        one.write("d0/s0/f0", "edited since")
+        for device in (one, two):
+            device.sync(PULL, hints=Hints(remote=True))
+        assert one.read("edited") == b"new"
+        settle(one, two)
+        assert one.tree() == two.tree()
+        seen = {path: what[:2] for path, what in one.tree().items() if path != "gone"}
+        before = {path: what[:2] for path, what in expected.items()}
+        before["d0/s0/f0"] = ("file", b"edited since")
+        assert seen == before
+        assert nothing_happened(one.sync())
+
+
+@contextlib.contextmanager
+def serving(data: Path, wire: Moving) -> Iterator[None]:
+    """A site on these data, at the other end of the wire."""
+    site = open_site(decode_config({"data": str(data), "cluster_key": "k" * 64}))
+    with contextlib.suppress(Conflict):
+        accounts.create_user(site, "ada", "correct horse")
+    app = create_app(site)
+    wire.inner = WsgiTransport(app.wsgi_app)
+    yield
+    app.extensions["dblike-hub"].stop(wait=5)
+    site.close()

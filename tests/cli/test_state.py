@@ -95,11 +95,13 @@ def test_another_device_counts_anew_and_owes_nothing(state: State) -> None:
 
 def test_contents_are_found_by_hash(state: State) -> None:
     with state.transaction():
-        state.tree.record([known(b"a", b"1" * 32), known(b"b", b"1" * 32), known(b"c", size=9)])
+        state.tree.record(
+            [known(b"a", b"1" * 32), known(b"b", b"1" * 32), known(b"c", size=9 << 20)]
+        )
     assert dict(state.tree.find_content(b"1" * 32)) == {b"a": b"stamp", b"b": b"stamp"}
     assert state.tree.find_content(b"2" * 32) == []
-    assert state.tree.has_size(9)
-    assert not state.tree.has_size(10)
+    assert state.tree.has_size(9 << 20)
+    assert not state.tree.has_size(8 << 20)
 
 
 @pytest.mark.parametrize("wanted", [3, 2000])

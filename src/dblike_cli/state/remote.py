@@ -39,6 +39,10 @@ class RemoteTable:
         rows = [(record.path, _encode(record)) for record in records]
         self._connection.executemany("INSERT OR REPLACE INTO remote VALUES (?, ?)", rows)
 
+    def clear(self) -> None:
+        """Nothing was heard."""
+        self._connection.execute("DELETE FROM remote")
+
     def drop(self, paths: Iterable[bytes]) -> None:
         """These are here now."""
         self._connection.executemany("DELETE FROM remote WHERE path = ?", [(p,) for p in paths])

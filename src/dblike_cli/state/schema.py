@@ -30,6 +30,7 @@ STEPS: Final[Sequence[tuple[str, ...]]] = (
              device BLOB NOT NULL, counter INTEGER NOT NULL, context BLOB NOT NULL
            ) WITHOUT ROWID""",
         "CREATE INDEX tree_hash ON tree (hash) WHERE kind = 1",
+        "CREATE INDEX tree_size ON tree (size) WHERE kind = 1 AND size >= 1048576",
         # Paths whose state at the site is not here yet.
         "CREATE TABLE remote (path BLOB PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID",
         # Versions that were sent, or were about to be, and have no answer yet.

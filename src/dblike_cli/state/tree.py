@@ -11,6 +11,9 @@ from dblike_delta.plan import Entry, Synced
 from dblike_delta.versions import Dot, Kind
 
 _INSERT = "INSERT OR REPLACE INTO tree VALUES (?,?,?,?,?,?,?,?,?,?,?)"
+_UNSETTLE = """UPDATE tree SET target = x'', mode = 4096, device = zeroblob(16),
+    stamp = CASE kind WHEN 2 THEN x'00' ELSE x'' END,
+    hash = CASE kind WHEN 1 THEN zeroblob(32) ELSE x'' END"""
 _ALL = 500
 _MOST = 10_000
 
@@ -56,6 +59,11 @@ class Tree:
         """How many paths there are; it reads the whole table."""
         return int(self._connection.execute("SELECT count(*) FROM tree").fetchone()[0])
 
+    def has_more_than(self, number: int) -> bool:
+        """Whether there are more paths than that; costs no more than to count so many."""
+        query = "SELECT 1 FROM tree LIMIT 1 OFFSET ?"
+        return self._connection.execute(query, (number,)).fetchone() is not None
+
     def view(self, paths: Iterable[bytes]) -> Mapping[bytes, Synced]:
         """The tree as reconcile reads it; `paths` are those that it will mostly ask for."""
         return _View(self, paths)
@@ -77,8 +85,8 @@ class Tree:
         return found
 
     def has_size(self, size: int) -> bool:
-        """Whether any file has this size, so that a new one could be a copy of it."""
-        query = "SELECT 1 FROM tree WHERE kind = 1 AND size = ? LIMIT 1"
+        """Whether any large file has this size, so that a new one could be a copy of it."""
+        query = "SELECT 1 FROM tree WHERE kind = 1 AND size >= 1048576 AND size = ? LIMIT 1"
         return self._connection.execute(query, (size,)).fetchone() is not None
 
     def unfinished_directories(self) -> list[tuple[bytes, int]]:
@@ -99,6 +107,14 @@ class Tree:
         """The same versions with newer contexts, by (path, context)."""
         rows = [(context, path) for path, context in contexts]
         self._connection.executemany("UPDATE tree SET context = ? WHERE path = ?", rows)
+
+    def unsettle(self) -> None:
+        """Nothing of it is agreed any more; the contexts stay, for they say what was known here.
+
+        What is recorded then is what no path can be, of a version that nobody made: so whatever is
+        here, or comes, is something else.
+        """
+        self._connection.execute(_UNSETTLE)
 
     def remove(self, paths: Iterable[bytes]) -> None:
         """Both sides agree that nothing is there."""
