@@ -125,7 +125,7 @@ class Session:
     def context(self, reporter: Reporter, exchange: Exchange | None = None) -> Context:
         """All that a cycle needs; `exchange` stands in for the plain one."""
         from dblike_cli.context import Context, Settings
-        from dblike_cli.fs import RealFS
+        from dblike_cli.realfs import RealFS
 
         config = self.config
         filesystem = self._work.enter_context(contextlib.closing(RealFS(self.root)))

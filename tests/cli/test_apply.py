@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from dblike_cli.context import Settings
-from dblike_cli.fs import RealFile, RealFS, Rename
+from dblike_cli.fs import Rename
+from dblike_cli.realfs import RealFile, RealFS
 from dblike_cli.report import Code
 from rig.devices import PULL, Laptop
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from dblike_cli.context import Settings
-from dblike_cli.fs import RealFS
+from dblike_cli.realfs import RealFS
 from dblike_cli.state import State
 from rig.devices import Laptop
 from rig.mortal import Death, Life, MortalFS, MortalState, MortalWire

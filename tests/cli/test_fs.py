@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dblike_cli import fs as fs_module
-from dblike_cli.fs import RealFS, Rename
+from dblike_cli import realfs as fs_module
+from dblike_cli.fs import Rename
+from dblike_cli.realfs import RealFS
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dblike_cli.fs import RealFS
 from dblike_cli.ignore import Ignore, load_ignore
+from dblike_cli.realfs import RealFS
 
 
 @pytest.mark.parametrize(

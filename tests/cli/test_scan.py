@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from dblike_cli.fs import RealFile, RealFS, Stat
+from dblike_cli.fs import Stat
 from dblike_cli.ignore import Ignore
+from dblike_cli.realfs import RealFile, RealFS
 from dblike_cli.report import Code
 from dblike_cli.scan import Look, Scan, scan
 from dblike_delta.plan import UNKNOWN, Entry

@@ -10,7 +10,8 @@ from typing import Any
 
 from dblike_cli.context import Context, Device, Inline, Settings
 from dblike_cli.cycle import run_cycle
-from dblike_cli.fs import FileSystem, RealFS
+from dblike_cli.fs import FileSystem
+from dblike_cli.realfs import RealFS
 from dblike_cli.report import Direction, Outcome, Pending, Progress, Report
 from dblike_cli.state import State
 from dblike_delta.exchange import Exchange, Transport

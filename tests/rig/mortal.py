@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dblike_cli.fs import RealFile, RealFS
+from dblike_cli.realfs import RealFile, RealFS
 from dblike_cli.state import State
 from dblike_delta.exchange import Request, Response, Transport
 

@@ -95,8 +95,8 @@ def _by_rule(
     session: Session, path: bytes, local: os.stat_result | None
 ) -> tuple[str, bool] | None:
     """What keeps the path out by itself, or by a directory above it."""
-    from dblike_cli.fs import RealFS
     from dblike_cli.ignore import load_ignore
+    from dblike_cli.realfs import RealFS
     from dblike_delta.paths import ancestors, display
 
     with contextlib.closing(RealFS(session.root)) as filesystem:

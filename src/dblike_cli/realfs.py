@@ -1,0 +1,308 @@
+"""A folder of this machine's disk.
+
+`RealFS` never leaves the folder and never follows a symlink: every directory is opened through the
+descriptor of the one above it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+from typing import Final
+
+from dblike_cli.fs import OWN, File, Rename, Stat
+from dblike_cli.syscalls import EXCHANGE, NOREPLACE, renameat2, syncfs
+from dblike_delta.commands import Data
+from dblike_delta.paths import name as name_of
+from dblike_delta.paths import parent
+
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_DIRECTORIES: Final = 200
+_ENCODING: Final = sys.getfilesystemencoding()
+_UNSUPPORTED: Final = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
+
+
+class RealFile:
+    """A descriptor."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def read(self, size: int) -> bytes:
+        data = os.read(self.fd, size)
+        if len(data) == size or not data:
+            return data
+        parts = [data]
+        missing = size - len(data)
+        while missing and (data := os.read(self.fd, missing)):
+            parts.append(data)
+            missing -= len(data)
+        return b"".join(parts)
+
+    def pread(self, size: int, offset: int) -> bytes:
+        data = os.pread(self.fd, size, offset)
+        while len(data) < size and (
+            more := os.pread(self.fd, size - len(data), offset + len(data))
+        ):
+            data += more
+        return data
+
+    def write(self, data: Data) -> None:
+        done = os.write(self.fd, data)
+        view = memoryview(data)
+        while done < view.nbytes:
+            done += os.write(self.fd, view[done:])
+
+    def copy_from(self, source: File, offset: int, length: int) -> None:
+        if isinstance(source, RealFile):
+            done = self._copy_range(source.fd, offset, length)
+            offset, length = offset + done, length - done
+        while length:
+            data = source.pread(min(length, 1 << 20), offset)
+            if not data:
+                raise OSError(errno.EIO, "the file is shorter than it was")
+            self.write(data)
+            offset, length = offset + len(data), length - len(data)
+
+    def _copy_range(self, source: int, offset: int, length: int) -> int:
+        """What the kernel copies by itself; the rest is up to the caller."""
+        done = 0
+        try:
+            while done < length:
+                step = os.copy_file_range(source, self.fd, length - done, offset + done)
+                if not step:
+                    break
+                done += step
+        except OSError as error:
+            if error.errno not in (*_UNSUPPORTED, errno.EXDEV, errno.EBADF, errno.EPERM):
+                raise
+        return done
+
+    def seek_end(self) -> int:
+        return os.lseek(self.fd, 0, os.SEEK_END)
+
+    def truncate(self, size: int) -> None:
+        os.ftruncate(self.fd, size)
+        os.lseek(self.fd, size, os.SEEK_SET)
+
+    def stat(self) -> Stat:
+        return os.fstat(self.fd)
+
+    def chmod(self, mode: int) -> None:
+        os.fchmod(self.fd, mode)
+
+    def utime(self, mtime_ns: int) -> None:
+        os.utime(self.fd, ns=(mtime_ns, mtime_ns))
+
+    def sync(self) -> None:
+        os.fsync(self.fd)
+
+    def close(self) -> None:
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class RealFS:
+    """The folder at `directory` of this machine."""
+
+    def __init__(self, directory: str | bytes | os.PathLike[str]) -> None:
+        self._directory = os.fsencode(directory)
+        self._root = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._open: dict[bytes, int] = {}
+
+    # --- looking
+
+    def scandir(self, path: bytes) -> list[tuple[bytes, Stat | None]]:
+        found: list[tuple[bytes, Stat | None]] = []
+        with os.scandir(self._dir(path)) as entries:
+            for entry in entries:
+                raw = entry.name.encode(_ENCODING, "surrogateescape")
+                try:
+                    found.append((raw, entry.stat(follow_symlinks=False)))
+                except FileNotFoundError:
+                    continue
+                except OSError:
+                    found.append((raw, None))
+        return found
+
+    def lstat(self, path: bytes) -> Stat:
+        if not path:
+            return os.fstat(self._root)
+        return os.lstat(name_of(path), dir_fd=self._dir(parent(path)))
+
+    def readlink(self, path: bytes) -> bytes:
+        return os.readlink(name_of(path), dir_fd=self._dir(parent(path)))
+
+    def open_read(self, path: bytes) -> RealFile:
+        return self._regular(os.open(name_of(path), _READ, dir_fd=self._dir(parent(path))))
+
+    # --- writing
+
+    def create(self, path: bytes, mode: int = 0o600) -> RealFile:
+        return RealFile(os.open(name_of(path), _CREATE, mode, dir_fd=self._dir(parent(path))))
+
+    def open_update(self, path: bytes) -> RealFile:
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        return self._regular(os.open(name_of(path), flags, dir_fd=self._dir(parent(path))))
+
+    def rename(self, source: bytes, target: bytes, how: Rename) -> None:
+        if len(self._open) + 2 > _OPEN_DIRECTORIES:
+            self._trim()
+        old, new = self._dir(parent(source)), self._dir(parent(target))
+        a, b = name_of(source), name_of(target)
+        if how is Rename.REPLACE:
+            os.rename(a, b, src_dir_fd=old, dst_dir_fd=new)
+        elif how is Rename.EXCHANGE:
+            _exchange(old, a, new, b)
+        else:
+            _rename_keeping(old, a, new, b)
+        if not source.startswith(OWN):
+            self._forget(source)
+
+    def unlink(self, path: bytes) -> None:
+        os.unlink(name_of(path), dir_fd=self._dir(parent(path)))
+
+    def mkdir(self, path: bytes, mode: int) -> None:
+        os.mkdir(name_of(path), mode, dir_fd=self._dir(parent(path)))
+
+    def rmdir(self, path: bytes) -> None:
+        self._forget(path)
+        os.rmdir(name_of(path), dir_fd=self._dir(parent(path)))
+
+    def symlink(self, target: bytes, path: bytes) -> None:
+        os.symlink(target, name_of(path), dir_fd=self._dir(parent(path)))
+
+    def chmod(self, path: bytes, mode: int) -> None:
+        # O_PATH needs no permission to read, and O_NOFOLLOW makes it the symlink itself.
+        flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(name_of(path), flags, dir_fd=self._dir(parent(path)))
+        try:
+            if stat.S_ISLNK(os.fstat(fd).st_mode):
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+            os.chmod(f"/proc/self/fd/{fd}", mode)
+        finally:
+            os.close(fd)
+
+    def utime(self, path: bytes, mtime_ns: int) -> None:
+        fd = self._dir(parent(path))
+        os.utime(name_of(path), ns=(mtime_ns, mtime_ns), dir_fd=fd, follow_symlinks=False)
+
+    # --- durability
+
+    def sync_directory(self, path: bytes) -> None:
+        os.fsync(self._dir(path))
+
+    def sync_all(self) -> None:
+        syncfs(self._root)
+
+    # --- the folder itself
+
+    def free_space(self) -> int:
+        disk = os.fstatvfs(self._root)
+        return disk.f_bavail * disk.f_frsize
+
+    def identity(self) -> tuple[int, int]:
+        root = os.stat(self._directory)
+        return root.st_dev, root.st_ino
+
+    def refresh(self) -> None:
+        self._close_directories()
+        fresh = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.close(self._root)
+        self._root = fresh
+
+    def close(self) -> None:
+        self._close_directories()
+        os.close(self._root)
+
+    # --- directories' descriptors
+
+    def _dir(self, path: bytes) -> int:
+        """A descriptor of the directory, kept open; it is valid until the next call."""
+        if not path:
+            return self._root
+        fd = self._open.get(path)
+        if fd is None:
+            if len(self._open) >= _OPEN_DIRECTORIES:
+                self._trim()
+            fd = self._open[path] = self._walk(path)
+        return fd
+
+    def _walk(self, path: bytes) -> int:
+        """Open a directory, from the nearest one above it that is open."""
+        above = parent(path)
+        while above and above not in self._open:
+            above = parent(above)
+        base = self._open[above] if above else self._root
+        rest = path[len(above) + 1 :] if above else path
+        fd = base
+        for part in rest.split(b"/"):
+            try:
+                below = os.open(part, _DIRECTORY, dir_fd=fd)
+            finally:
+                if fd != base:
+                    os.close(fd)
+            fd = below
+        return fd
+
+    def _trim(self) -> None:
+        for path in list(self._open)[: _OPEN_DIRECTORIES // 2]:
+            os.close(self._open.pop(path))
+
+    def _forget(self, path: bytes) -> None:
+        below = path + b"/"
+        for key in [key for key in self._open if key == path or key.startswith(below)]:
+            os.close(self._open.pop(key))
+
+    def _close_directories(self) -> None:
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+    @staticmethod
+    def _regular(fd: int) -> RealFile:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return RealFile(fd)
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file")
+
+
+def _exchange(old: int, a: bytes, new: int, b: bytes) -> None:
+    try:
+        renameat2(old, a, new, b, EXCHANGE)
+    except OSError as error:
+        if error.errno in _UNSUPPORTED:
+            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP)) from None
+        raise
+
+
+def _rename_keeping(old: int, a: bytes, new: int, b: bytes) -> None:
+    """Rename unless something is there; by hand where the kernel or the disk does not offer it."""
+    try:
+        renameat2(old, a, new, b, NOREPLACE)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        _link_and_unlink(old, a, new, b)
+
+
+def _link_and_unlink(old: int, a: bytes, new: int, b: bytes) -> None:
+    try:
+        os.link(a, b, src_dir_fd=old, dst_dir_fd=new, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EMLINK, *_UNSUPPORTED):
+            raise
+        # A directory, or a disk without hard links: the gap between these two can't be closed.
+        try:
+            os.lstat(b, dir_fd=new)
+        except FileNotFoundError:
+            os.rename(a, b, src_dir_fd=old, dst_dir_fd=new)
+            return
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+    os.unlink(a, dir_fd=old)
