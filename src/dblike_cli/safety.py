@@ -13,7 +13,8 @@ from dblike_cli.errors import Stopped, Usage
 from dblike_cli.fs import OWN
 from dblike_cli.report import Brake
 from dblike_cli.scan import Scan
-from dblike_delta.plan import Apply, Plan
+from dblike_delta.plan import Apply, Entry, Plan
+from dblike_delta.versions import Kind
 
 _EXAMPLES = 5
 
@@ -78,7 +79,13 @@ def hold_deletes(
 
 def _not_moved(gone: Iterable[bytes], found: Scan) -> list[bytes]:
     """Those whose inode did not turn up at another path."""
-    return [path for path in gone if inode_of(found.gone.get(path, b"")) not in found.inodes]
+    paths = list(gone)
+    there = {
+        inode_of(found.stamps[path])
+        for path, entry in (found.local.items() if paths else ())
+        if isinstance(entry, Entry) and entry.kind is Kind.FILE
+    }
+    return [path for path in paths if inode_of(found.gone.get(path, b"")) not in there]
 
 
 def _not_moved_there(applies: Collection[Apply]) -> list[bytes]:

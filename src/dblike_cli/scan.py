@@ -15,7 +15,6 @@ from dblike_cli.context import Context
 from dblike_cli.entries import (
     directory_entry,
     file_entry,
-    inode_of,
     kind_of,
     stamp_of,
     symlink_entry,
@@ -43,16 +42,15 @@ class Scan(msgspec.Struct, frozen=True):
     """What was found.
 
     `local` holds the paths that may have changed, for reconcile; `stamps` what lstat said of them.
-    `same` are paths whose content turned out to be the same, each with its new stamp.  `gone` and
-    `inodes` tell the brake what only moved.  `tick` is the disk's time before all that, `looked`
-    counts the paths.
+    `same` are paths whose content turned out to be the same, each with its new stamp.  `gone` has
+    the stamps of what went away, for the brake to see what only moved.  `tick` is the disk's time
+    before all that, `looked` counts the paths.
     """
 
     local: dict[bytes, Local]
     stamps: dict[bytes, bytes]
     same: dict[bytes, bytes]
     pending: dict[bytes, Pending]
-    inodes: set[tuple[int, int]]
     gone: dict[bytes, bytes]
     tick: int = 0
     looked: int = 0
@@ -90,7 +88,7 @@ class _Scanner:
         self._unknown: set[bytes] = set()
         self._covered: set[bytes] = set()
         self._looked = 0
-        self._found = Scan({}, {}, {}, {}, set(), {})
+        self._found = Scan({}, {}, {}, {}, {})
 
     def result(self) -> Scan:
         """All that was found."""
@@ -220,7 +218,6 @@ class _Scanner:
         if old != stamp and self._can_wait(path, st, old):
             self._found.local[path] = file_entry(st, b"")
             self._found.stamps[path] = stamp
-            self._found.inodes.add(inode_of(stamp))
             return
         try:
             digest, st = self._hash(path, st, sign=old != stamp and self._look.defer)
@@ -271,8 +268,6 @@ class _Scanner:
             return
         self._found.local[path] = entry
         self._found.stamps[path] = stamp_of(st)
-        if entry.kind is Kind.FILE:
-            self._found.inodes.add(inode_of(stamp_of(st)))
 
     def _miss(self, before: Mapping[bytes, bytes]) -> None:
         """What is left of the agreed tree is gone, where it would have been seen."""
