@@ -246,7 +246,11 @@ def _apply(
     path: bytes,
 ) -> Version:
     def check(tree: Tree) -> None:
-        condition.check(tree.node(path).winner)
+        present = tree.node(path).winner
+        condition.check(present)
+        makes = next(item.record.kind for item in items if item.record.path == path)
+        if present is not None and present.kind is Kind.DIRECTORY and makes == Kind.FILE:
+            raise Conflict("the path is a directory: delete that first", field="path")
 
     guard: Check = check
     apply_items(site, identity, folder, items, pack, check=guard)

@@ -133,6 +133,13 @@ def test_directories(person: Person) -> None:
     assert person("GET", FILES + "d/f/").status_code == 400
 
 
+def test_a_file_does_not_take_the_place_of_a_directory(person: Person) -> None:
+    """What is in the directory would be hidden or lost: 409, and nothing changed."""
+    person("PUT", "d/inside", b"kept")
+    assert person("PUT", "d", b"file").status_code == 409
+    assert text_of(person("GET", "d/inside")) == b"kept"
+
+
 def test_a_file_comes_in_any_size(person: Person) -> None:
     for size in (0, 1, 511_999, 512 << 10, 3_000_001):
         content = os.urandom(size)
