@@ -135,9 +135,9 @@ def test_directories(person: Person) -> None:
 
 def test_a_file_does_not_take_the_place_of_a_directory(person: Person) -> None:
     """What is in the directory would be hidden or lost: 409, and nothing changed."""
-    person("PUT", "d/inside", b"kept")
-    assert person("PUT", "d", b"file").status_code == 409
-    assert text_of(person("GET", "d/inside")) == b"kept"
+    person("PUT", FILES + "d/inside", b"kept")
+    assert person("PUT", FILES + "d", b"file").status_code == 409
+    assert person("GET", FILES + "d/inside").data == b"kept"
 
 
 def test_a_file_comes_in_any_size(person: Person) -> None:
