@@ -45,8 +45,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def checks(fast: bool, pytest_arguments: Sequence[str]) -> list[Check]:
     # Two workers: the tests start servers and clients of their own, which want the cores, too.
-    # A file stays with one worker, so that a server started for a file is started once.
-    pytest = ["pytest", "--numprocesses=2", "--dist=loadfile", "-rfEs"]
+    # Each begins with half of the tests and takes from the other's when it has none left, so that
+    # tests of one file mostly share what is started for it.
+    pytest = ["pytest", "--numprocesses=2", "--dist=worksteal", "-rfEs"]
     if fast:
         pytest += ["-m", "not slow", "--hypothesis-profile=fast"]
     else:
