@@ -41,7 +41,7 @@ class Server:
 
     def _serve(self, connection: socket.socket) -> None:
         with connection, connection.makefile("rb") as stream, contextlib.suppress(OSError):
-            while head := b"".join(iter(stream.readline, b"\r\n")):
+            while head := _head(stream):
                 length = 0
                 for line in head.splitlines():
                     if line.lower().startswith(b"content-length:"):
@@ -57,6 +57,16 @@ class Server:
 
     def close(self) -> None:
         self.listener.close()
+
+
+def _head(stream: BinaryIO) -> bytes:
+    """A request up to its empty line; nothing where the client is gone."""
+    head = b""
+    while (line := stream.readline()) != b"\r\n":
+        if not line:
+            return b""
+        head += line
+    return head
 
 
 def _chunks(stream: BinaryIO) -> bytes:
