@@ -10,6 +10,7 @@ import queue
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -29,7 +30,8 @@ class Socket:
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
         stream = connection.makefile("rb")
-        self.head = b"".join(iter(stream.readline, b"\r\n")).decode()
+        lines = iter(stream.readline, b"")
+        self.head = b"".join(takewhile(lambda line: line != b"\r\n", lines)).decode()
         key = next(
             line.split()[1]
             for line in self.head.splitlines()
