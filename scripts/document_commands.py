@@ -1,12 +1,12 @@
 """Write docs/commands.md from what the commands say themselves.
 
-Usage: .venv/bin/python scripts/document_commands.py
+Usage: .venv/bin/python scripts/document_commands.py [--print]
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -21,8 +21,11 @@ What `--help` says, for every command. `scripts/document_commands.py` writes thi
 """
 
 
-def main() -> int:
-    PAGE.write_text(page())
+def main(arguments: Sequence[str]) -> int:
+    if arguments == ["--print"]:
+        print(page(), end="")
+    else:
+        PAGE.write_text(page())
     return 0
 
 
@@ -41,8 +44,7 @@ def contexts(program: str) -> Iterator[click.Context]:
     """The program and all its commands that are not hidden, depth first."""
     members = vars(import_module(PROGRAMS[program])).values()
     group = next(member for member in members if isinstance(member, click.Group))
-    # The width of the page, not of the terminal that this runs in.
-    yield from walk(click.Context(group, info_name=program, terminal_width=100))
+    yield from walk(new_context(group, program))
 
 
 def walk(context: click.Context) -> Iterator[click.Context]:
@@ -52,9 +54,16 @@ def walk(context: click.Context) -> Iterator[click.Context]:
         for name in group.list_commands(context):
             command = group.get_command(context, name)
             if command is not None and not command.hidden:
-                settings = {"terminal_width": 100, **command.context_settings}
-                yield from walk(click.Context(command, context, info_name=name, **settings))
+                yield from walk(new_context(command, name, context))
+
+
+def new_context(
+    command: click.Command, name: str, parent: click.Context | None = None
+) -> click.Context:
+    """As click would make it, but for the width of the page instead of the terminal's."""
+    settings = command.context_settings | {"terminal_width": 100}
+    return click.Context(command, parent, info_name=name, **settings)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
