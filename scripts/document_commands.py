@@ -61,7 +61,7 @@ def new_context(
     command: click.Command, name: str, parent: click.Context | None = None
 ) -> click.Context:
     """As click would make it, but for the width of the page instead of the terminal's."""
-    settings = command.context_settings | {"terminal_width": 100}
+    settings = {**command.context_settings, "terminal_width": 100}
     return click.Context(command, parent, info_name=name, **settings)
 
 
