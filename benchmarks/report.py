@@ -27,6 +27,8 @@ _PAGE = _ROOT / "docs" / "benchmarks.md"
 _RESULTS = Path(__file__).resolve().parent / "results"
 _ORDER = [kind.name for kind in ALL_PEERS]
 
+_NOTEWORTHY = 0.1
+
 Row = dict[str, Any]
 
 
@@ -281,7 +283,16 @@ def _section(scenario: scenarios.Scenario, rows: Sequence[Row]) -> str:
     failures = {row["peer"]: row["failure"] for row in mine if row["failure"]}
     cells = [_COLUMNS, *table(by_peer, failures)]
     asked = "; ".join(verdicts(scenario, by_peer))
-    return f"### {scenario.title}\n\n{_markdown(cells)}\n\n{scenario.why} Asked: {asked}.\n"
+    words = f"{scenario.why} Asked: {asked}.{_neighbours(by_peer)}"
+    return f"### {scenario.title}\n\n{_markdown(cells)}\n\n{words}\n"
+
+
+def _neighbours(by_peer: Mapping[str, Mapping[str, float]]) -> str:
+    """A warning where the machine was not ours alone."""
+    share = max((figures.get("disturbed", 0.0) for figures in by_peer.values()), default=0.0)
+    if share < _NOTEWORTHY:
+        return ""
+    return f" Other programs took up to {share:.0%} of the cores meanwhile: trust ratios only."
 
 
 def main() -> int:
