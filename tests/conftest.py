@@ -24,6 +24,9 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
+# Whoever starts the tests in the background may have switched Ctrl-C off for all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
 GRACE = 10.0  # seconds between SIGTERM and SIGKILL
 

@@ -38,12 +38,15 @@ def stamp_of(st: Stat) -> bytes:
     return _pack(mode, st.st_size, st.st_mtime_ns, st.st_ctime_ns, st.st_ino, st.st_dev)
 
 
-def inode_of(stamp: bytes) -> tuple[int, int]:
-    """Device and inode of a file's stamp; zeros where it has none."""
+def moved_mark(stamp: bytes) -> tuple[int, ...]:
+    """What a file keeps when it is only moved: disk, inode, size and time; empty for no stamp.
+
+    The inode alone would not do: a disk gives that of a deleted file to the next new one.
+    """
     if len(stamp) != _STAMP.size:
-        return 0, 0
-    fields = _STAMP.unpack(stamp)
-    return fields[5], fields[4]
+        return ()
+    _, size, mtime_ns, _, inode, disk = _STAMP.unpack(stamp)
+    return disk, inode, size, mtime_ns
 
 
 def kind_of(st: Stat) -> Kind | None:

@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from dblike_cli.context import Context
-from dblike_cli.entries import inode_of
+from dblike_cli.entries import moved_mark
 from dblike_cli.errors import Stopped, Usage
 from dblike_cli.fs import OWN
 from dblike_cli.report import Brake
@@ -78,14 +78,14 @@ def hold_deletes(
 
 
 def _not_moved(gone: Iterable[bytes], found: Scan) -> list[bytes]:
-    """Those whose inode did not turn up at another path."""
+    """Those that did not turn up at another path."""
     paths = list(gone)
     there = {
-        inode_of(found.stamps[path])
+        moved_mark(found.stamps[path])
         for path, entry in (found.local.items() if paths else ())
         if isinstance(entry, Entry) and entry.kind is Kind.FILE
-    }
-    return [path for path in paths if inode_of(found.gone.get(path, b"")) not in there]
+    } - {()}
+    return [path for path in paths if moved_mark(found.gone.get(path, b"")) not in there]
 
 
 def _not_moved_there(applies: Collection[Apply]) -> list[bytes]:

@@ -126,7 +126,9 @@ class Session:
         """All that a cycle needs; `exchange` stands in for the plain one."""
         from dblike_cli.context import Context, Settings
         from dblike_cli.realfs import RealFS
+        from dblike_cli.syscalls import keep_memory
 
+        keep_memory()
         config = self.config
         filesystem = self._work.enter_context(contextlib.closing(RealFS(self.root)))
         executor = ThreadPoolExecutor(1, BESIDE)

@@ -184,6 +184,9 @@ def test_reload_sends_sockets_away_and_loses_nothing(gunicorn_server, connect: C
 
 def test_stopping_says_goodbye_and_ends(gunicorn_server, connect: Connect) -> None:
     socket = connect(gunicorn_server, enter(gunicorn_server, "a1" * 16).token)
+    socket.ping("taken over?")  # whoever answers is the one who says goodbye
+    while socket.recv_data(control_frame=True)[0] != 0xA:
+        continue
     gunicorn_server.process.terminate()
     assert closing(socket) == 1012
     assert gunicorn_server.process.wait(WAIT) == 0
