@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -26,6 +27,22 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default")
 
 # Whoever starts the tests in the background may have switched Ctrl-C off for all that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What starts real programs, or tries histories by the dozen: `./test fast` leaves these out.
+SLOW = (
+    *("bench/", "fuzz/", "model/", "soak/", "system/"),
+    *("cli/test_cycle_crash.py", "srv/test_crash.py", "srv/test_openapi.py"),
+    *("srv/test_server_cli.py", "srv/test_ws.py"),
+)
+TESTS = Path(__file__).resolve().parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is slow by where it is, so that nobody has to think of it test by test."""
+    for item in items:
+        if str(item.path.relative_to(TESTS)).startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
+
 
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
 GRACE = 10.0  # seconds between SIGTERM and SIGKILL
