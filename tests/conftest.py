@@ -18,7 +18,7 @@ import pytest
 # examples, so that it fails for a change and not for luck; `--hypothesis-profile=search` looks on.
 hypothesis.settings.register_profile("default", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.register_profile(
-    "fast", hypothesis.settings.get_profile("default"), max_examples=20
+    "fast", hypothesis.settings.get_profile("default"), max_examples=10
 )
 hypothesis.settings.register_profile(
     "search", deadline=None, max_examples=10_000, print_blob=True, derandomize=False
