@@ -31,8 +31,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # What starts real programs, or tries histories by the dozen: `./test fast` leaves these out.
 SLOW = (
     *("bench/", "fuzz/", "model/", "soak/", "system/"),
-    *("cli/test_cycle_crash.py", "srv/test_crash.py", "srv/test_openapi.py"),
-    *("srv/test_server_cli.py", "srv/test_ws.py"),
+    *("cli/test_cycle_crash.py", "srv/test_api_files.py", "srv/test_crash.py", "srv/test_hub.py"),
+    *("srv/test_openapi.py", "srv/test_server_cli.py", "srv/test_tree.py", "srv/test_ws.py"),
 )
 TESTS = Path(__file__).resolve().parent
 
