@@ -10,7 +10,9 @@ A block holds whole frames, `kind u8 | length u32 | payload`:
 
     R  Record, MessagePack        D  a piece of the body of the record before it (librsync delta)
     T  Trailer: the body is whole X  Refusal: a want that can't be served
-    C  CursorMark                 and the last block ends the stream
+    C  CursorMark                 J  JournalMark: whose records follow, between sites
+
+and the last block ends the stream.
 
 Blocks are the unit of checking, of compression and of resuming: a stream that is cut loses the
 unfinished block, and `Decoder.boundary` says where to go on.  The block sum finds accidents; what a
@@ -29,7 +31,7 @@ import xxhash
 import zstandard
 
 from dblike_delta.errors import FormatError, IntegrityError, LimitError
-from dblike_delta.messages import CursorMark, Record, Refusal, Trailer
+from dblike_delta.messages import CursorMark, JournalMark, Record, Refusal, Trailer
 
 MAGIC: Final = b"DBLC\x01\0\0\0"
 BLOCK_TARGET: Final = 1 << 20
@@ -54,6 +56,7 @@ class _Tag(enum.IntEnum):
     TRAILER = ord("T")
     REFUSAL = ord("X")
     CURSOR = ord("C")
+    JOURNAL = ord("J")
 
 
 class Body(msgspec.Struct, frozen=True):
@@ -66,13 +69,14 @@ class End(msgspec.Struct, frozen=True):
     """The stream ended where its sender ended it."""
 
 
-Event = Record | Body | Trailer | Refusal | CursorMark | End
+Event = Record | Body | Trailer | Refusal | CursorMark | JournalMark | End
 
 _encode = msgspec.msgpack.Encoder().encode
 _record = msgspec.msgpack.Decoder(Record).decode
 _trailer = msgspec.msgpack.Decoder(Trailer).decode
 _refusal = msgspec.msgpack.Decoder(Refusal).decode
 _cursor = msgspec.msgpack.Decoder(CursorMark).decode
+_journal = msgspec.msgpack.Decoder(JournalMark).decode
 
 
 class Encoder:
@@ -114,6 +118,10 @@ class Encoder:
     def cursor(self, mark: CursorMark) -> list[Part]:
         """The end of a list of changes."""
         return self._frame(_Tag.CURSOR, _encode(mark))
+
+    def journal(self, mark: JournalMark) -> list[Part]:
+        """Whose journal the records that follow are of."""
+        return self._frame(_Tag.JOURNAL, _encode(mark))
 
     def flush(self) -> list[Part]:
         """Close the open block, so that all that was passed in can be sent."""
@@ -297,6 +305,8 @@ def _event(tag: int, payload: memoryview, offset: int) -> Event:
                 return _refusal(payload)
             case _Tag.CURSOR:
                 return _cursor(payload)
+            case _Tag.JOURNAL:
+                return _journal(payload)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise FormatError(f"invalid {_Tag(tag).name.lower()}: {error}", offset=offset) from None
     raise FormatError(f"unknown frame kind {tag}", offset=offset)

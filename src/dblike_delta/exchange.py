@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from dblike_delta import messages as m
-from dblike_delta.changeset import Body, Decoder, End, Part
+from dblike_delta.changeset import Body, Decoder, Event, Part
 from dblike_delta.errors import FormatError
 
 _T = TypeVar("_T")
@@ -86,9 +86,18 @@ class Changes(msgspec.Struct, frozen=True):
 class Exchange:
     """The steps of the protocol over a transport, in the name of `token`."""
 
-    def __init__(self, transport: Transport, token: str = "", *, agent: str = "dblike") -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        token: str = "",
+        *,
+        agent: str = "dblike",
+        root: str = "/v1",
+    ) -> None:
+        """`root` is what all targets begin with: sites ask each other below another one."""
         self._transport = transport
         self._agent = agent
+        self._root = root
         self.token = token
         self.server_time: int | None = None
         self.received = 0
@@ -143,7 +152,7 @@ class Exchange:
         query = urlencode({"cursor": cursor, "limit": limit})
         records: list[m.Record] = []
         mark: m.CursorMark | None = None
-        for event in self._stream("GET", f"{_folder(folder)}/changes?{query}"):
+        for event in self._stream("GET", f"{self._folder(folder)}/changes?{query}"):
             match event:
                 case m.Record():
                     records.append(event)
@@ -155,16 +164,37 @@ class Exchange:
             raise FormatError("a list of changes without a cursor", offset=0)
         return Changes(tuple(records), mark.cursor, mark.more)
 
+    def journal(
+        self, folder: str, cursor: str, *, limit: int = 10_000
+    ) -> tuple[list[tuple[bytes, int, m.Record]], m.CursorMark]:
+        """Between sites: the versions beyond `cursor`, each with the site that accepted it first
+        and its number in that one's journal; and the cursor that covers them."""
+        query = urlencode({"cursor": cursor, "limit": limit})
+        entries: list[tuple[bytes, int, m.Record]] = []
+        at: m.JournalMark | None = None
+        for event in self._stream("GET", f"{self._folder(folder)}/journal?{query}"):
+            match event:
+                case m.JournalMark():
+                    at = event
+                case m.Record() if at is not None:
+                    entries.append((at.site, at.number, event))
+                    at = m.JournalMark(at.site, at.number + 1)
+                case m.CursorMark():
+                    return entries, event
+                case _:
+                    break
+        raise FormatError("a journal without marks", offset=0)
+
     # --- commit
 
     def commit(self, folder: str, parts: list[Part]) -> m.CommitReply:
         """A whole changeset that is at hand.  Repeating it changes nothing."""
-        return self._commit("POST", f"{_folder(folder)}/commit", parts, {})
+        return self._commit("POST", f"{self._folder(folder)}/commit", parts, {})
 
     def upload_offset(self, folder: str, upload: str) -> int:
         """How far a resumable upload came; 0 where the site knows nothing of it."""
         try:
-            reply = self._send("HEAD", f"{_folder(folder)}/uploads/{upload}")
+            reply = self._send("HEAD", f"{self._folder(folder)}/uploads/{upload}")
         except Refused as refused:
             if refused.status == 404:
                 return 0
@@ -181,7 +211,7 @@ class Exchange:
         the site stands: ask `upload_offset` and go on from there.
         """
         headers = {"Upload-Offset": str(offset), "Upload-Complete": "?1" if complete else "?0"}
-        target = f"{_folder(folder)}/uploads/{upload}"
+        target = f"{self._folder(folder)}/uploads/{upload}"
         if complete:
             return self._commit("PUT", target, parts, headers)
         reply = self._send("PUT", target, parts, headers, content_type=m.CHANGESET_TYPE)
@@ -189,7 +219,7 @@ class Exchange:
 
     def abandon(self, folder: str, upload: str) -> None:
         """Give up a resumable upload."""
-        self._send("DELETE", f"{_folder(folder)}/uploads/{upload}").close()
+        self._send("DELETE", f"{self._folder(folder)}/uploads/{upload}").close()
 
     # --- fetch
 
@@ -201,7 +231,7 @@ class Exchange:
         Events come as the bytes do.  A stream that is cut raises Unreachable after the last whole
         block; ask again for what is not finished.
         """
-        for event in self._stream("POST", f"{_folder(folder)}/fetch", m.FetchRequest(wants)):
+        for event in self._stream("POST", f"{self._folder(folder)}/fetch", m.FetchRequest(wants)):
             match event:
                 case m.Record() | Body() | m.Trailer() | m.Refusal():
                     yield event
@@ -211,7 +241,7 @@ class Exchange:
     def report_damage(self, folder: str, hashes: list[bytes]) -> list[bytes]:
         """Say which contents came wrong; the answer is those that the site found to be damaged."""
         report = m.DamageReport(hashes)
-        return self._call("POST", f"{_folder(folder)}/damage", report, m.DamageReply).damaged
+        return self._call("POST", f"{self._folder(folder)}/damage", report, m.DamageReply).damaged
 
     # --- people's endpoints
 
@@ -219,9 +249,13 @@ class Exchange:
         """A JSON or MessagePack view below /v1/folders/…, decoded as `kind`."""
         return self._call("GET", target, None, kind)
 
-    def post(self, target: str, message: m.Message, kind: type[_T]) -> _T:
+    def post(self, target: str, message: msgspec.Struct, kind: type[_T]) -> _T:
         """Send a message, decode the reply as `kind`."""
         return self._call("POST", target, message, kind)
+
+    def tell(self, target: str, message: msgspec.Struct) -> None:
+        """Send a message to which there is no reply."""
+        self._send("POST", target, _pack(message)).close()
 
     def read(self, target: str) -> Iterator[bytes]:
         """A body as it comes (a whole file)."""
@@ -231,7 +265,7 @@ class Exchange:
 
     # --- inside
 
-    def _call(self, method: str, target: str, message: m.Message | None, kind: type[_T]) -> _T:
+    def _call(self, method: str, target: str, message: msgspec.Struct | None, kind: type[_T]) -> _T:
         body = None if message is None else _pack(message)
         return _read(self._send(method, target, body), kind)
 
@@ -243,7 +277,7 @@ class Exchange:
 
     def _stream(
         self, method: str, target: str, message: m.Message | None = None
-    ) -> Iterator[m.Record | Body | m.Trailer | m.Refusal | m.CursorMark | End]:
+    ) -> Iterator[Event]:
         body = None if message is None else _pack(message)
         reply = self._send(method, target, body, accept=m.CHANGESET_TYPE)
         media = reply.headers.get("content-type", "")
@@ -281,17 +315,16 @@ class Exchange:
             raise _refused(reply)
         return reply
 
+    def _folder(self, folder: str) -> str:
+        return f"{self._root}/folders/{quote(folder, safe='')}"
+
     def _note_time(self, reply: Response) -> None:
         stamp = reply.headers.get(m.TIME_HEADER.lower(), "")
         if stamp.isdecimal():
             self.server_time = int(stamp)
 
 
-def _folder(folder: str) -> str:
-    return f"/v1/folders/{quote(folder, safe='')}"
-
-
-def _pack(message: m.Message) -> bytes:
+def _pack(message: msgspec.Struct) -> bytes:
     return msgspec.msgpack.encode(message)
 
 

@@ -92,6 +92,14 @@ class CursorMark(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
     more: bool = False
 
 
+class JournalMark(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Between sites: the records that follow are this site's journal from `number` on, each the
+    next one.  What lies between the last record and a mark is not kept any more."""
+
+    site: DeviceId
+    number: Counter
+
+
 # --- sessions -------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from blake3 import blake3
@@ -43,6 +43,7 @@ __all__ = [
     "same_content",
     "same_version",
     "settle",
+    "twins",
     "winner",
 ]
 
@@ -326,6 +327,32 @@ def settle(path: bytes, heads: Sequence[Version], has_live_children: bool) -> tu
         return copies(heads)
     displaced = tuple(map(conflict_copy, _distinct(heads)))
     return (*displaced, directory_over(path, heads))
+
+
+def twins(one: Version, other: Version) -> tuple[Version, Version | None]:
+    """Two versions of one dot that say different things: which of them keeps the dot, and the other
+    under a dot of its own (None where no content would be lost with it).
+
+    A device that was cloned makes them, at two sites that don't hear of each other.  Every site
+    that gets to see both decides alike; the two are concurrent, like any other edits that did not
+    know of each other.
+    """
+    keeper, second = sorted((one, other), key=_face)
+    if keeper.path == second.path and same_content(keeper, second):
+        return keeper, None
+    device, counter = second.dot
+    known = {**dict(second.vector.items()), device: counter - 1}
+    purpose = blake3(repr(_face(second)).encode()).digest()
+    dot = derived_dot(b"dblike twin" + purpose, second.dot)
+    vector = VersionVector.of({d: c for d, c in known.items() if c}).with_dot(dot)
+    return keeper, msgspec.structs.replace(second, dot=dot, vector=vector)
+
+
+def _face(version: Version) -> tuple[Any, ...]:
+    """All that a version says; two versions of one dot are compared by it."""
+    said = msgspec.structs.asdict(version)
+    said |= {"kind": int(version.kind), "vector": version.vector.pack(), "dot": tuple(version.dot)}
+    return (said.pop("time"), *said.values())
 
 
 def derived_dot(purpose: bytes, *dots: Dot) -> Dot:

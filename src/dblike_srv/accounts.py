@@ -7,34 +7,33 @@ request on.
 
 from __future__ import annotations
 
-import base64
 import hmac
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
-from blake3 import blake3
 from sqlalchemy import Connection, and_, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from dblike_delta.messages import DeviceView, LoginReply, LoginRequest, PasswordChange
+from dblike_delta.messages import LoginReply, LoginRequest, PasswordChange
 from dblike_srv.auth import throttle
 from dblike_srv.auth.base import Credentials, Principal
 from dblike_srv.auth.plugins import Gate
 from dblike_srv.auth.simple import hash_password, verify_password
-from dblike_srv.db import asked, told
 from dblike_srv.errors import Conflict, Invalid, NotFound, SiteError
 from dblike_srv.folders import HOME, create_folder
 from dblike_srv.hub_client import Session
 from dblike_srv.identity import Identity
 from dblike_srv.models import devices, users
+from dblike_srv.registers import change, end_all, end_tokens, later, next_stamp, say, user_uid
 from dblike_srv.site import Site
+from dblike_srv.tokens import Claim, adopt, claim_of, hash_token, make_token
 
 SEEN_EVERY_MS: Final = 300_000
 """How exact "last seen" is: a write for each request would be a write for each request."""
-_MARK: Final = "dbl_"
 _CHUNK: Final = 400
+
 
 log = logging.getLogger(__name__)
 
@@ -104,21 +103,30 @@ def _user_of(site: Site, principal: Principal) -> int:
     return int(found.id)
 
 
-def _open_session(site: Site, user: int, name: str, request: LoginRequest) -> LoginReply:
-    token = _MARK + base64.urlsafe_b64encode(site.random.bytes(32)).rstrip(b"=").decode()
+def _open_session(
+    site: Site, user: int, name: str, request: LoginRequest, *, parent: bytes | None = None
+) -> LoginReply:
     chosen = request.device_id or site.random.bytes(16).hex()
     device, now = bytes.fromhex(chosen), site.clock.now_ms()
 
-    def work(connection: Connection) -> None:
+    def work(connection: Connection) -> str:
+        uid = connection.execute(select(users.c.uid).where(users.c.id == user)).scalar_one()
         known = connection.execute(select(devices).where(devices.c.id == device)).one_or_none()
         if known is None:
             connection.execute(insert(devices).values(id=device, user=user, name="", created=now))
         elif known.user != user or known.revoked:
             raise Conflict("this device id is taken: choose another", field="device_id")
-        values = {"name": request.device, "token": _hash(token), "last_seen": now}
-        connection.execute(update(devices).where(devices.c.id == device).values(values))
+        made = max(now, known.token_at + 1) if known is not None else now
+        claim = Claim(bytes(uid), device, parent or bytes(16), made)
+        token = make_token(site.seal, site.random, claim)
+        values = {
+            "name": request.device, "token": hash_token(token), "token_at": made,
+            "last_seen": now, "parent": parent,
+        }  # fmt: skip
+        say(connection, update(devices).where(devices.c.id == device).values(values))
+        return token
 
-    site.database.transact(work)
+    token = change(site, work)
     return LoginReply(
         token=token, user=name, device_id=chosen, site_id=site.id.hex(), time=now, servers=[]
     )
@@ -127,16 +135,15 @@ def _open_session(site: Site, user: int, name: str, request: LoginRequest) -> Lo
 def add_device(site: Site, identity: Identity, name: str) -> LoginReply:
     """A token for a new device of a user who is known by another one; it ends with that one."""
     request = LoginRequest(user=identity.user_name, password="", device=name)
-    reply = _open_session(site, identity.user, identity.user_name, request)
-    mine = devices.c.id == bytes.fromhex(reply.device_id)
-    site.database.transact(told(update(devices).where(mine).values(parent=identity.device)))
-    return reply
+    return _open_session(site, identity.user, identity.user_name, request, parent=identity.device)
 
 
 def identify(site: Site, token: str) -> Caller:
     """Whose token this is; raises Unauthorized."""
-    digest = _hash(token)
+    digest = hash_token(token)
     found = site.database.read(lambda connection: _by_token(connection, digest))
+    if found is None:
+        found = _from_elsewhere(site, token, digest)
     if found is None or not hmac.compare_digest(bytes(found.token), digest):
         raise Unauthorized("log in first: the token is missing, ended or revoked")
     now = site.clock.now_ms()
@@ -147,6 +154,14 @@ def identify(site: Site, token: str) -> Caller:
         Identity(user=found.user, user_name=name, device=device, device_name=found.name),
         Session(user=found.user, device=device, token=digest),
     )
+
+
+def _from_elsewhere(site: Site, token: str, digest: bytes) -> Any:
+    """The device of a token that another site made, of which nothing was heard here yet."""
+    claim = claim_of(site.seal, token)
+    if claim is None or not change(site, lambda connection: adopt(connection, claim, digest)):
+        return None
+    return site.database.read(lambda connection: _by_token(connection, digest))
 
 
 def _by_token(connection: Connection, digest: bytes) -> Any:
@@ -194,7 +209,7 @@ def alive(site: Site, sessions: Iterable[Session]) -> set[Session]:
 
 def logout(site: Site, identity: Identity) -> None:
     """End this device's token; the device may log in again."""
-    _end_tokens(site, devices.c.id == identity.device)
+    end_tokens(site, devices.c.id == identity.device)
 
 
 def change_password(site: Site, identity: Identity, change: PasswordChange) -> None:
@@ -216,60 +231,6 @@ def change_password(site: Site, identity: Identity, change: PasswordChange) -> N
     _store_password(site, identity.user, change.new, keep=identity.device)
 
 
-# --- devices
-
-
-def list_devices(site: Site, user: int, *, current: bytes = b"") -> list[DeviceView]:
-    """The user's devices, oldest first."""
-    query = select(devices).where(devices.c.user == user).order_by(devices.c.created, devices.c.id)
-    rows = site.database.read(lambda connection: connection.execute(query).all())
-    return [
-        DeviceView(
-            id=bytes(row.id).hex(),
-            name=row.name,
-            created=row.created,
-            last_seen=row.last_seen,
-            current=bytes(row.id) == current,
-            revoked=bool(row.revoked),
-        )
-        for row in rows
-    ]
-
-
-def revoke_device(site: Site, user: int, device_id: str) -> None:
-    """End a device's token for good, and those of devices that were added in its name: who stole
-    the one has the others.  Raises NotFound where it isn't this user's."""
-    query = select(devices.c.id, devices.c.parent).where(devices.c.user == user)
-    parents = {bytes(row.id): row.parent for row in site.database.read(asked(query))}
-    ended = {_device_bytes(device_id)}
-    if not ended <= parents.keys():
-        raise NotFound("no such device", field="id")
-    while more := {one for one, above in parents.items() if above in ended} - ended:
-        ended |= more
-    _end_tokens(site, devices.c.id.in_(ended), revoked=site.clock.now_ms())
-
-
-def owner_of(site: Site, device_id: str) -> int:
-    """The user whose device it is; raises NotFound."""
-    query = select(devices.c.user).where(devices.c.id == _device_bytes(device_id))
-    found = site.database.read(lambda connection: connection.scalar(query))
-    if found is None:
-        raise NotFound("no such device", field="id")
-    return int(found)
-
-
-def _device_bytes(device_id: str) -> bytes:
-    try:
-        return bytes.fromhex(device_id)
-    except ValueError:
-        return b""
-
-
-def _end_tokens(site: Site, which: object, **values: int) -> None:
-    statement = update(devices).where(which).values(token=None, **values)  # type: ignore[arg-type]
-    site.database.transact(lambda connection: connection.execute(statement))
-
-
 # --- users
 
 
@@ -277,15 +238,22 @@ def create_user(site: Site, name: str, password: str | None, *, quota: int = 0) 
     """A new account with its folder; without a password only other plugins let it in."""
     _check_name(name)
     stored = hash_password(password) if password is not None else ""
+    now = site.clock.now_ms()
     values = {
-        "uid": site.random.bytes(16),
+        "uid": user_uid(name),
         "name": name.encode(),
         "password": stored,
+        "password_at": now,
         "quota": quota,
-        "created": site.clock.now_ms(),
+        "quota_at": now,
+        "created": now,
     }
+
+    def work(connection: Connection) -> None:
+        connection.execute(insert(users).values(**values, stamp=next_stamp(connection)))
+
     try:
-        site.database.transact(lambda connection: connection.execute(insert(users).values(values)))
+        change(site, work)
     except IntegrityError:
         raise Conflict(f"there is a user {name} already", field="name") from None
     create_folder(site, administrator(site, name), HOME)
@@ -342,43 +310,38 @@ def set_password(site: Site, name: str, password: str) -> None:
 def _store_password(site: Site, user: int, password: str, *, keep: bytes) -> None:
     if not password or len(password) > 1024:
         raise Invalid("a password has 1 to 1024 characters", field="new")
-    stored = hash_password(password)
+    stored, now = hash_password(password), site.clock.now_ms()
 
     def work(connection: Connection) -> None:
-        connection.execute(update(users).where(users.c.id == user).values(password=stored))
-        others = and_(devices.c.user == user, devices.c.id != keep)
-        connection.execute(update(devices).where(others).values(token=None))
+        changed = update(users).where(users.c.id == user).values(password=stored)
+        say(connection, changed.values(password_at=later(users.c.password_at, now)))
+        end_all(connection, and_(devices.c.user == user, devices.c.id != keep), now)
 
-    site.database.transact(work)
+    change(site, work)
 
 
 def set_disabled(site: Site, name: str, disabled: bool) -> None:
     """Refuse the user from now on, or let them in again; tokens end with it."""
-    user = find_user(site, name).id
+    user, now = find_user(site, name).id, site.clock.now_ms()
 
     def work(connection: Connection) -> None:
-        connection.execute(update(users).where(users.c.id == user).values(disabled=int(disabled)))
+        changed = update(users).where(users.c.id == user).values(disabled=int(disabled))
+        say(connection, changed.values(disabled_at=later(users.c.disabled_at, now)))
         if disabled:
-            connection.execute(update(devices).where(devices.c.user == user).values(token=None))
+            end_all(connection, devices.c.user == user, now)
 
-    site.database.transact(work)
+    change(site, work)
 
 
 def set_quota(site: Site, name: str, quota: int) -> None:
     """Limit the bytes that the user's packs take; 0 is no limit."""
-    user = find_user(site, name).id
-    site.database.transact(
-        lambda connection: connection.execute(
-            update(users).where(users.c.id == user).values(quota=quota)
-        )
-    )
+    user, now = find_user(site, name).id, site.clock.now_ms()
+    changed = update(users).where(users.c.id == user).values(quota=quota)
+    limited = changed.values(quota_at=later(users.c.quota_at, now))
+    change(site, lambda connection: say(connection, limited))
 
 
 def _check_name(name: str) -> None:
     size = len(name.encode("utf-8", "surrogateescape"))
     if not 1 <= size <= 255 or not name.isprintable() or name != name.strip() or ":" in name:
         raise Invalid("a user's name is 1 to 255 bytes of printable text without ':'", field="name")
-
-
-def _hash(token: str) -> bytes:
-    return blake3(token.encode("utf-8", "replace"), derive_key_context="dblike 2026 token").digest()

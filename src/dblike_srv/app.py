@@ -14,6 +14,7 @@ from dblike_srv.api import (
     frame,
     history,
     ops,
+    peer,
     problems,
     rsync,
     sessions,
@@ -52,6 +53,6 @@ def create_app(site: Site) -> Flask:
 
     frame.register(app)
     problems.register(app)
-    for part in (ops, sessions, folders, history, sync, rsync, files, events):
+    for part in (ops, sessions, folders, history, sync, rsync, files, events, peer):
         app.register_blueprint(part.blueprint)
     return app

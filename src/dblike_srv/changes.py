@@ -12,8 +12,8 @@ from dblike_srv.errors import Gone
 from dblike_srv.folders import heads_of
 from dblike_srv.identity import FolderRef
 from dblike_srv.models import journal, paths, versions
-from dblike_srv.site import Site
-from dblike_srv.tree import VERSION_COLUMNS, version_of
+from dblike_srv.site import Ahead, Site, own_ids, renew
+from dblike_srv.tree import VERSION_COLUMNS, site_id, version_of
 
 LARGEST_PAGE = 20_000
 
@@ -29,10 +29,14 @@ def changes(
 
     def work(connection: Connection) -> tuple[list[Record], dict[bytes, int], bool]:
         heads = heads_of(connection, folder.row)
-        _check_ahead(site, numbers, heads)
+        check_ahead(connection, numbers, heads)
         return _collect(site, connection, folder, dict(numbers), heads, room, not cursor)
 
-    records, reached, more = site.database.read(work)
+    try:
+        records, reached, more = site.database.read(work)
+    except Ahead as ahead:
+        renew(site, ahead.site)
+        raise Gone("the cursor is ahead of this site: start with none", field="cursor") from None
     return records, site.seal.cursor(folder.id, reached), more
 
 
@@ -42,9 +46,9 @@ def since(
     """The same for a moment instead of a cursor: paths with versions that came from then on."""
 
     def work(connection: Connection) -> dict[bytes, int]:
-        heads = heads_of(connection, folder.row)
-        first = _first_since(connection, folder.row, site.id, epoch_ms, heads.get(site.id, 0))
-        return {**heads, site.id: first - 1}
+        heads, own = heads_of(connection, folder.row), site_id(connection)
+        first = _first_since(connection, folder.row, own, epoch_ms, heads.get(own, 0))
+        return {**heads, own: first - 1}
 
     start = site.database.read(work)
     return changes(site, folder, site.seal.cursor(folder.id, start), limit)
@@ -75,10 +79,11 @@ def _first_since(connection: Connection, folder: int, site: bytes, moment: int, 
     return low
 
 
-def _check_ahead(site: Site, numbers: dict[bytes, int], heads: dict[bytes, int]) -> None:
-    """A sealed cursor that is ahead of our own journal: this site's disk went back in time."""
-    if numbers.get(site.id, 0) > heads.get(site.id, 0):
-        raise Gone("the cursor is ahead of this site: start with none", field="cursor")
+def check_ahead(connection: Connection, numbers: dict[bytes, int], heads: dict[bytes, int]) -> None:
+    """Raises Ahead where somebody has more of our own journal than we do."""
+    for own in own_ids(connection):
+        if numbers.get(own, 0) > heads.get(own, 0):
+            raise Ahead(own)
 
 
 def _collect(

@@ -58,10 +58,14 @@ class LimitsConfig(_Part, frozen=True):
 
 
 class Replication(_Part, frozen=True):
-    """How many sites shall hold a commit before it is answered, and how long to wait for them."""
+    """How many sites shall hold a commit before it is answered, and how long to wait for them.
+
+    `follow` is "all" sites that are known of, or only the "peers" that are named here.
+    """
 
     copies: Positive = 1
-    wait_ms: Natural = 0
+    wait_ms: Natural = 1000
+    follow: str = "all"
 
 
 class Log(_Part, frozen=True):
@@ -147,8 +151,11 @@ def decode_config(values: dict[str, Any]) -> Config:
 
 def _check_offered(config: Config) -> None:
     """Refuse what has its key already and does nothing yet: nobody is to believe it works."""
-    if config.peers or config.replication.copies > 1:
-        raise ConfigError("peers and replication: this release is one site, without replication")
+    for url in (config.site.url, *(peer.url for peer in config.peers)):
+        if url and not url.startswith(("http://", "https://")):
+            raise ConfigError(f"site.url and peers: {url!r} is no http:// or https:// URL")
+    if config.replication.follow not in ("all", "peers"):
+        raise ConfigError('replication.follow is "all" or "peers"')
     if config.notify != "local":
         raise ConfigError('notify: this release has "local" only, for the workers of one host')
     if config.log.format not in ("text", "json"):

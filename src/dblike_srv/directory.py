@@ -8,8 +8,9 @@ from sqlalchemy import Connection, select
 
 from dblike_srv import accounts
 from dblike_srv.contents import batches
-from dblike_srv.hub_client import Session
+from dblike_srv.hub_client import EVERYONE, Session
 from dblike_srv.models import folders, journals
+from dblike_srv.replication import keys
 from dblike_srv.site import Site
 
 
@@ -30,7 +31,14 @@ class SiteDirectory:
 
     def alive(self, sessions: Iterable[Session]) -> set[Session]:
         """Those whose token is still good."""
-        return accounts.alive(self._site, sessions)
+        sites = {session for session in sessions if session.user == EVERYONE}
+        return accounts.alive(self._site, set(sessions) - sites) | set(filter(self._open, sites))
+
+    def _open(self, session: Session) -> bool:
+        try:
+            return keys.follower_of(self._site, session.token.decode()) == session.device
+        except accounts.Unauthorized:
+            return False
 
 
 def _heads(

@@ -22,6 +22,7 @@ from dblike_srv.models import devices
 from dblike_srv.packs import Pack
 from dblike_srv.site import Site
 from dblike_srv.transaction import Check
+from dblike_srv.tree import site_id
 
 
 class Edit(msgspec.Struct, frozen=True):
@@ -36,16 +37,9 @@ class Edit(msgspec.Struct, frozen=True):
     target: bytes = b""
 
 
-def author_of(site: Site, identity: Identity) -> Identity:
-    """Who edits at this site in the device's name."""
-    purpose = b"dblike site device" + site.id + identity.device
-    return msgspec.structs.replace(identity, device=blake3(purpose).digest(length=16))
-
-
 def make_items(site: Site, identity: Identity, edits: Sequence[Edit]) -> list[Item]:
     """Items with dots of their own, which are used up by this."""
-    first = _take_counters(site, identity, len(edits))
-    device = author_of(site, identity).device
+    device, first = _take_dots(site, identity, len(edits))
     now = site.clock.now_ms()
     items = []
     for counter, edit in enumerate(edits, first):
@@ -76,7 +70,8 @@ def apply_items(
     check: Check = lambda _: None,
 ) -> CommitReply:
     """Commit items of `make_items` over whatever the paths are; the first refusal is raised."""
-    author = author_of(site, identity)
+    # All are of the one device that edits at this site in the name of the one that asks.
+    author = msgspec.structs.replace(identity, device=items[0].record.device)
     reply = commit_items(site, author, folder, items, pack, overwrite=check)
     for result in reply.results:
         if result.status not in ("accepted", "known"):
@@ -89,15 +84,18 @@ def dots_of(items: Sequence[Item]) -> list[Dot]:
     return [Dot(item.record.device, item.record.counter) for item in items]
 
 
-def _take_counters(site: Site, identity: Identity, count: int) -> int:
+def _take_dots(site: Site, identity: Identity, count: int) -> tuple[bytes, int]:
+    """A device id, and the first of `count` counters of it that nobody will use again."""
     mine = devices.c.id == identity.device
 
-    def work(connection: Connection) -> int:
+    def work(connection: Connection) -> tuple[bytes, int]:
         change = update(devices).where(mine).values(site_counter=devices.c.site_counter + count)
         connection.execute(change)
-        return int(connection.execute(select(devices.c.site_counter).where(mine)).scalar_one())
+        last = connection.execute(select(devices.c.site_counter).where(mine)).scalar_one()
+        purpose = b"dblike site device" + site_id(connection) + identity.device
+        return blake3(purpose).digest(length=16), int(last) - count + 1
 
-    return site.database.transact(work) - count + 1
+    return site.database.transact(work)
 
 
 def _error(status: str, detail: str) -> SiteError:

@@ -10,7 +10,8 @@ from sqlalchemy.exc import IntegrityError
 from dblike_delta.messages import FolderView
 from dblike_srv.errors import Conflict, Invalid, NotFound
 from dblike_srv.identity import FolderRef, Identity
-from dblike_srv.models import folders, journals
+from dblike_srv.models import folders, journals, users
+from dblike_srv.registers import ACCOUNTS, folder_uid, next_stamp
 from dblike_srv.site import Site
 
 HOME = "home"
@@ -25,18 +26,21 @@ def create_folder(site: Site, identity: Identity, name: str) -> FolderRef:
         raise Invalid(
             "a folder's name has 1 to 64 bytes, and does not look like an id", field="name"
         )
-    fresh = site.random.bytes(16)
-    values = {
-        "id": fresh, "user": identity.user, "name": name.encode(), "created": site.clock.now_ms(),
-    }  # fmt: skip
+    now = site.clock.now_ms()
 
-    def work(connection: Connection) -> None:
-        connection.execute(insert(folders).values(values))
+    def work(connection: Connection) -> int:
+        owner = select(users.c.uid).where(users.c.id == identity.user)
+        uid = folder_uid(bytes(connection.execute(owner).scalar_one()), name)
+        stamp = next_stamp(connection)
+        row = {"id": uid, "user": identity.user, "name": name.encode(), "created": now}
+        connection.execute(insert(folders).values(**row, stamp=stamp))
+        return stamp
 
     try:
-        site.database.transact(work)
+        stamp = site.database.transact(work)
     except IntegrityError:
         raise Conflict(f"there is a folder named {name} already", field="name") from None
+    site.notices.publish(ACCOUNTS, str(stamp))
     found = find_folder(site, identity, name)
     if found is None:
         raise NotFound("no such folder", field="folder")

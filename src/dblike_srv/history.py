@@ -79,7 +79,7 @@ def restore(
     if not wanted:
         raise NotFound("nothing of that path was kept", field="path")
     edits = [_edit(version, path, to) for version in wanted]
-    present = site.database.read(lambda c: _present(c, site, folder, edits))
+    present = site.database.read(lambda c: _present(c, folder, edits))
     edits = [edit for edit in edits if not _is(present.get(edit.path), edit)]
     if not edits:
         return RestoreReply(restored=0)
@@ -212,9 +212,9 @@ def _edit(version: Version, path: bytes, to: bytes) -> Edit:
 
 
 def _present(
-    connection: Connection, site: Site, folder: FolderRef, edits: list[Edit]
+    connection: Connection, folder: FolderRef, edits: list[Edit]
 ) -> dict[bytes, Version | None]:
-    looked = Tree(connection, folder.row, site.id)
+    looked = Tree(connection, folder.row)
     looked.load(edit.path for edit in edits)
     return {edit.path: looked.node(edit.path).winner for edit in edits}
 

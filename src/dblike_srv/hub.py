@@ -23,7 +23,14 @@ from wsproto.connection import Connection, ConnectionType
 
 from dblike_delta.messages import Notice
 from dblike_delta.seams import Clock
-from dblike_srv.hub_client import GOING_AWAY, RESTARTING, REVOKED, Client, Session
+from dblike_srv.hub_client import (
+    EVERYONE,
+    GOING_AWAY,
+    RESTARTING,
+    REVOKED,
+    Client,
+    Session,
+)
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +78,7 @@ class Hub:
         self._settings = settings or HubSettings()
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._clients: set[Client] = set()
-        self._by_user: dict[int, set[Client]] = {}
+        self._by_user: dict[int, set[Client]] = {EVERYONE: set()}
         self._listeners: dict[bytes, set[Client]] = {}
         self._cursors: dict[bytes, str] = {}
         self._lock = threading.Lock()
@@ -204,7 +211,7 @@ class Hub:
         client.sock.close()
         mine = self._by_user[client.session.user]
         mine.discard(client)
-        if not mine:
+        if not mine and client.session.user != EVERYONE:
             del self._by_user[client.session.user]
         for folder in client.folders:
             self._forget(folder, client)
@@ -217,12 +224,14 @@ class Hub:
             self._cursors.pop(folder, None)
 
     def _spread(self, folder: bytes, cursor: str) -> None:
-        listeners = self._listeners.get(folder)
-        if listeners is None:
+        listeners = self._listeners.get(folder, set())
+        sites = self._by_user[EVERYONE]
+        if not listeners and not sites:
             return  # nobody's here; or it is newer than the last look, and the next one finds it
-        self._cursors[folder] = cursor
+        if listeners:
+            self._cursors[folder] = cursor
         text = self._notice(folder, cursor)
-        for client in tuple(listeners):
+        for client in (*listeners, *sites):
             client.tell(folder, text)
             self._settle(client)
 

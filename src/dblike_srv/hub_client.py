@@ -35,8 +35,13 @@ _BOUND: Final = 32 << 10  # unsent bytes, above which nothing is added
 _LARGEST: Final = 4 << 10  # bytes of a message to us; nothing is expected that is longer
 
 
+EVERYONE: Final = 0
+"""In place of a user's row: another site, which listens to all folders."""
+
+
 class Session(msgspec.Struct, frozen=True):
-    """Who listens: the user's row, the device's id, and the token's stored hash."""
+    """Who listens: the user's row, the device's id, and the token's stored hash.  Of another site:
+    EVERYONE, its id and its token."""
 
     user: int
     device: bytes

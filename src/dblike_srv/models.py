@@ -1,5 +1,8 @@
 """The tables, and nothing else.
 
+Rows that all sites share (users, devices, folders, sites) carry a `stamp`: the number of the last
+change to them at this site, by which the others ask for what is new.
+
 Names and paths are bytes: text collations fold what users keep apart.  A path is found by a 16-byte
 key (XXH3-128) and then compared byte by byte, since MySQL's indexes end at 3,072 bytes and a
 collision must change nothing but speed.
@@ -78,10 +81,14 @@ users = Table(
     Column("uid", _binary(16), nullable=False, unique=True),
     Column("name", _binary(255), nullable=False, unique=True),
     Column("password", String(255), nullable=False, default=""),
+    Column("password_at", BigInteger, nullable=False, default=0),  # when it was set, epoch ms
     Column("disabled", SmallInteger, nullable=False, default=0),
+    Column("disabled_at", BigInteger, nullable=False, default=0),
     Column("quota", BigInteger, nullable=False, default=0),  # bytes; 0 is none
+    Column("quota_at", BigInteger, nullable=False, default=0),
     Column("used", BigInteger, nullable=False, default=0),  # bytes in packs
     Column("created", BigInteger, nullable=False),
+    Column("stamp", BigInteger, nullable=False, default=0, index=True),
 )
 
 devices = Table(
@@ -95,8 +102,10 @@ devices = Table(
     Column("last_seen", BigInteger, nullable=False, default=0),
     Column("revoked", BigInteger, nullable=False, default=0),
     Column("token", _binary(32), nullable=True, unique=True),  # hash of the bearer token
+    Column("token_at", BigInteger, nullable=False, default=0),  # when it was made or ended
     Column("highest", BigInteger, nullable=False, default=0),  # counter known of it
     Column("site_counter", BigInteger, nullable=False, default=0),  # of edits made through REST
+    Column("stamp", BigInteger, nullable=False, default=0, index=True),
 )
 
 folders = Table(
@@ -110,7 +119,53 @@ folders = Table(
     Column("files", BigInteger, nullable=False, default=0),
     Column("bytes", BigInteger, nullable=False, default=0),
     Column("created", BigInteger, nullable=False),
+    Column("stamp", BigInteger, nullable=False, default=0, index=True),
     UniqueConstraint("user", "name"),
+)
+
+sites = Table(
+    "sites",
+    metadata,
+    Column("id", _binary(16), primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("url", String(1024), nullable=False),  # empty: it can't be reached from outside
+    Column("changed", BigInteger, nullable=False),  # by its own clock, epoch ms
+    Column("gone", SmallInteger, nullable=False, default=0),  # it left the cluster
+    Column("stamp", BigInteger, nullable=False, default=0, index=True),
+)
+
+follows = Table(
+    "follows",
+    metadata,
+    Column("url", String(512), primary_key=True),
+    Column("site", _binary(16), nullable=True),  # who answered there
+    Column("stamp", BigInteger, nullable=False, default=0),  # of its account changes: taken so far
+    Column("contact", BigInteger, nullable=False, default=0),  # the last answer, epoch ms
+    Column("behind", BigInteger, nullable=False, default=0),  # versions that it has and we lack
+    Column("problem", String(500), nullable=False, default=""),
+)
+
+holds = Table(
+    "holds",
+    metadata,
+    Column("folder", Row, primary_key=True, autoincrement=False),
+    Column("site", _binary(16), primary_key=True),
+    Column("numbers", _binary(4096), nullable=False),  # packed: how much of each journal it has
+)
+
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("holder", _binary(16), nullable=False),
+    Column("until", BigInteger, nullable=False),  # epoch ms by the holders' clocks
 )
 
 versions = Table(

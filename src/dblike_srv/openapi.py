@@ -26,6 +26,7 @@ _VERBS: Final = ("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE")
 _BYTES: Final = {"schema": {"type": "string", "format": "binary"}}
 
 PATH_PARAMETERS: Final = {
+    "folder_id": "The id of a folder, hex digits.",
     "folder_name": "A folder's name or its id in hex.",
     "path": "A path in the folder; slashes stand for themselves, all other bytes may be escaped.",
     "upload": "32 hex digits that the device chose.",

@@ -28,8 +28,14 @@ class Seal:
     """Seals and opens with the cluster's key."""
 
     def __init__(self, cluster_key: bytes) -> None:
+        self._key = cluster_key
         self._contexts = _derive("dblike 2026 context", cluster_key)
         self._cursors = _derive("dblike 2026 cursor", cluster_key)
+
+    def mac(self, purpose: str, data: bytes) -> bytes:
+        """A sum of `data` that only sites of the cluster can make, and that is good for nothing but
+        this purpose."""
+        return _mac(_derive(f"dblike 2026 {purpose}", self._key), data)
 
     def context(self, folder: bytes, path: bytes, packed: bytes) -> bytes:
         """Seal the packed vector of a path's heads."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, select, update
 
 from dblike_delta.seams import Clock, Random, SystemClock, SystemRandom
 from dblike_srv.config import Config, ConfigError
@@ -21,10 +22,22 @@ if TYPE_CHECKING:
 
 SCHEMA = b"1"
 
+log = logging.getLogger(__name__)
 
-@dataclasses.dataclass(frozen=True)
+
+class Ahead(Exception):
+    """Somebody knows more of this site's own journal than it does itself: see `renew`.  `site` is
+    the id under which it was written."""
+
+    def __init__(self, site: bytes) -> None:
+        super().__init__(site.hex())
+        self.site = site
+
+
+@dataclasses.dataclass
 class Site:
-    """All that the core works with.  `id` is this site's, made with its database."""
+    """All that the core works with.  `id` is this site's, made with its database; `renew` changes
+    it, so whoever makes dots or journal numbers asks the database in the same transaction."""
 
     config: Config
     database: Database
@@ -77,6 +90,31 @@ def open_store(config: Config, random: Random) -> PackStore:
 
         return S3Store(url, config.endpoint_url, Path(config.data) / "tmp", random)
     raise ConfigError(f"store: {url} is neither file:DIR nor s3://BUCKET/PREFIX")
+
+
+def renew(site: Site, old: bytes) -> None:
+    """Take a new site id, because somebody knows more of this site's journals than it does itself:
+    its disk went back in time.  What was accepted since under the old id may be on other sites, and
+    its numbers must not be used twice; from now on the old id is just another site's."""
+    fresh = site.random.bytes(16)
+
+    def work(connection: Connection) -> bytes:
+        mine = meta.c.key == "site"
+        held = bytes(connection.execute(select(meta.c.value).where(mine)).scalar_one())
+        if held != old:
+            return held  # somebody else did it
+        connection.execute(update(meta).where(mine).values(value=fresh))
+        connection.execute(insert(meta).values(key=f"former {old.hex()}", value=old))
+        return fresh
+
+    site.id = site.database.transact(work)
+    log.warning("this site's disk went back in time: it goes on as site %s", site.id.hex())
+
+
+def own_ids(connection: Connection) -> set[bytes]:
+    """The site's id, and those that it had."""
+    rows = connection.execute(select(meta.c.key, meta.c.value))
+    return {bytes(value) for key, value in rows if key == "site" or key.startswith("former ")}
 
 
 def _identify(database: Database, random: Random) -> bytes:

@@ -58,7 +58,7 @@ class Transaction:
 
     def run(self, items: list[Item], pack: Pack | None) -> CommitReply:
         """The reply; everything is written when it is returned.  Raises QuotaExceeded, Busy."""
-        tree = Tree(self._connection, self._folder.row, self._site.id, now=self._now)
+        tree = Tree(self._connection, self._folder.row, now=self._now)
         heads = heads_of(self._connection, self._folder.row)
         self._judge(items)
         number = NEW_PACK if pack is None else self._name(pack)
@@ -75,7 +75,7 @@ class Transaction:
         return CommitReply(
             results=[self._result(tree, item) for item in items],
             before=seal.cursor(self._folder.id, heads),
-            cursor=seal.cursor(self._folder.id, {**heads, self._site.id: tree.head}),
+            cursor=seal.cursor(self._folder.id, {**heads, tree.site: tree.head}),
             time=self._now,
         )
 

@@ -24,11 +24,13 @@ from dblike_delta.versions import (
     VersionVector,
     context,
     merge,
+    same_version,
     settle,
+    twins,
     winner,
 )
 from dblike_srv.db import find_rows, insert_many
-from dblike_srv.models import folders, journal, journals, paths, versions
+from dblike_srv.models import folders, journal, journals, meta, paths, versions
 
 VERSION_COLUMNS = (
     versions.c.seq, versions.c.path, versions.c.device, versions.c.counter, versions.c.vector,
@@ -92,24 +94,25 @@ class Node:
 
 
 class Tree:
-    """The paths of one folder within one transaction, which holds the folder's row locked."""
+    """The paths of one folder within one transaction, which holds the folder's row locked.
 
-    def __init__(
-        self,
-        connection: Connection,
-        folder: int,
-        site: bytes,
-        *,
-        now: int = 0,
-    ) -> None:
+    What is added goes to the site's own journal; what comes from another site's journal goes to the
+    copy of that one, with the number that it has there.
+    """
+
+    def __init__(self, connection: Connection, folder: int, *, now: int = 0) -> None:
         self._connection = connection
         self._now = now
         self._folder = folder
-        self._site = site
+        self.site = site_id(connection)
         self._nodes: dict[bytes, Node] = {}
         self._children: dict[bytes, set[bytes]] = {}
         self._seqs: dict[Dot, int] = {}
+        self._known: dict[Dot, Version] = {}
         self._new: list[Version] = []
+        self._replaced: dict[int, Version] = {}
+        self._own: list[int] = []  # seqs, in the order of the own journal
+        self._copied: list[tuple[bytes, int, int]] = []  # site, number, seq
         query = select(folders.c.seq).where(folders.c.row == folder).with_for_update()
         self._seq: int = connection.execute(query).scalar_one()
         self._head = self._journal_head()
@@ -120,7 +123,7 @@ class Tree:
     @property
     def head(self) -> int:
         """The site's last journal number, with what was added."""
-        return self._head + len(self._new)
+        return self._head + len(self._own)
 
     def load(self, wanted: Iterable[bytes]) -> None:
         """Read paths, so that `node` need not ask for each by itself."""
@@ -158,6 +161,46 @@ class Tree:
         if merged.added:
             self._set_heads(self._nodes[version.path], merged.heads)
         return merged.added
+
+    def recall(self, dots: Iterable[Dot]) -> None:
+        """Read which versions of these dots are here, for `copy`."""
+        counters: dict[bytes, list[int]] = {}
+        for device, counter in dots:
+            counters.setdefault(device, []).append(counter)
+        for device, wanted in counters.items():
+            where = {versions.c.folder: self._folder, versions.c.device: device}
+            rows = find_rows(self._connection, VERSION_COLUMNS, where, versions.c.counter, wanted)
+            for row in rows:
+                version = version_of(row)
+                self._known[version.dot] = version
+                self._seqs[version.dot] = row[0]
+
+    def copy(self, origin: bytes, number: int, version: Version) -> None:
+        """An entry of another site's journal, whose dot `recall` was asked about."""
+        known = self._known.get(version.dot)
+        if known is None:
+            merged = merge(self.node(version.path).heads, version)
+            self._record(version, own=False)
+            self._known[version.dot] = version
+            if merged.added:
+                self._set_heads(self._nodes[version.path], merged.heads)
+        elif not same_version(known, version):
+            self._part(known, version)
+        self._copied.append((origin, number, self._seqs[version.dot]))
+
+    def _part(self, known: Version, version: Version) -> None:
+        """A version that comes with a dot which is taken: one keeps it, the other gets its own."""
+        keeper, twin = twins(known, version)
+        if keeper != known:
+            node = self.node(known.path)
+            kept = tuple(head for head in node.heads if head.dot != known.dot)
+            if len(kept) < len(node.heads):
+                self._set_heads(node, kept)
+            self._replaced[self._seqs[known.dot]] = self._known[known.dot] = keeper
+            merged = merge(self.node(keeper.path).heads, keeper)
+            self._set_heads(self.node(keeper.path), merged.heads)
+        if twin is not None:
+            self._derive(twin)
 
     def _settle(self) -> None:
         """Add the versions that follow from what the paths became, until nothing new comes of it:
@@ -201,9 +244,11 @@ class Tree:
         node.heads = heads
         self._children.setdefault(pathnames.parent(node.path), set()).add(node.path)
 
-    def _record(self, version: Version) -> None:
+    def _record(self, version: Version, *, own: bool = True) -> None:
         self._new.append(version)
-        self._seqs[version.dot] = self._seq + len(self._new)
+        self._seqs[version.dot] = seq = self._seq + len(self._new)
+        if own:
+            self._own.append(seq)
 
     def _has_children(self, node: Node) -> bool:
         """Whether anything lives directly in a path, with what this transaction did."""
@@ -224,7 +269,7 @@ class Tree:
 
     def _journal_head(self) -> int:
         query = select(journals.c.head).where(
-            journals.c.folder == self._folder, journals.c.site == self._site
+            journals.c.folder == self._folder, journals.c.site == self.site
         )
         return int(self._connection.execute(query).scalar() or 0)
 
@@ -241,14 +286,27 @@ class Tree:
 
     def write(self) -> None:
         """Write all that was added, and what follows from it."""
-        if not self._new:
+        if not self._new and not self._copied:
             return
         self._settle()
         touched = [node for node in self._nodes.values() if node.touched]
         insert_many(self._connection, versions, [self._version_row(v) for v in self._new])
+        self._write_replaced()
         insert_many(self._connection, journal, self._journal_rows())
         self._write_paths(touched)
         self._write_folder(touched)
+        if self._own:
+            self.reach(self.site, self.head)
+
+    def reach(self, origin: bytes, number: int) -> None:
+        """A journal is here up to this number."""
+        write_journal_head(self._connection, self._folder, origin, number)
+
+    def _write_replaced(self) -> None:
+        for seq, version in self._replaced.items():
+            mine = (versions.c.folder == self._folder, versions.c.seq == seq)
+            row = self._version_row(version) | {"seq": seq}
+            self._connection.execute(update(versions).where(*mine).values(row))
 
     def _version_row(self, version: Version) -> dict[str, Any]:
         row = msgspec.structs.asdict(version)
@@ -262,14 +320,10 @@ class Tree:
         return row
 
     def _journal_rows(self) -> list[dict[str, Any]]:
+        own = ((self.site, number, seq) for number, seq in enumerate(self._own, self._head + 1))
         return [
-            {
-                "folder": self._folder,
-                "site": self._site,
-                "number": self._head + n,
-                "seq": self._seq + n,
-            }
-            for n in range(1, len(self._new) + 1)
+            {"folder": self._folder, "site": site, "number": number, "seq": seq}
+            for site, number, seq in (*own, *self._copied)
         ]
 
     def _write_paths(self, touched: list[Node]) -> None:
@@ -313,12 +367,18 @@ class Tree:
             )
         )
         self.growth = size
-        where = (journals.c.folder == self._folder, journals.c.site == self._site)
-        if self.before:
-            self._connection.execute(update(journals).where(*where).values(head=self.head))
-        else:
-            row = {"folder": self._folder, "site": self._site, "head": self.head}
-            self._connection.execute(insert(journals).values(row))
+
+
+def site_id(connection: Connection) -> bytes:
+    """The site's id now: one whose disk went back in time takes a new one while it runs."""
+    return bytes(connection.execute(select(meta.c.value).where(meta.c.key == "site")).scalar_one())
+
+
+def write_journal_head(connection: Connection, folder: int, site: bytes, number: int) -> None:
+    """A site's journal of the folder is here up to this number."""
+    where = (journals.c.folder == folder, journals.c.site == site)
+    if not connection.execute(update(journals).where(*where).values(head=number)).rowcount:
+        connection.execute(insert(journals).values(folder=folder, site=site, head=number))
 
 
 def _is_file(version: Version | None) -> int:

@@ -11,14 +11,19 @@ from dblike_srv.app import create_app
 from dblike_srv.config import Config
 from dblike_srv.configfile import find_config
 from dblike_srv.notices import LocalNotices, MemoryNotices
-from dblike_srv.site import open_site
+from dblike_srv.site import Site, open_site
 
 
 def make_app(config: Config) -> Flask:
     """The application of a configured site, with notices between this host's workers."""
+    return create_app(open_configured(config))
+
+
+def open_configured(config: Config) -> Site:
+    """The site, with the notices that the configuration names."""
     local = config.notify == "local"
     notices = LocalNotices(Path(config.data) / "run" / "notices") if local else MemoryNotices()
-    return create_app(open_site(config, notices=notices))
+    return open_site(config, notices=notices)
 
 
 def __getattr__(name: str) -> Any:

@@ -118,7 +118,9 @@ def test_every_lookup_has_an_index(core: CoreSite) -> None:
             if statement.startswith(("SELECT", "UPDATE", "DELETE")):
                 marks = statement.count("?")
                 plan = raw.cursor().execute(f"EXPLAIN QUERY PLAN {statement}", (1,) * marks)
-                scans = [row[3] for row in plan.fetchall() if row[3].startswith("SCAN ")]
+                # `meta` holds a handful of rows, whatever the site holds.
+                found = {row[3] for row in plan.fetchall()} - {"SCAN meta"}
+                scans = [each for each in found if each.startswith("SCAN ")]
                 assert not scans, f"{scans} in {statement}"
     finally:
         raw.close()

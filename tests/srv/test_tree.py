@@ -102,7 +102,7 @@ def check(core: CoreSite, model: trees.Site) -> None:
     with_heads = {path: heads for path, heads in model.heads.items() if heads}
 
     def work(connection):  # type: ignore[no-untyped-def]
-        tree = Tree(connection, core.folder.row, core.site.id)
+        tree = Tree(connection, core.folder.row)
         tree.load(with_heads)
         return {path: tree.node(path).heads for path in with_heads}
 

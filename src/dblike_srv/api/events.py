@@ -15,6 +15,7 @@ from dblike_srv.api.inbound import caller, extra, site
 from dblike_srv.api.problems import BadRequest
 from dblike_srv.errors import NotFound
 from dblike_srv.hub import Hub, leave
+from dblike_srv.hub_client import Session
 
 blueprint = Blueprint("events", __name__, url_prefix="/v1")
 sock = Sock()
@@ -44,18 +45,15 @@ OPTIONS["thread_class"] = _NoThread
 def admit() -> None:
     """Everything that may be refused, before the handshake says yes."""
     who = caller()
-    _check_handshake()
+    check_handshake()
     _check_origin()
     hub: Hub = extra("hub")
     if not hub.room_for(who.session):
         raise accounts.TooMany("too many sockets of one user", retry_after=30)
-    if "gunicorn.socket" not in request.environ:
-        raise NotFound("this server has no WebSockets")
-    # Compression would cost each idle socket a window, and a bomb could be sent through it.
-    request.environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
 
 
-def _check_handshake() -> None:
+def check_handshake() -> None:
+    """Whether this is a WebSocket's beginning, and can be one here."""
     for name, wanted in (("Upgrade", "websocket"), ("Connection", "upgrade")):
         if wanted not in request.headers.get(name, "").lower():
             raise BadRequest("this is a WebSocket", field=name)
@@ -63,6 +61,10 @@ def _check_handshake() -> None:
         raise BadRequest("version 13 is spoken here", field="Sec-WebSocket-Version")
     if not _KEY.fullmatch(request.headers.get("Sec-WebSocket-Key", "")):
         raise BadRequest("a key is 16 bytes in base64", field="Sec-WebSocket-Key")
+    if "gunicorn.socket" not in request.environ:
+        raise NotFound("this server has no WebSockets")
+    # Compression would cost each idle socket a window, and a bomb could be sent through it.
+    request.environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
 
 
 def _check_origin() -> None:
@@ -76,9 +78,14 @@ def _check_origin() -> None:
 @sock.route("/events", bp=blueprint)  # type: ignore[untyped-decorator]
 def events(ws: Any) -> None:
     """Tells where each folder of the user stands, now and whenever that changes."""
+    hand_over(ws, caller().session)
+
+
+def hand_over(ws: Any, session: Session) -> None:
+    """Give a socket whose handshake is done to the hub."""
     # What the client sent behind its handshake is in gunicorn's buffer, and would be lost there.
     received = b""
     with contextlib.suppress(AttributeError):
         received = request.environ["wsgi.input"].reader.unreader.take_buffered()
-    extra("hub").adopt(leave(ws.sock), caller().session, received)
+    extra("hub").adopt(leave(ws.sock), session, received)
     ws.connected = False  # so that nobody says goodbye on it

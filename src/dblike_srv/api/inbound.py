@@ -35,11 +35,16 @@ def site() -> Site:
 def caller() -> accounts.Caller:
     """Who asks; raises Unauthorized.  Only the Authorization header counts, never the URL."""
     if "caller" not in g:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise accounts.Unauthorized("log in first: no bearer token was sent")
-        g.caller = accounts.identify(site(), token.strip())
+        g.caller = accounts.identify(site(), bearer())
     return cast("accounts.Caller", g.caller)
+
+
+def bearer() -> str:
+    """The token of the request; raises Unauthorized."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise accounts.Unauthorized("log in first: no bearer token was sent")
+    return token.strip()
 
 
 def address() -> str:

@@ -15,6 +15,7 @@ from dblike_srv import accounts
 from dblike_srv.api.inbound import address, caller, extra, identity, message, site
 from dblike_srv.api.operation import operation
 from dblike_srv.api.outbound import nothing, reply
+from dblike_srv.devices import list_devices, revoke_device
 
 blueprint = Blueprint("sessions", __name__, url_prefix="/v1")
 
@@ -49,7 +50,7 @@ def password() -> Response:
 def devices() -> Response:
     """The user's devices, oldest first."""
     me = identity()
-    return reply(DeviceList(accounts.list_devices(site(), me.user, current=me.device)))
+    return reply(DeviceList(list_devices(site(), me.user, current=me.device)))
 
 
 @blueprint.post("/devices")
@@ -64,5 +65,5 @@ def add_device() -> Response:
 @operation(status=204)
 def revoke(device: str) -> Response:
     """End a device's token for good."""
-    accounts.revoke_device(site(), caller().identity.user, device)
+    revoke_device(site(), caller().identity.user, device)
     return nothing()

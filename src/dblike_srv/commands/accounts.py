@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import click
 
-from dblike_srv import accounts, folders
+from dblike_srv import accounts, devices, folders
 from dblike_srv.commands.options import USAGE, Place, emit, fail, placed, read_password
 
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
@@ -105,13 +105,13 @@ def list_devices(place: Place, name: str | None, as_json: bool) -> None:
     with place.site() as site:
         names = [name] if name else [each.name for each in accounts.list_users(site)]
         found = {
-            each: accounts.list_devices(site, accounts.find_user(site, each).id) for each in names
+            each: devices.list_devices(site, accounts.find_user(site, each).id) for each in names
         }
     if as_json:
         emit(found)
         return
-    for owner, devices in found.items():
-        for each in devices:
+    for owner, theirs in found.items():
+        for each in theirs:
             state = "revoked" if each.revoked else _when(each.last_seen)
             click.echo(f"{each.id}\t{owner}\t{each.name}\t{state}")
 
@@ -122,7 +122,7 @@ def list_devices(place: Place, name: str | None, as_json: bool) -> None:
 def revoke(place: Place, device_id: str) -> None:
     """End a device's token for good."""
     with place.site() as site:
-        accounts.revoke_device(site, accounts.owner_of(site, device_id), device_id)
+        devices.revoke_device(site, devices.owner_of(site, device_id), device_id)
     click.echo(f"Revoked {device_id}.")
 
 

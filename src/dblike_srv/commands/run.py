@@ -48,10 +48,14 @@ def _prepare(config: Config) -> int:
     """Make database and directories, leave nothing open for a fork; the number of users."""
     from dblike_srv.accounts import list_users
     from dblike_srv.auth.plugins import load_gate
+    from dblike_srv.replication.sites import announce
+    from dblike_srv.replication.supervisor import hear_first
 
     site = open_site(config)
     try:
         load_gate(site, config.auth)
+        announce(site)
+        hear_first(site)
         return len(list_users(site))
     finally:
         site.close()

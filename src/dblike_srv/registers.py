@@ -1,0 +1,78 @@
+"""Rows that all sites share: users, devices, folders, sites.  Each change gets a number here.
+
+What changed since a number is what another site asks for.  Numbers are allotted under a lock that
+is held until the transaction ends, so whoever has read up to one has missed none below it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from blake3 import blake3
+from sqlalchemy import Column, ColumnElement, Connection, Update, case, insert, select, update
+
+from dblike_srv.models import counters, devices
+from dblike_srv.site import Site
+
+_T = TypeVar("_T")
+
+STAMPS: Final = "stamps"
+ACCOUNTS: Final = bytes(16)
+"""In a notice, in place of a folder's id: rows that all sites share have changed."""
+
+
+def next_stamp(connection: Connection) -> int:
+    """The number of a change that is made in this transaction."""
+    mine = counters.c.name == STAMPS
+    changed = connection.execute(update(counters).where(mine).values(value=counters.c.value + 1))
+    if not changed.rowcount:
+        connection.execute(insert(counters).values(name=STAMPS, value=1))
+        return 1
+    return last_stamp(connection)
+
+
+def last_stamp(connection: Connection) -> int:
+    """The number of the last change."""
+    query = select(counters.c.value).where(counters.c.name == STAMPS)
+    return int(connection.execute(query).scalar() or 0)
+
+
+def later(column: Column[Any], now: int) -> ColumnElement[Any]:
+    """Now, and in any case after what the column says: a clock that was set back must not make
+    yesterday's value win over today's."""
+    return case((column >= now, column + 1), else_=now)
+
+
+def user_uid(name: str) -> bytes:
+    """An account's id.  It follows from the name: made at two sites, it is one account."""
+    return blake3(name.encode(), derive_key_context="dblike 2026 user").digest(length=16)
+
+
+def folder_uid(user: bytes, name: str) -> bytes:
+    """A folder's id, which follows from its user's and its name."""
+    return blake3(user + name.encode(), derive_key_context="dblike 2026 folder").digest(length=16)
+
+
+def end_tokens(site: Site, which: ColumnElement[bool], **values: int) -> None:
+    """End the tokens of these devices."""
+    now = site.clock.now_ms()
+    change(site, lambda connection: end_all(connection, which, now, **values))
+
+
+def end_all(connection: Connection, which: ColumnElement[bool], now: int, **values: int) -> None:
+    """The same within a transaction."""
+    ended = update(devices).where(which).values(token=None, **values)
+    say(connection, ended.values(token_at=later(devices.c.token_at, now)))
+
+
+def say(connection: Connection, statement: Update) -> None:
+    """Change rows that all sites share."""
+    connection.execute(statement.values(stamp=next_stamp(connection)))
+
+
+def change(site: Site, work: Callable[[Connection], _T]) -> _T:
+    """A transaction of such changes; the other sites hear that there is something new."""
+    result = site.database.transact(work)
+    site.notices.publish(ACCOUNTS, "changed")
+    return result

@@ -1,0 +1,12 @@
+"""Replication: a site follows another site's journals, as a device follows a site.
+
+keys        who is a site of the cluster, and proving it
+messages    what sites say to each other beside changesets
+shared      rows that all sites share: what is new of them, and taking that in
+journals    a folder's journals as a stream
+arrival     versions that another site accepted, into this site's tree
+link        the steps over HTTP
+follower    following one site: connect, catch up, listen
+supervisor  the process that follows all of them, where no other one does
+copies      how many sites hold a commit
+"""

@@ -1,0 +1,289 @@
+"""Versions that another site accepted, into this site's tree.
+
+An arrival is the write path of a commit with another judge: what the other site has acknowledged is
+not refused here for a quota or a full hour's clock, but what can't be true is.  Content comes as
+deltas against what is here, and no content that is here is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+from sqlalchemy import Connection, select, update
+
+from dblike_delta.changeset import Body
+from dblike_delta.errors import DeltaError
+from dblike_delta.messages import HASH_BYTES, Record, Refusal, Trailer, Want
+from dblike_delta.paths import check_path
+from dblike_delta.recipe import Recipe
+from dblike_delta.versions import Dot, Kind, Version, VersionVector
+from dblike_srv.commit import find_base, keep_pack
+from dblike_srv.contents import EMPTY_HASH, Content, State, find_contents
+from dblike_srv.errors import Busy
+from dblike_srv.folders import heads_of
+from dblike_srv.identity import FolderRef
+from dblike_srv.intake import NEW_PACK, Intake, Item
+from dblike_srv.models import devices, users
+from dblike_srv.packs import Pack, claim_packs, name_pack, numbered, write_contents
+from dblike_srv.site import Ahead, Site
+from dblike_srv.tree import Tree
+
+_UNBOUNDED: Final = 1 << 62
+_HAVES: Final = 4
+_LOST: Final = ("gone", "damaged")
+"""Contents that the other site does not have either: the version is history all the same, and
+`scrub --repair` asks everyone for its content."""
+
+Entry = tuple[bytes, int, Record]
+"""A site, a number in its journal, and the version."""
+
+
+class Fault(Exception):
+    """What the other site sent can't be: it is not believed any more until someone looks."""
+
+
+class Unfinished(Exception):
+    """Some content could not be had now; what came before it is kept."""
+
+
+class Arrival:
+    """A run of journal entries, and the contents of those whose content is not here.
+
+    Used once: `wants` first, then `take` for every event of the answer, then `finish`.
+    """
+
+    def __init__(self, site: Site, folder: FolderRef, entries: Sequence[Entry]) -> None:
+        self._site, self._folder = site, folder
+        self._entries = [(origin, number, version_of(record)) for origin, number, record in entries]
+        self._writer = site.store.writer()
+        self._intake = Intake(self._writer, self._base, file_limit=_UNBOUNDED, allowance=_UNBOUNDED)
+        self._fresh: dict[bytes, Recipe] = {}
+        self._taken = 0
+        self._wanted: set[bytes] = set()
+        self._refused: dict[bytes, str] = {}
+        self._told = ""
+
+    # --- content
+
+    def wants(self) -> list[Want]:
+        """Which contents are absent, each with what is at hand to build it from."""
+        files = [version for _, _, version in self._entries if version.kind is Kind.FILE]
+        hashes = {version.hash for version in files}
+        user = self._folder.user
+        held = self._site.database.read(lambda c: find_contents(c, user, hashes))
+        absent = {d for d in hashes if d not in held or held[d].state is State.DAMAGED}
+        if not absent:
+            return []
+        before = self._contents_before(version.path for version in files)
+        wants: list[Want] = []
+        for version in files:
+            if version.hash in absent and version.hash not in self._wanted:
+                self._wanted.add(version.hash)
+                have = before.get(version.path, ())[-_HAVES:]
+                wants.append(Want(*version.dot, list(have)))
+            before[version.path] = (*before.get(version.path, ()), version.hash)
+        return wants
+
+    def _contents_before(self, paths: Iterable[bytes]) -> dict[bytes, tuple[bytes, ...]]:
+        """The contents that paths have here: what the next versions were most likely made from."""
+
+        def work(connection: Connection) -> dict[bytes, tuple[bytes, ...]]:
+            tree = Tree(connection, self._folder.row)
+            tree.load(paths)
+            return {
+                path: tuple(h.hash for h in tree.node(path).heads if h.kind is Kind.FILE)
+                for path in paths
+            }
+
+        paths = set(paths)
+        return self._site.database.read(work)
+
+    def _base(self, digest: bytes) -> Recipe | None:
+        for item in self._intake.items[self._taken :]:
+            if item.stored:
+                self._fresh[item.hash] = item.recipe
+                self._taken += 1
+        return self._fresh.get(digest) or find_base(self._site, self._folder.user, digest)
+
+    def take(self, event: Record | Body | Trailer | Refusal) -> None:
+        """An event of the answer to `wants`."""
+        if isinstance(event, Refusal):
+            self._refused[self._hash_of(Dot(event.device, event.counter))] = event.status
+            return
+        if isinstance(event, Record):
+            event = msgspec.structs.replace(event, context=b"")
+            if event.hash not in self._wanted:
+                raise Fault("content came that nobody asked for")
+        self._intake.take(event)
+
+    def _hash_of(self, dot: Dot) -> bytes:
+        found = (version.hash for _, _, version in self._entries if version.dot == dot)
+        return next(found, b"")
+
+    def abort(self) -> None:
+        """Forget what came."""
+        self._writer.abort()
+
+    # --- the transaction
+
+    def finish(self) -> str:
+        """Make it durable; the cursor that the folder is at then.  Raises Fault, Unfinished.
+
+        Where some content did not come, the entries before the first that needs it are kept.
+        """
+        bad = [item for item in self._intake.items if item.status is not None]
+        if any(item.status == "bad-content" for item in bad):
+            self.abort()
+            raise Fault(f"a content that is not what its hash says: {bad[0].detail}")
+        lacking = self._lacking()
+        entries = self._entries
+        for at, (_, _, version) in enumerate(entries):
+            if version.hash in lacking and self._refused.get(version.hash) not in _LOST:
+                entries = entries[:at]
+                break
+        pack = keep_pack(self._intake, self._writer)
+        if entries:
+            self._commit(entries, pack)
+        if len(entries) < len(self._entries):
+            digest = self._entries[len(entries)][2].hash
+            raise Unfinished(self._refused.get(digest, "a content did not come"))
+        return self._told
+
+    def _lacking(self) -> set[bytes]:
+        came = {item.hash for item in self._intake.items if item.stored}
+        return self._wanted - came
+
+    def _commit(self, entries: Sequence[tuple[bytes, int, Version]], pack: Pack | None) -> None:
+        def work(connection: Connection) -> dict[bytes, int]:
+            return self._write(connection, entries, pack)
+
+        heads = self._site.database.transact(work)
+        self._told = self._site.seal.cursor(self._folder.id, heads)
+        self._site.notices.publish(self._folder.id, self._told)
+
+    def _write(
+        self,
+        connection: Connection,
+        entries: Sequence[tuple[bytes, int, Version]],
+        pack: Pack | None,
+    ) -> dict[bytes, int]:
+        now = self._site.clock.now_ms()
+        owner = users.c.id == self._folder.user
+        connection.execute(select(users.c.id).where(owner).with_for_update())
+        tree = Tree(connection, self._folder.row, now=now)
+        heads = heads_of(connection, self._folder.row)
+        self._keep_contents(connection, self._name(connection, pack, now), now)
+        new = [entry for entry in entries if entry[1] > heads.get(entry[0], 0)]
+        tree.recall(version.dot for _, _, version in new)
+        tree.load(version.path for _, _, version in new)
+        for origin, position, version in new:
+            if origin == tree.site:
+                raise Ahead(origin)
+            tree.copy(origin, position, version)
+            heads[origin] = position
+        tree.write()
+        for origin in {origin for origin, _, _ in new}:
+            tree.reach(origin, heads[origin])
+        note_counters(connection, (version.dot for _, _, version in new))
+        return {**heads, tree.site: tree.head}
+
+    def _name(self, connection: Connection, pack: Pack | None, now: int) -> int:
+        """The number of the pack; its space is the user's, whatever the quota says."""
+        if pack is None:
+            return NEW_PACK
+        number, fresh = name_pack(connection, self._site, pack, now)
+        if fresh:
+            owner = update(users).where(users.c.id == self._folder.user)
+            connection.execute(owner.values(used=users.c.used + pack.size))
+        return number
+
+    def _keep_contents(self, connection: Connection, number: int, now: int) -> None:
+        items = [item for item in self._intake.items if item.stored]
+        used = {pack for item in items for pack in item.recipe.packs} - {NEW_PACK}
+        if claim_packs(connection, self._site, used):
+            raise Busy("a delta's base was just collected")
+        user = self._folder.user
+        held = find_contents(connection, user, (item.hash for item in items), lock=True)
+        fresh = [self._content(item, held.get(item.hash), number) for item in items]
+        write_contents(connection, user, [content for content in fresh if content], now)
+
+    def _content(self, item: Item, held: Content | None, number: int) -> Content | None:
+        state = State.CHECKED if item.checked else State.UNCHECKED
+        if held is not None and held.state is not State.DAMAGED and held.state >= state:
+            return None
+        row = held.id if held is not None else 0
+        return Content(row, item.hash, item.size, state, numbered(item.recipe, number))
+
+
+def reach(site: Site, folder: FolderRef, numbers: dict[bytes, int]) -> None:
+    """Journals are here up to these numbers, where nothing is left of what lies before them."""
+
+    def work(connection: Connection) -> None:
+        tree = Tree(connection, folder.row)
+        heads = heads_of(connection, folder.row)
+        for origin, number in numbers.items():
+            if number > heads.get(origin, 0):
+                if origin == tree.site:
+                    raise Ahead(origin)
+                tree.reach(origin, number)
+
+    site.database.transact(work)
+
+
+def note_counters(connection: Connection, dots: Iterable[Dot]) -> None:
+    """Remember the highest counters that are known of devices."""
+    highest: dict[bytes, int] = {}
+    for device, counter in dots:
+        highest[device] = max(counter, highest.get(device, 0))
+    for device, counter in highest.items():
+        mine = (devices.c.id == device) & (devices.c.highest < counter)
+        connection.execute(update(devices).where(mine).values(highest=counter))
+
+
+def version_of(record: Record) -> Version:
+    """A version as another site told it, checked as one of a device would be.  Raises Fault."""
+    try:
+        check_path(record.path)
+        vector = VersionVector.unpack(record.vector)
+    except DeltaError as error:
+        raise Fault(f"an impossible version: {error}") from None
+    dot, kind = Dot(record.device, record.counter), Kind(record.kind)
+    wrong = (
+        vector.get(dot.device) != dot.counter
+        or (kind is Kind.FILE) != (len(record.hash) == HASH_BYTES)
+        or (kind is not Kind.FILE and (record.hash or record.size))
+        or (kind is Kind.SYMLINK) != bool(record.target)
+        or b"\0" in record.target
+        or record.mode > 0o777
+        or (record.hash == EMPTY_HASH and record.size)
+    )
+    if wrong:
+        raise Fault(f"an impossible version: {dot.device.hex()}.{dot.counter}")
+    return Version(
+        path=record.path, dot=dot, vector=vector, time=record.time, kind=kind, hash=record.hash,
+        size=record.size, mode=record.mode, mtime_ns=record.mtime_ns, target=record.target,
+        author=record.author, key_id=record.key_id,
+    )  # fmt: skip
+
+
+def in_runs(entries: Sequence[Entry], largest: int) -> Iterable[Sequence[Entry]]:
+    """Entries in runs whose files have at most `largest` bytes together, or one file."""
+    start, size = 0, 0
+    for at, (_, _, record) in enumerate(entries):
+        if at > start and size + record.size > largest:
+            yield entries[start:at]
+            start, size = at, 0
+        size += record.size
+    if entries:
+        yield entries[start:]
+
+
+def check_order(entries: Sequence[Entry], reached: dict[bytes, int]) -> None:
+    """Numbers must rise from where we are.  Raises Fault."""
+    last = dict(reached)
+    for origin, number, _ in entries:
+        if number <= last.get(origin, 0):
+            raise Fault("a journal that goes back")
+        last[origin] = number

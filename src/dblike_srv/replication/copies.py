@@ -1,0 +1,69 @@
+"""How many sites hold what was committed here: what followers say that they have."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+from sqlalchemy import Connection, insert, select, update
+
+from dblike_delta.messages import CommitReply
+from dblike_delta.versions import VersionVector
+from dblike_srv.identity import FolderRef
+from dblike_srv.models import folders, holds, sites
+from dblike_srv.replication.messages import Position
+from dblike_srv.site import Site
+
+LOOK: Final = 0.005
+"""Seconds between looks for what followers say."""
+
+
+def note_held(site: Site, follower: bytes, positions: Iterable[Position]) -> None:
+    """A follower holds this much of folders, durably."""
+    told = {p.folder: site.seal.open_cursor(p.folder, p.cursor) for p in positions}
+
+    def work(connection: Connection) -> None:
+        query = select(folders.c.row, folders.c.id).where(folders.c.id.in_(told))
+        for row, uid in connection.execute(query).all():
+            _note(connection, row, follower, told[bytes(uid)])
+
+    if told:
+        site.database.transact(work)
+
+
+def _note(connection: Connection, folder: int, follower: bytes, numbers: dict[bytes, int]) -> None:
+    packed = VersionVector.of({s: n for s, n in numbers.items() if n}).pack()
+    mine = (holds.c.folder == folder) & (holds.c.site == follower)
+    if not connection.execute(update(holds).where(mine).values(numbers=packed)).rowcount:
+        row = {"folder": folder, "site": follower, "numbers": packed}
+        connection.execute(insert(holds).values(row))
+
+
+def count_copies(site: Site, folder: FolderRef, cursor: str) -> int:
+    """How many sites, this one included, hold all that the cursor covers of our own journal."""
+    numbers = site.seal.open_cursor(folder.id, cursor)
+    wanted = numbers.get(site.id, 0)
+    query = (
+        select(holds.c.numbers)
+        .join(sites, sites.c.id == holds.c.site)
+        .where(holds.c.folder == folder.row, sites.c.gone == 0)
+    )
+    rows = site.database.read(lambda connection: connection.execute(query).all())
+    held = (VersionVector.unpack(bytes(packed)).get(site.id) for (packed,) in rows)
+    return 1 + sum(number >= wanted for number in held)
+
+
+def await_copies(site: Site, folder: FolderRef, reply: CommitReply) -> CommitReply:
+    """The reply, once as many sites as configured hold the commit, or the wait for them is over."""
+    rule = site.config.replication
+    if rule.copies <= 1:
+        return reply
+    until = site.clock.monotonic() + rule.wait_ms / 1000
+    pause = threading.Event()
+    while True:
+        copies = count_copies(site, folder, reply.cursor)
+        if copies >= rule.copies or site.clock.monotonic() >= until:
+            return msgspec.structs.replace(reply, copies=copies, wanted=rule.copies)
+        pause.wait(LOOK)

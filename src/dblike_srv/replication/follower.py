@@ -1,0 +1,192 @@
+"""Following one site: open a session, take in what is new, listen for more.
+
+The steps are the same however far behind we are.  One lock for each folder, shared by all followers
+of a process, keeps two of them from fetching the same versions at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+from sqlalchemy import insert, select, update
+
+from dblike_delta.changeset import Body
+from dblike_delta.errors import DeltaError
+from dblike_delta.exchange import Refused, Unreachable
+from dblike_delta.messages import Record, Refusal, Trailer
+from dblike_srv.db import asked, told
+from dblike_srv.errors import SiteError
+from dblike_srv.identity import FolderRef
+from dblike_srv.models import follows
+from dblike_srv.replication import arrival, journals, shared, sites
+from dblike_srv.replication.arrival import Arrival, Fault, Unfinished
+from dblike_srv.replication.link import Link
+from dblike_srv.replication.messages import Position
+from dblike_srv.site import Ahead, Site, renew
+
+PAGE: Final = 5000
+RUN_BYTES: Final = 256 << 20
+"""Versions in one answer; bytes of files whose versions are written together."""
+
+log = logging.getLogger(__name__)
+
+
+class Locks:
+    """A lock for each folder."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._locks: defaultdict[bytes, threading.Lock] = defaultdict(threading.Lock)
+
+    def of(self, folder: bytes) -> threading.Lock:
+        """The folder's lock."""
+        with self._guard:
+            return self._locks[folder]
+
+
+class Follower:
+    """All that one site knows and this one does not, step by step.
+
+    `told` hears how many versions are still to come.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        link: Link,
+        locks: Locks | None = None,
+        told: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._site = site
+        self._link = link
+        self._locks = locks or Locks()
+        self._told = told
+        self._held: dict[bytes, str] = {}
+
+    def connect(self) -> None:
+        """Open a session.  Raises Unreachable, Refused, Fault."""
+        self._link.open(sites.announce(self._site))
+        _remember(self._site, self._link)
+
+    def catch_up(self) -> None:
+        """Shared rows, then every folder."""
+        self.shared()
+        for position in self._link.positions():
+            self.folder(position)
+        self.acknowledge()
+
+    def shared(self) -> None:
+        """What is new of the rows that all sites share.  Raises Fault."""
+        since, more = self._since(), True
+        while more:
+            page = self._link.shared(since)
+            if page.upto < since:
+                # It was set back: what it says now is all new.  Its own journals tell it the same.
+                since = 0
+                continue
+            try:
+                shared.take_in(self._site, page)
+            except shared.Clash as clash:
+                raise Fault(str(clash)) from None
+            since, more = page.upto, page.more
+            self._note(stamp=since)
+
+    def folder(self, position: Position) -> None:
+        """What is new of a folder, given where it stands there."""
+        with self._locks.of(position.folder):
+            folder = journals.folder_by_id(self._site, position.folder)
+            if folder is None:
+                self.shared()
+                folder = journals.folder_by_id(self._site, position.folder)
+            if folder is None:
+                raise Fault("a folder that it does not tell about")
+            self._follow(folder, position.cursor)
+
+    def _follow(self, folder: FolderRef, cursor: str) -> None:
+        there = self._site.seal.open_cursor(folder.id, cursor)
+        here = journals.numbers_of(self._site, folder)
+        self._check_ahead(there, here)
+        more = any(number > here.get(origin, 0) for origin, number in there.items())
+        while more:
+            self._told(sum(max(0, n - here.get(origin, 0)) for origin, n in there.items()))
+            sealed = self._site.seal.cursor(folder.id, here)
+            entries, mark = self._link.journal(folder.id, sealed, PAGE)
+            arrival.check_order(entries, here)
+            for run in arrival.in_runs(entries, RUN_BYTES):
+                self._take(folder, run)
+            reached = self._site.seal.open_cursor(folder.id, mark.cursor)
+            arrival.reach(self._site, folder, reached)
+            here, more = {**here, **reached}, mark.more
+            self._held[folder.id] = self._site.seal.cursor(folder.id, here)
+            if self._link.prompt:
+                self.acknowledge()
+
+    def _check_ahead(self, there: dict[bytes, int], here: dict[bytes, int]) -> None:
+        if there.get(self._site.id, 0) > here.get(self._site.id, 0):
+            raise Ahead(self._site.id)
+
+    def _take(self, folder: FolderRef, run: Iterable[arrival.Entry]) -> None:
+        coming = Arrival(self._site, folder, list(run))
+        try:
+            wants = coming.wants()
+            for event in self._link.fetch(folder.id, wants) if wants else ():
+                if isinstance(event, Record | Body | Trailer | Refusal):
+                    coming.take(event)
+        except BaseException:
+            coming.abort()
+            raise
+        coming.finish()
+
+    def acknowledge(self) -> None:
+        """Say what is held here now."""
+        held, self._held = self._held, {}
+        positions = [Position(folder, cursor) for folder, cursor in held.items()]
+        for at in range(0, len(positions), 1000):
+            self._link.held(positions[at : at + 1000])
+
+    # --- what is remembered of the site that is followed
+
+    def _since(self) -> int:
+        mine = follows.c.url == self._link.url
+        rows = self._site.database.read(asked(select(follows.c.stamp).where(mine)))
+        return int(rows[0][0]) if rows else 0
+
+    def _note(self, **values: object) -> None:
+        note(self._site, self._link.url, **values)
+
+
+def _remember(site: Site, link: Link) -> None:
+    """Who answers at the URL; of another site than before nothing was taken yet."""
+    assert link.peer is not None
+    uid, mine = link.peer.id, follows.c.url == link.url
+    rows = site.database.read(asked(select(follows.c.site).where(mine)))
+    same = bool(rows) and rows[0][0] is not None and bytes(rows[0][0]) == uid
+    values = {"site": uid, "contact": site.clock.now_ms(), "problem": ""}
+    note(site, link.url, **values, **({} if same else {"stamp": 0}))
+
+
+def note(site: Site, url: str, **values: object) -> None:
+    """Write down how following goes."""
+    mine = follows.c.url == url
+    if not site.database.transact(told(update(follows).where(mine).values(values))):
+        site.database.transact(told(insert(follows).values(url=url, **values)))
+
+
+FAILURES: Final = (Unreachable, Refused, Fault, Unfinished, DeltaError, SiteError, OSError)
+"""What may end a round of following; the next one begins where it stood."""
+
+
+@contextlib.contextmanager
+def healing(site: Site) -> Iterator[None]:
+    """Where it turns out that our disk went back in time, go on under a new id."""
+    try:
+        yield
+    except Ahead as ahead:
+        renew(site, ahead.site)
+        sites.announce(site)
+        raise Unreachable("this site goes on under a new id") from None

@@ -1,0 +1,170 @@
+"""The steps of following another site, over HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, TypeVar
+from urllib.parse import urlencode
+
+import msgspec
+import urllib3
+
+from dblike_delta import messages as m
+from dblike_delta.changeset import Event
+from dblike_delta.exchange import Exchange, Refused, Request, Unreachable
+from dblike_srv.replication import keys
+from dblike_srv.replication.arrival import Entry, Fault
+from dblike_srv.replication.messages import (
+    Held,
+    Hello,
+    HelloReply,
+    Opening,
+    OpeningReply,
+    Position,
+    Positions,
+    SharedPage,
+    SiteState,
+)
+from dblike_srv.site import Site
+
+_T = TypeVar("_T")
+
+ROOT: Final = "/v1/peer"
+_CONNECT: Final = 3.0
+_SILENCE: Final = 60.0
+_PIECE: Final = 1 << 20
+
+
+class _Answer:
+    """A reply of urllib3's as a response of the protocol's."""
+
+    def __init__(self, reply: Any) -> None:
+        self._reply = reply
+        self._ended = False
+        self.status: int = reply.status
+        self.headers: Mapping[str, str] = {k.lower(): v for k, v in reply.headers.items()}
+
+    def chunks(self) -> Iterator[bytes]:
+        """The body; Unreachable where it is cut."""
+        try:
+            yield from self._reply.stream(_PIECE)
+            self._ended = True
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise Unreachable(f"the reply was cut: {error}") from None
+
+    def close(self) -> None:
+        """Give the connection back, or drop it where the body was not read."""
+        with contextlib.suppress(urllib3.exceptions.HTTPError, OSError):
+            if self._ended:
+                self._reply.release_conn()
+            else:
+                self._reply.close()
+
+
+class SiteTransport:
+    """Requests to one site.  Redirects are not followed, proxies of the environment not asked."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        timeout = urllib3.Timeout(connect=_CONNECT, read=_SILENCE)
+        self._pool = urllib3.PoolManager(maxsize=4, timeout=timeout, retries=False)
+
+    def request(self, request: Request) -> _Answer:
+        """Send and wait for the reply's head; raises Unreachable."""
+        body = request.body if isinstance(request.body, bytes | None) else b"".join(request.body)
+        try:
+            reply = self._pool.request(
+                request.method,
+                self.url + request.target,
+                headers=dict(request.headers),
+                body=body,
+                redirect=False,
+                preload_content=False,
+                decode_content=False,
+            )
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise Unreachable(f"{self.url}: {error}") from None
+        return _Answer(reply)
+
+    def close(self) -> None:
+        """Drop all connections."""
+        self._pool.clear()
+
+
+class Link:
+    """A session with another site.  Raises Unreachable, Refused, and Fault for what can't be."""
+
+    def __init__(self, site: Site, url: str, transport: Any | None = None) -> None:
+        self._site = site
+        self.url = url
+        self._transport = transport or SiteTransport(url)
+        self._exchange = Exchange(self._transport, agent="dblike-server", root=ROOT)
+        self.peer: SiteState | None = None
+        self.prompt = False
+
+    @property
+    def token(self) -> str:
+        """The session's token."""
+        return self._exchange.token
+
+    def open(self, mine: SiteState) -> SiteState:
+        """Prove to each other that both are of the cluster; who the other one is."""
+        nonce = self._site.random.bytes(16)
+        self._exchange.token = ""
+        hello = self._post("hello", Hello(mine.id, nonce), HelloReply)
+        proof = keys.site_proof(self._site, hello.site, mine.id, nonce)
+        if not hmac.compare_digest(proof, hello.proof):
+            raise Fault("it has another cluster key")
+        if hello.protocol != m.PROTOCOL:
+            raise Fault(f"it speaks protocol {hello.protocol}; this site speaks {m.PROTOCOL}")
+        if hello.site == mine.id:
+            raise Fault("it is this very site, or a copy of it")
+        proof = keys.follower_proof(self._site, mine.id, hello.site, hello.nonce)
+        reply = self._post("session", Opening(mine, hello.nonce, proof), OpeningReply)
+        if reply.site.id != hello.site:
+            raise Fault("it gave two different site ids")
+        self._exchange.token = reply.token
+        self.peer, self.prompt = reply.site, reply.prompt
+        return reply.site
+
+    def shared(self, since: int) -> SharedPage:
+        """What changed of the rows that all sites share."""
+        return self._get("shared", SharedPage, since=since)
+
+    def positions(self) -> Iterator[Position]:
+        """Where all folders stand there."""
+        after, more = "", True
+        while more:
+            page = self._get("folders", Positions, after=after)
+            yield from page.positions
+            more = page.more and bool(page.positions)
+            after = page.positions[-1].folder.hex() if page.positions else ""
+
+    def journal(self, folder: bytes, cursor: str, limit: int) -> tuple[list[Entry], m.CursorMark]:
+        """The versions beyond a cursor, and the cursor that covers them."""
+        return self._exchange.journal(folder.hex(), cursor, limit=limit)
+
+    def fetch(self, folder: bytes, wants: list[m.Want]) -> Iterator[Event]:
+        """Contents, as deltas against what is here."""
+        return self._exchange.fetch(folder.hex(), wants)
+
+    def held(self, positions: list[Position]) -> None:
+        """Say what is held here, durably."""
+        self._exchange.tell(f"{ROOT}/held", Held(positions))
+
+    def close(self) -> None:
+        """End the session's connections."""
+        self._transport.close()
+
+    def _get(self, what: str, kind: type[_T], **query: Any) -> _T:
+        return self._exchange.get(f"{ROOT}/{what}?{urlencode(query)}", kind)
+
+    def _post(self, what: str, message: msgspec.Struct, kind: type[_T]) -> _T:
+        try:
+            return self._exchange.post(f"{ROOT}/{what}", message, kind)
+        except Refused as refused:
+            if refused.status in (401, 422, 426):
+                raise Fault(str(refused)) from None
+            raise

@@ -1,0 +1,242 @@
+"""Rows that all sites share: what is new of them here, and taking in what is new elsewhere.
+
+Every value that may change travels with the time of its change, and the later one wins, a greater
+one at the same time; a device that was revoked stays so.  So it does not matter in which order, how
+often and through which site changes come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import Connection, Table, func, insert, select, update
+
+from dblike_srv.contents import batches
+from dblike_srv.models import devices, folders, sites, users, versions
+from dblike_srv.registers import ACCOUNTS, last_stamp, next_stamp
+from dblike_srv.replication.messages import (
+    DeviceState,
+    FolderState,
+    SharedPage,
+    SiteState,
+    UserState,
+)
+from dblike_srv.site import Site
+
+PAGE: Final = 2000
+_TABLES: Final = (users, devices, folders, sites)
+
+
+class Clash(Exception):
+    """What another site says can't be true together with what is here."""
+
+
+# --- what is new here
+
+
+def news(site: Site, since: int, limit: int = PAGE) -> SharedPage:
+    """What changed after the change of number `since`."""
+    return site.database.read(lambda connection: _news(connection, since, limit))
+
+
+def _news(connection: Connection, since: int, limit: int) -> SharedPage:
+    upto, rows = last_stamp(connection), dict[Table, list[Any]]()
+    for table in _TABLES:
+        query = select(table).where(table.c.stamp > since).order_by(table.c.stamp)
+        rows[table] = list(connection.execute(query.limit(limit)).mappings())
+        if len(rows[table]) == limit:
+            upto = min(upto, rows[table][-1]["stamp"])
+    for table, found in rows.items():
+        # Rows that one transaction changed share a stamp, and must not be torn apart.
+        mine = [row for row in found if row["stamp"] < upto]
+        rows[table] = [*mine, *_of_stamp(connection, table, upto)] if upto > since else []
+    return SharedPage(
+        upto=upto,
+        more=upto < last_stamp(connection),
+        users=_user_states(connection, rows),
+        devices=_device_states(connection, rows[devices]),
+        folders=_folder_states(connection, rows[folders]),
+        sites=[site_state(row) for row in rows[sites]],
+    )
+
+
+def _of_stamp(connection: Connection, table: Table, stamp: int) -> list[Any]:
+    query = select(table).where(table.c.stamp == stamp)
+    return list(connection.execute(query).mappings())
+
+
+def _user_states(connection: Connection, rows: dict[Table, list[Any]]) -> list[UserState]:
+    """The users that changed, and those whose devices or folders did: they must be there first."""
+    known = {row["id"] for row in rows[users]}
+    owners = {row["user"] for row in (*rows[devices], *rows[folders])} - known
+    found = list(rows[users])
+    for batch in batches(sorted(owners)):
+        found += connection.execute(select(users).where(users.c.id.in_(batch))).mappings()
+    return [_user_state(row) for row in found]
+
+
+def _user_state(row: Any) -> UserState:
+    return UserState(
+        uid=bytes(row["uid"]),
+        name=bytes(row["name"]),
+        created=row["created"],
+        password=row["password"],
+        password_at=row["password_at"],
+        disabled=bool(row["disabled"]),
+        disabled_at=row["disabled_at"],
+        quota=row["quota"],
+        quota_at=row["quota_at"],
+    )
+
+
+def _device_states(connection: Connection, rows: list[Any]) -> list[DeviceState]:
+    uids = _uids(connection, rows)
+    return [
+        DeviceState(
+            id=bytes(row["id"]),
+            user=uids[row["user"]],
+            name=row["name"],
+            created=row["created"],
+            token=bytes(row["token"] or b""),
+            token_at=row["token_at"],
+            revoked=row["revoked"],
+            parent=bytes(row["parent"] or b""),
+        )
+        for row in rows
+    ]
+
+
+def _folder_states(connection: Connection, rows: list[Any]) -> list[FolderState]:
+    uids = _uids(connection, rows)
+    return [
+        FolderState(bytes(row["id"]), uids[row["user"]], bytes(row["name"]), row["created"])
+        for row in rows
+    ]
+
+
+def site_state(row: Any) -> SiteState:
+    """A row of the table of sites, as it travels."""
+    return SiteState(bytes(row["id"]), row["name"], row["url"], row["changed"], bool(row["gone"]))
+
+
+def _uids(connection: Connection, rows: Iterable[Any]) -> dict[int, bytes]:
+    found: dict[int, bytes] = {}
+    for batch in batches(sorted({row["user"] for row in rows})):
+        query = select(users.c.id, users.c.uid).where(users.c.id.in_(batch))
+        found.update((row, bytes(uid)) for row, uid in connection.execute(query))
+    return found
+
+
+# --- taking in what is new elsewhere
+
+
+def take_in(site: Site, page: SharedPage) -> bool:
+    """Bring our rows to what the page says; whether that changed anything.  Raises Clash."""
+
+    def work(connection: Connection) -> bool:
+        taker = _Taker(connection)
+        changed = [taker.user(state) for state in page.users]
+        changed += [taker.device(state) for state in page.devices]
+        changed += [taker.folder(state) for state in page.folders]
+        changed += [taker.site(state) for state in page.sites]
+        return any(changed)
+
+    if not (page.users or page.devices or page.folders or page.sites):
+        return False
+    changed = site.database.transact(work)
+    if changed:
+        site.notices.publish(ACCOUNTS, "changed")
+    return changed
+
+
+class _Taker:
+    """One transaction's work; each method says whether it changed anything."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._stamp = 0
+        self._rows: dict[bytes, int] = {}
+
+    def _put(self, table: Table, key: Any, values: dict[str, Any], *, fresh: bool) -> bool:
+        if not values and not fresh:
+            return False
+        self._stamp = self._stamp or next_stamp(self._connection)
+        values["stamp"] = self._stamp
+        if fresh:
+            self._connection.execute(insert(table).values(values))
+        else:
+            self._connection.execute(update(table).where(key).values(values))
+        return True
+
+    def user(self, state: UserState) -> bool:
+        row = self._one(users, users.c.uid == state.uid)
+        if row is None:
+            if self._one(users, users.c.name == state.name) is not None:
+                raise Clash(f"the user {state.name.decode()} has another id there")
+            values = msgspec.structs.asdict(state) | {"disabled": int(state.disabled)}
+            return self._put(users, None, values, fresh=True)
+        values = {}
+        for name, at in (("password", "password_at"), ("disabled", "disabled_at"),
+                         ("quota", "quota_at")):  # fmt: skip
+            theirs = (getattr(state, at), getattr(state, name))
+            if theirs > (row[at], type(theirs[1])(row[name])):
+                values |= {name: int(theirs[1]) if name != "password" else theirs[1], at: theirs[0]}
+        return self._put(users, users.c.uid == state.uid, values, fresh=False)
+
+    def device(self, state: DeviceState) -> bool:
+        user = self._user_row(state.user)
+        row = self._one(devices, devices.c.id == state.id)
+        fresh = row is None
+        if row is not None and row["user"] != user:
+            raise Clash(f"the device {state.id.hex()} is another user's there")
+        held = row or {"revoked": 0, "token_at": -1, "token": None}
+        values: dict[str, Any] = {}
+        if fresh:
+            theirs = select(folders.c.row).where(folders.c.user == user)
+            highest = select(func.max(versions.c.counter)).where(
+                versions.c.folder.in_(theirs), versions.c.device == state.id
+            )
+            values = {
+                "id": state.id, "user": user, "created": state.created,
+                "highest": int(self._connection.execute(highest).scalar() or 0),
+            }  # fmt: skip
+        if (state.token_at, state.token) > (held["token_at"], bytes(held["token"] or b"")):
+            values |= {"name": state.name, "token": state.token or None,
+                       "token_at": state.token_at, "parent": state.parent or None}  # fmt: skip
+        if state.revoked and (not held["revoked"] or state.revoked < held["revoked"]):
+            values["revoked"] = state.revoked
+        if state.revoked or held["revoked"]:
+            values |= {"token": None} if values else {}
+        return self._put(devices, devices.c.id == state.id, values, fresh=fresh)
+
+    def folder(self, state: FolderState) -> bool:
+        if self._one(folders, folders.c.id == state.id) is not None:
+            return False
+        user = self._user_row(state.user)
+        mine = (folders.c.user == user) & (folders.c.name == state.name)
+        if self._one(folders, mine) is not None:
+            raise Clash(f"the folder {state.name.decode()} has another id there")
+        values = {"id": state.id, "user": user, "name": state.name, "created": state.created}
+        return self._put(folders, None, values, fresh=True)
+
+    def site(self, state: SiteState) -> bool:
+        row = self._one(sites, sites.c.id == state.id)
+        values = msgspec.structs.asdict(state) | {"gone": int(state.gone)}
+        theirs = (state.gone, state.changed, state.url)
+        if row is not None and theirs <= (bool(row["gone"]), row["changed"], row["url"]):
+            return False
+        return self._put(sites, sites.c.id == state.id, values, fresh=row is None)
+
+    def _one(self, table: Table, where: Any) -> Any:
+        return self._connection.execute(select(table).where(where)).mappings().one_or_none()
+
+    def _user_row(self, uid: bytes) -> int:
+        if uid not in self._rows:
+            query = select(users.c.id).where(users.c.uid == uid)
+            row = self._connection.execute(query).scalar()
+            if row is None:
+                raise Clash("a device or folder of a user who is not there")
+            self._rows[uid] = int(row)
+        return self._rows[uid]

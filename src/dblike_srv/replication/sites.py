@@ -1,0 +1,57 @@
+"""The sites of the cluster: this one's row, and the others'."""
+
+from __future__ import annotations
+
+import msgspec
+from sqlalchemy import Connection, insert, select, update
+
+from dblike_srv.models import sites
+from dblike_srv.registers import ACCOUNTS, next_stamp
+from dblike_srv.replication.messages import SharedPage, SiteState
+from dblike_srv.replication.shared import site_state, take_in
+from dblike_srv.site import Site
+
+
+def known_sites(site: Site) -> list[SiteState]:
+    """All that did not leave, this one among them where it has said who it is."""
+    query = select(sites).where(sites.c.gone == 0).order_by(sites.c.id)
+    rows = site.database.read(lambda c: c.execute(query).mappings().all())
+    return [site_state(row) for row in rows]
+
+
+def announce(site: Site) -> SiteState:
+    """Write down who this site is, where that is new."""
+    config, now = site.config.site, site.clock.now_ms()
+
+    def work(connection: Connection) -> tuple[SiteState, bool]:
+        row = connection.execute(select(sites).where(sites.c.id == site.id)).mappings().first()
+        if row is not None and (row["name"], row["url"]) == (config.name, config.url):
+            return site_state(row), False
+        changed = max(now, row["changed"] + 1) if row is not None else now
+        values = {"name": config.name, "url": config.url, "changed": changed, "gone": 0}
+        values["stamp"] = next_stamp(connection)
+        if row is None:
+            connection.execute(insert(sites).values(id=site.id, **values))
+        else:
+            connection.execute(update(sites).where(sites.c.id == site.id).values(values))
+        return SiteState(site.id, config.name, config.url, changed), True
+
+    state, new = site.database.transact(work)
+    if new:
+        site.notices.publish(ACCOUNTS, "changed")
+    return state
+
+
+def welcome(site: Site, state: SiteState) -> None:
+    """A site of the cluster has said who it is."""
+    take_in(site, SharedPage(upto=0, sites=[state]))
+
+
+def part_with(site: Site, uid: bytes) -> bool:
+    """A site left the cluster for good; whether it was known."""
+    for state in known_sites(site):
+        if state.id == uid:
+            return take_in(
+                site, SharedPage(upto=0, sites=[msgspec.structs.replace(state, gone=True)])
+            )
+    return False

@@ -1,0 +1,218 @@
+"""The process that follows all other sites of the cluster.
+
+One of a site's processes is its parent: the one that holds the lease.  Following has a process of
+its own, so that catching up takes nothing from those that answer requests; when it fails it is
+started again, and when its parent ends it does, too.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import IO, Any, Final
+
+import msgspec
+from sqlalchemy import Connection, insert, select, update
+
+from dblike_srv import logs
+from dblike_srv.config import Config, decode_config
+from dblike_srv.models import leases
+from dblike_srv.replication.follower import FAILURES, Follower, Locks, healing, note
+from dblike_srv.replication.link import Link
+from dblike_srv.replication.listener import Listener
+from dblike_srv.replication.sites import announce, known_sites
+from dblike_srv.site import Site
+
+LEASE_MS: Final = 15_000
+RENEW: Final = 5.0
+AGAIN: Final = 1.0
+LOOK: Final = 2.0
+"""Seconds between looks for sites that are new or gone."""
+LONGEST: Final = 15.0
+
+log = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """Keeps the following process running, while this process holds the lease for it."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._holder = site.random.bytes(16)
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        """Until `stop`."""
+        run = Path(self._site.config.data) / "run"
+        run.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (run / "following").open("a") as turn:
+            while not self._stopping.wait(AGAIN):
+                if _locked(turn) and self._is_needed() and self._lease():
+                    self._follow()
+
+    def stop(self) -> None:
+        """End it, and let another process take over."""
+        self._stopping.set()
+
+    def _is_needed(self) -> bool:
+        """Whether there is anyone to follow."""
+        try:
+            return bool(Following(self._site).urls())
+        except Exception:
+            log.exception("the other sites can't be looked up")
+            return False
+
+    def _lease(self) -> bool:
+        """Whether this host's processes are to follow: on one database there may be many hosts."""
+        if self._site.database.embedded:
+            return True
+        try:
+            return self._site.database.transact(self._take_lease)
+        except Exception:
+            log.exception("the lease for following can't be had")
+            return False
+
+    def _take_lease(self, connection: Connection) -> bool:
+        now, mine = self._site.clock.now_ms(), leases.c.name == "following"
+        row = connection.execute(select(leases).where(mine).with_for_update()).one_or_none()
+        values = {"holder": self._holder, "until": now + LEASE_MS}
+        if row is None:
+            connection.execute(insert(leases).values(name="following", **values))
+        elif bytes(row.holder) == self._holder or not now < row.until <= now + LEASE_MS:
+            connection.execute(update(leases).where(mine).values(values))
+        else:
+            return False
+        return True
+
+    def _follow(self) -> None:
+        """Run the process until it ends, we are stopped, or the lease is another's."""
+        program = [sys.executable, "-m", "dblike_srv.replication.supervisor"]
+        with subprocess.Popen(program, stdin=subprocess.PIPE, text=True) as child:
+            assert child.stdin is not None
+            child.stdin.write(msgspec.json.encode(self._site.config).decode() + "\n")
+            child.stdin.flush()
+            while child.poll() is None and not self._stopping.wait(RENEW):
+                if not self._lease():
+                    break
+            child.terminate()
+
+
+def _locked(turn: IO[Any]) -> bool:
+    try:
+        fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def hear_first(site: Site, patience: float = 3.0) -> None:
+    """Before the first answer: ask the others who was revoked while this site was away."""
+
+    def ask(url: str) -> None:
+        link = Link(site, url)
+        try:
+            with healing(site):
+                follower = Follower(site, link)
+                follower.connect()
+                follower.shared()
+        except FAILURES as error:
+            log.info("%s: %s", url, error)
+        finally:
+            link.close()
+
+    asking = [
+        threading.Thread(target=ask, args=(url,), daemon=True) for url in Following(site).urls()
+    ]
+    for thread in asking:
+        thread.start()
+    until = site.clock.monotonic() + patience
+    for thread in asking:
+        thread.join(max(0.0, until - site.clock.monotonic()))
+
+
+class Following:
+    """A thread for each site that is to be followed."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._locks = Locks()
+        self._threads: dict[str, threading.Thread] = {}
+        self._ended: dict[str, threading.Event] = {}
+
+    def look(self) -> None:
+        """Follow those that are new, and no longer those that are gone."""
+        wanted = self.urls()
+        for url in self._ended.keys() - wanted:
+            self._ended.pop(url).set()
+        for url in wanted - self._ended.keys():
+            ended = self._ended[url] = threading.Event()
+            work = threading.Thread(target=self._follow, args=(url, ended), name=url, daemon=True)
+            work.start()
+
+    def urls(self) -> set[str]:
+        """The configured peers, and (unless only these are to be followed) all sites we know of."""
+        config, here = self._site.config, self._site.id
+        named = {peer.url.rstrip("/") for peer in config.peers}
+        if config.replication.follow == "peers":
+            return named
+        known = {s.url.rstrip("/") for s in known_sites(self._site) if s.url and s.id != here}
+        return (named | known) - {config.site.url.rstrip("/")}
+
+    def _follow(self, url: str, ended: threading.Event) -> None:
+        failures = 0
+        while not ended.is_set():
+            link = Link(self._site, url)
+            try:
+                with healing(self._site):
+                    follower = Follower(
+                        self._site, link, self._locks, lambda n: note(self._site, url, behind=n)
+                    )
+                    follower.connect()
+                    failures = 0
+                    Listener(self._site, link, follower, ended).run()
+            except FAILURES as error:
+                self._say(url, error)
+            except Exception as error:
+                log.exception("following %s failed", url)
+                self._say(url, error)
+            finally:
+                link.close()
+            failures += 1
+            longest = min(0.2 * 2.0**failures, LONGEST)
+            ended.wait(self._site.random.uniform(longest / 2, longest))
+
+    def _say(self, url: str, error: Exception) -> None:
+        log.info("%s: %s: %s", url, type(error).__name__, error)
+        try:
+            note(self._site, url, problem=f"{type(error).__name__}: {error}"[:500])
+        except Exception:
+            log.exception("the state of following can't be written")
+
+
+def main() -> None:
+    """The process: config on the first line of stdin, whose end is ours."""
+    config: Config = decode_config(json.loads(sys.stdin.readline()))
+    logs.configure(form=config.log.format, level=config.log.level)
+    from dblike_srv.wsgi import open_configured
+
+    site = open_configured(config)
+    announce(site)
+    following, ending = Following(site), threading.Event()
+
+    def wait_for_parent() -> None:
+        sys.stdin.read()
+        ending.set()
+
+    threading.Thread(target=wait_for_parent, daemon=True).start()
+    while not ending.is_set():
+        following.look()
+        ending.wait(LOOK)
+
+
+if __name__ == "__main__":
+    main()
