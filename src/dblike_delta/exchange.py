@@ -129,6 +129,10 @@ class Exchange:
         self.token = reply.token
         return reply
 
+    def sites(self) -> list[m.SiteView]:
+        """The sites that hold the same data."""
+        return self._call("GET", "/v1/sites", None, m.SiteList).sites
+
     def revoke(self, device_id: str) -> None:
         """End another device's token."""
         self._send("DELETE", f"/v1/devices/{quote(device_id, safe='')}").close()

@@ -114,7 +114,8 @@ class LoginRequest(Message, frozen=True):
 
 
 class LoginReply(Reply, frozen=True):
-    """A bearer token for this device.  `time` is the site's epoch milliseconds."""
+    """A bearer token for this device.  `time` is the site's epoch milliseconds, `servers` the URLs
+    of all sites that it knows of."""
 
     token: str
     user: str
@@ -159,6 +160,21 @@ class TimeReply(Reply, frozen=True):
     """The site's clock in epoch milliseconds."""
 
     time: int
+
+
+class SiteView(Reply, frozen=True):
+    """A site that holds the same data; `id` is hex.  `current` is the one that answers."""
+
+    id: str
+    name: str
+    url: str
+    current: bool = False
+
+
+class SiteList(Reply, frozen=True):
+    """All sites that this one knows of, itself among them."""
+
+    sites: list[SiteView]
 
 
 # --- folders --------------------------------------------------------------------------------------
@@ -267,7 +283,8 @@ class CommitResult(msgspec.Struct, frozen=True, array_like=True):
     `context` is what the device may now say that it knows of the path, sealed.  `superseded` says
     that the path's winner is another version than this one (a conflict, or an edit that beat a
     delete): the device will hear of it as a change, and `context` is without it until then.
-    `highest` is the device's highest known counter, with `dot-reused`.
+    `highest` is the device's highest known counter, with `dot-reused`; `superseded` says there that
+    the dot is no version that is here, but that a later version of the path knows of it.
     """
 
     device: bytes
@@ -280,12 +297,17 @@ class CommitResult(msgspec.Struct, frozen=True, array_like=True):
 
 
 class CommitReply(Reply, frozen=True):
-    """One result a version.  A device whose cursor is `before` may step to `cursor` unread."""
+    """One result a version.  A device whose cursor is `before` may step to `cursor` unread.
+
+    `copies` sites held all of these versions durably when the reply was made, of `wanted`.
+    """
 
     results: list[CommitResult]
     before: str
     cursor: str
     time: int
+    copies: int = 1
+    wanted: int = 1
 
 
 class Want(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

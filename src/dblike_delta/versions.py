@@ -44,11 +44,14 @@ __all__ = [
     "same_version",
     "settle",
     "twins",
+    "vector_in",
     "winner",
 ]
 
 DEVICE_BYTES: Final = 16
 MAX_COUNTER: Final = 2**63 - 1
+SEAL_BYTES: Final = 16
+"""What a site puts before a packed vector so that nobody else can make one up."""
 DIRECTORY_MODE: Final = 0o755
 """What a directory gets that no device ever recorded."""
 
@@ -284,6 +287,18 @@ def context(heads: Iterable[Version]) -> VersionVector:
     for head in heads:
         joined = joined.join(head.vector) if joined else head.vector
     return joined
+
+
+def vector_in(sealed: bytes) -> VersionVector:
+    """What a sealed context says is known; none for an empty one, FormatError for what is none.
+
+    Only a site can tell whether the seal is good: this is for comparing what sites handed out.
+    """
+    if not sealed:
+        return VersionVector()
+    if len(sealed) <= SEAL_BYTES:
+        raise FormatError("a sealed context is cut", offset=len(sealed))
+    return VersionVector.unpack(sealed[SEAL_BYTES:])
 
 
 def conflict_copy(loser: Version) -> Version:

@@ -11,15 +11,12 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-from typing import Final
 
 from blake3 import blake3
 
 from dblike_delta.errors import DeltaError
-from dblike_delta.versions import VersionVector
+from dblike_delta.versions import SEAL_BYTES, VersionVector
 from dblike_srv.errors import Gone, Invalid
-
-MAC_BYTES: Final = 16
 
 _EMPTY = VersionVector()
 
@@ -45,7 +42,7 @@ class Seal:
         """The vector that was sealed for this path; none for an empty seal.  Raises Invalid."""
         if not sealed:
             return _EMPTY
-        mac, packed = sealed[:MAC_BYTES], sealed[MAC_BYTES:]
+        mac, packed = sealed[:SEAL_BYTES], sealed[SEAL_BYTES:]
         if not hmac.compare_digest(mac, _mac(self._contexts, folder + path + b"\0" + packed)):
             raise Invalid("the context is not one that a site handed out", field="context")
         try:
@@ -65,7 +62,7 @@ class Seal:
             return {}
         try:
             raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-            mac, packed = raw[:MAC_BYTES], raw[MAC_BYTES:]
+            mac, packed = raw[:SEAL_BYTES], raw[SEAL_BYTES:]
             if hmac.compare_digest(mac, _mac(self._cursors, folder + packed)):
                 return dict(VersionVector.unpack(packed).items())
         except (binascii.Error, ValueError):
@@ -78,4 +75,4 @@ def _derive(purpose: str, key: bytes) -> bytes:
 
 
 def _mac(key: bytes, data: bytes) -> bytes:
-    return blake3(data, key=key).digest(length=MAC_BYTES)
+    return blake3(data, key=key).digest(length=SEAL_BYTES)

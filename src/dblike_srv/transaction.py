@@ -52,6 +52,7 @@ class Transaction:
         self._overwrite = overwrite
         self._now = site.clock.now_ms()
         self._said: dict[int, tuple[CommitStatus, str]] = {}  # by id() of the item
+        self._passed: set[int] = set()
         self._quota, self._used, highest = self._standing()
         self._tracked = highest is not None  # the site's own devices have no row
         self._highest = highest or 0
@@ -195,8 +196,10 @@ class Transaction:
             return
         dot = Dot(record.device, record.counter)
         if known.knows(dot) or any(h.vector.knows(dot) for h in tree.node(record.path).heads):
-            # Someone has seen a version of this dot, or a later one: the device went back in time.
+            # Someone has seen a version of this dot, or a later one: the device went back in time,
+            # or it offers again what was replaced since.
             self._say(item, "dot-reused")
+            self._passed.add(id(item))
             return
         tree.add(make_version(record, item.hash, item.size, known, self._now))
 
@@ -216,7 +219,10 @@ class Transaction:
         status, detail = self._said.get(id(item), ("accepted", ""))
         if status not in ("accepted", "known"):
             highest = self._highest if status == "dot-reused" else 0
-            return CommitResult(device, counter, status, detail=detail, highest=highest)
+            passed = id(item) in self._passed
+            return CommitResult(
+                device, counter, status, superseded=passed, detail=detail, highest=highest
+            )
         dot, heads = Dot(device, counter), tree.node(path).heads
         known, superseded = context(heads), winner(heads).dot != dot
         if superseded:

@@ -11,6 +11,7 @@ from tests.strategies import DEVICES, NOTHING, cases, content, history, shuffled
 
 from dblike_delta.errors import FormatError
 from dblike_delta.versions import (
+    SEAL_BYTES,
     Dot,
     Kind,
     Version,
@@ -25,6 +26,7 @@ from dblike_delta.versions import (
     same_content,
     same_version,
     settle,
+    vector_in,
     winner,
 )
 
@@ -321,3 +323,17 @@ def test_directories_that_two_sites_derived_are_one_directory() -> None:
     for found in itertools.permutations([one, two, file, other]):
         assert settle(b"f", heads(found), has_live_children=True) == ()
         assert losers(heads(found)) == ()
+
+
+@given(vectors, st.binary(min_size=SEAL_BYTES, max_size=SEAL_BYTES))
+def test_the_vector_in_a_sealed_context(vector: VersionVector, mac: bytes) -> None:
+    assert vector_in(mac + vector.pack()) == vector
+
+
+@given(st.binary(min_size=1, max_size=80))
+def test_what_is_no_sealed_context_is_an_error(junk: bytes) -> None:
+    try:
+        assert vector_in(junk).pack() == junk[SEAL_BYTES:]
+    except FormatError:
+        pass
+    assert vector_in(b"") == VersionVector()

@@ -196,7 +196,7 @@ def test_a_dot_used_twice_is_refused_with_the_highest_counter(
     values = {"path": b"a", "hash": blake3(b"new").digest(), "size": 3, **other}
     record = laptop.record(values.pop("path"), **values)  # type: ignore[arg-type]
     [result] = send(core.site, laptop.identity, core.folder, stream([record])).results
-    assert (result.status, result.highest) == ("dot-reused", 3)
+    assert (result.status, result.superseded, result.highest) == ("dot-reused", False, 3)
     assert tables(core) == before
 
 
@@ -205,7 +205,9 @@ def test_a_dot_that_the_heads_know_of_is_not_new(core: CoreSite, laptop: Device)
     laptop.counter = 9
     laptop.put(b"a", b"nine")
     laptop.counter = 4
-    assert statuses(core, laptop, laptop.file(b"a", b"five")) == ["dot-reused"]
+    five = stream([laptop.file(b"a", b"five")])
+    [result] = send(core.site, laptop.identity, core.folder, five).results
+    assert (result.status, result.superseded, result.highest) == ("dot-reused", True, 10)
     assert core.read(b"a") == b"nine"
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dblike_delta.versions import VersionVector
+from dblike_delta.versions import SEAL_BYTES, VersionVector
 from dblike_srv.errors import Gone, Invalid
-from dblike_srv.seal import MAC_BYTES, Seal
+from dblike_srv.seal import Seal
 
 FOLDER, OTHER = b"f" * 16, b"g" * 16
 SEAL = Seal(b"k" * 32)
@@ -54,9 +54,9 @@ def test_path_and_vector_do_not_run_together() -> None:
     """No split of path and vector gives the sum of another one: paths hold no NUL."""
     packed = VersionVector.of({b"d" * 16: 7}).pack()
     sealed = SEAL.context(FOLDER, b"a", packed)
-    assert sealed[MAC_BYTES:] == packed
+    assert sealed[SEAL_BYTES:] == packed
     with pytest.raises(Invalid):
-        SEAL.open_context(FOLDER, b"a\0" + packed[:4], sealed[:MAC_BYTES] + packed[4:])
+        SEAL.open_context(FOLDER, b"a\0" + packed[:4], sealed[:SEAL_BYTES] + packed[4:])
 
 
 @given(st.dictionaries(devices, st.integers(0, 2**63 - 1), max_size=4))
