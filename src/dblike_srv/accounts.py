@@ -27,6 +27,7 @@ from dblike_srv.hub_client import Session
 from dblike_srv.identity import Identity
 from dblike_srv.models import devices, users
 from dblike_srv.registers import change, end_all, end_tokens, later, next_stamp, say, user_uid
+from dblike_srv.replication.sites import site_urls
 from dblike_srv.site import Site
 from dblike_srv.tokens import Claim, adopt, claim_of, hash_token, make_token
 
@@ -128,7 +129,12 @@ def _open_session(
 
     token = change(site, work)
     return LoginReply(
-        token=token, user=name, device_id=chosen, site_id=site.id.hex(), time=now, servers=[]
+        token=token,
+        user=name,
+        device_id=chosen,
+        site_id=site.id.hex(),
+        time=now,
+        servers=site_urls(site),
     )
 
 

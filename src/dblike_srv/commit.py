@@ -19,6 +19,7 @@ from dblike_srv.identity import FolderRef, Identity
 from dblike_srv.intake import NEW_PACK, Intake, Item
 from dblike_srv.models import users
 from dblike_srv.packs import Pack
+from dblike_srv.replication.copies import await_copies
 from dblike_srv.site import Site
 from dblike_srv.store.base import PackWriter
 from dblike_srv.transaction import Check, Transaction
@@ -93,7 +94,8 @@ def commit_items(
     *,
     overwrite: Check | None = None,
 ) -> CommitReply:
-    """One transaction for all items, then the notice.  Running it again changes nothing.
+    """One transaction for all items, then the notice, then the wait for the copies that are asked
+    for.  Running it again changes nothing.
 
     `overwrite` is the check of an edit that is made at the site itself.
     """
@@ -106,7 +108,7 @@ def commit_items(
     reply = site.database.transact(work)
     if reply.before != reply.cursor:
         site.notices.publish(folder.id, reply.cursor)
-    return reply
+    return await_copies(site, folder, reply)
 
 
 def _check_reused(site: Site, identity: Identity, items: Iterable[Item]) -> None:

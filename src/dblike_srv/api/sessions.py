@@ -10,12 +10,15 @@ from dblike_delta.messages import (
     LoginReply,
     LoginRequest,
     PasswordChange,
+    SiteList,
+    SiteView,
 )
 from dblike_srv import accounts
 from dblike_srv.api.inbound import address, caller, extra, identity, message, site
 from dblike_srv.api.operation import operation
 from dblike_srv.api.outbound import nothing, reply
 from dblike_srv.devices import list_devices, revoke_device
+from dblike_srv.replication.sites import known_sites
 
 blueprint = Blueprint("sessions", __name__, url_prefix="/v1")
 
@@ -67,3 +70,19 @@ def revoke(device: str) -> Response:
     """End a device's token for good."""
     revoke_device(site(), caller().identity.user, device)
     return nothing()
+
+
+@blueprint.get("/sites")
+@operation(gives=SiteList)
+def sites() -> Response:
+    """The sites that hold the same data."""
+    identity()
+    here = site()
+    return reply(
+        SiteList(
+            [
+                SiteView(state.id.hex(), state.name, state.url, current=state.id == here.id)
+                for state in known_sites(here)
+            ]
+        )
+    )

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from sqlalchemy import insert, select, update
@@ -32,6 +33,8 @@ from dblike_srv.site import Ahead, Site, renew
 PAGE: Final = 5000
 RUN_BYTES: Final = 256 << 20
 """Versions in one answer; bytes of files whose versions are written together."""
+REPORT: Final = 2.0
+"""Seconds between notes of how far behind we are."""
 
 log = logging.getLogger(__name__)
 
@@ -50,23 +53,16 @@ class Locks:
 
 
 class Follower:
-    """All that one site knows and this one does not, step by step.
+    """All that one site knows and this one does not, step by step."""
 
-    `told` hears how many versions are still to come.
-    """
-
-    def __init__(
-        self,
-        site: Site,
-        link: Link,
-        locks: Locks | None = None,
-        told: Callable[[int], None] = lambda _: None,
-    ) -> None:
+    def __init__(self, site: Site, link: Link, locks: Locks | None = None) -> None:
         self._site = site
         self._link = link
         self._locks = locks or Locks()
-        self._told = told
         self._held: dict[bytes, str] = {}
+        self._behind: dict[bytes, int] = {}
+        self._said = -1
+        self._said_at = -math.inf
 
     def connect(self) -> None:
         """Open a session.  Raises Unreachable, Refused, Fault."""
@@ -76,9 +72,20 @@ class Follower:
     def catch_up(self) -> None:
         """Shared rows, then every folder."""
         self.shared()
-        for position in self._link.positions():
+        positions = list(self._link.positions())
+        for position in positions:
+            self._count(position)
+        for position in positions:
             self.folder(position)
         self.acknowledge()
+        self.report(force=True)
+
+    def report(self, *, force: bool = False) -> None:
+        """Write down, now and then, how far behind we are."""
+        behind, now = sum(self._behind.values()), self._site.clock.monotonic()
+        if force or (behind != self._said and now - self._said_at > REPORT):
+            self._said, self._said_at = behind, now
+            self._note(behind=behind, contact=self._site.clock.now_ms())
 
     def shared(self) -> None:
         """What is new of the rows that all sites share.  Raises Fault."""
@@ -107,13 +114,21 @@ class Follower:
                 raise Fault("a folder that it does not tell about")
             self._follow(folder, position.cursor)
 
+    def _count(self, position: Position) -> None:
+        """How many versions of a folder are to come."""
+        there = self._site.seal.open_cursor(position.folder, position.cursor)
+        folder = journals.folder_by_id(self._site, position.folder)
+        here = journals.numbers_of(self._site, folder) if folder is not None else {}
+        missing = sum(max(0, number - here.get(origin, 0)) for origin, number in there.items())
+        self._behind[position.folder] = missing
+
     def _follow(self, folder: FolderRef, cursor: str) -> None:
         there = self._site.seal.open_cursor(folder.id, cursor)
         here = journals.numbers_of(self._site, folder)
         self._check_ahead(there, here)
         more = any(number > here.get(origin, 0) for origin, number in there.items())
         while more:
-            self._told(sum(max(0, n - here.get(origin, 0)) for origin, n in there.items()))
+            self.report()
             sealed = self._site.seal.cursor(folder.id, here)
             entries, mark = self._link.journal(folder.id, sealed, PAGE)
             arrival.check_order(entries, here)
@@ -123,8 +138,10 @@ class Follower:
             arrival.reach(self._site, folder, reached)
             here, more = {**here, **reached}, mark.more
             self._held[folder.id] = self._site.seal.cursor(folder.id, here)
+            self._behind[folder.id] = max(0, self._behind.get(folder.id, 0) - len(entries))
             if self._link.prompt:
                 self.acknowledge()
+        self._behind.pop(folder.id, None)
 
     def _check_ahead(self, there: dict[bytes, int], here: dict[bytes, int]) -> None:
         if there.get(self._site.id, 0) > here.get(self._site.id, 0):
@@ -170,11 +187,11 @@ def _remember(site: Site, link: Link) -> None:
     note(site, link.url, **values, **({} if same else {"stamp": 0}))
 
 
-def note(site: Site, url: str, **values: object) -> None:
+def note(here: Site, url: str, **values: object) -> None:
     """Write down how following goes."""
     mine = follows.c.url == url
-    if not site.database.transact(told(update(follows).where(mine).values(values))):
-        site.database.transact(told(insert(follows).values(url=url, **values)))
+    if not here.database.transact(told(update(follows).where(mine).values(values))):
+        here.database.transact(told(insert(follows).values(url=url, **values)))
 
 
 FAILURES: Final = (Unreachable, Refused, Fault, Unfinished, DeltaError, SiteError, OSError)

@@ -12,7 +12,7 @@ import websocket
 
 from dblike_delta.messages import Notice
 from dblike_srv.registers import ACCOUNTS
-from dblike_srv.replication.follower import Follower, note
+from dblike_srv.replication.follower import Follower
 from dblike_srv.replication.link import ROOT, Link
 from dblike_srv.replication.messages import Position
 from dblike_srv.site import Site
@@ -37,7 +37,6 @@ class Listener:
         with contextlib.closing(self._connect()) as client:
             threading.Thread(target=self._listen, args=(client,), daemon=True).start()
             self._follower.catch_up()
-            note(self._site, self._link.url, behind=0, contact=self._site.clock.now_ms())
             self._react()
 
     def _connect(self) -> Any:
@@ -88,9 +87,9 @@ class Listener:
             if not folders:
                 self._follower.shared()
                 self._follower.acknowledge()
+                self._follower.report()
             if now() > all_at:
                 self._follower.catch_up()
-                note(self._site, self._link.url, behind=0, contact=self._site.clock.now_ms())
                 all_at = now() + ALL_EVERY
 
     def _news(self) -> dict[bytes, str] | None:

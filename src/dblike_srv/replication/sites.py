@@ -19,6 +19,12 @@ def known_sites(site: Site) -> list[SiteState]:
     return [site_state(row) for row in rows]
 
 
+def site_urls(site: Site) -> list[str]:
+    """Where devices can reach the sites of the cluster, this one first."""
+    found = sorted(known_sites(site), key=lambda state: state.id != site.id)
+    return [state.url for state in found if state.url]
+
+
 def announce(site: Site) -> SiteState:
     """Write down who this site is, where that is new."""
     config, now = site.config.site, site.clock.now_ms()

@@ -169,9 +169,7 @@ class Following:
             link = Link(self._site, url)
             try:
                 with healing(self._site):
-                    follower = Follower(
-                        self._site, link, self._locks, lambda n: note(self._site, url, behind=n)
-                    )
+                    follower = Follower(self._site, link, self._locks)
                     follower.connect()
                     failures = 0
                     Listener(self._site, link, follower, ended).run()
