@@ -284,8 +284,14 @@ def create_user(site: Site, name: str, password: str | None, *, quota: int = 0) 
         "quota": quota,
         "created": site.clock.now_ms(),
     }
+
+    def work(connection: Connection) -> None:
+        # A COMMIT whose outcome was unknown may have made it already.
+        if not connection.scalar(select(users.c.id).where(users.c.uid == values["uid"])):
+            connection.execute(insert(users).values(values))
+
     try:
-        site.database.transact(lambda connection: connection.execute(insert(users).values(values)))
+        site.database.transact(work)
     except IntegrityError:
         raise Conflict(f"there is a user {name} already", field="name") from None
     create_folder(site, administrator(site, name), HOME)

@@ -31,7 +31,9 @@ def create_folder(site: Site, identity: Identity, name: str) -> FolderRef:
     }  # fmt: skip
 
     def work(connection: Connection) -> None:
-        connection.execute(insert(folders).values(values))
+        # A COMMIT whose outcome was unknown may have made it already.
+        if not connection.scalar(select(folders.c.row).where(folders.c.id == fresh)):
+            connection.execute(insert(folders).values(values))
 
     try:
         site.database.transact(work)

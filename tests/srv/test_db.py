@@ -78,7 +78,7 @@ def test_it_gives_up_in_the_end_and_says_try_again(database: Database) -> None:
         raise OperationalError("statement", {}, Exception("database is locked"))
 
     with pytest.raises(Busy):
-        database.transact(work)
+        database.transact(work, attempts=3)
 
 
 def test_a_full_disk_is_said_at_once(database: Database) -> None:
