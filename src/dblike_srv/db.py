@@ -26,7 +26,6 @@ from sqlalchemy.pool import StaticPool
 from dblike_delta.seams import Random
 from dblike_srv import mysql
 from dblike_srv.errors import Busy, NoSpace
-from dblike_srv.models import metadata
 
 _T = TypeVar("_T")
 
@@ -51,16 +50,13 @@ log = logging.getLogger(__name__)
 class Database:
     """Connections to one database; safe to share between threads, made anew after a fork."""
 
-    def __init__(self, url: str, random: Random) -> None:
+    def __init__(self, url: str, random: Random, *, answer: int = mysql.ANSWER) -> None:
+        """`answer` is how many seconds a database server may take for a statement."""
         self._random = random
-        self.engine = _engine(url)
+        self.engine = _engine(url, answer)
         self.embedded = self.engine.dialect.name == "sqlite"
         self._writing = threading.Lock()
         self._queue = _queue_file(self.engine) if self.embedded else None
-
-    def create(self) -> None:
-        """Make the tables that are absent."""
-        self.transact(metadata.create_all)
 
     def close(self) -> None:
         """Let go of all connections."""
@@ -82,6 +78,24 @@ class Database:
         # and takes up to 2 s with four busy processes where this takes 0.2.
         with self._writing, _turn(self._queue):
             return self._run(work, write=True, attempts=attempts)
+
+    @contextlib.contextmanager
+    def alone(self, name: str, patience: int) -> Iterator[None]:
+        """Nobody else is in here, of all processes and hosts; raises Busy.
+
+        SQLite's transactions are alone as they are.
+        """
+        if self.embedded:
+            yield
+            return
+        name = f"{name} {self.engine.url.database}"
+        with (
+            self.engine.connect() as connection,
+            mysql.lock(connection, name[:64], patience) as held,
+        ):
+            if not held:
+                raise Busy("another process changes the database's schema", retry_after=AWAY)
+            yield
 
     def _run(self, work: Callable[[Connection], _T], *, write: bool, attempts: int) -> _T:
         until = time.monotonic() + PATIENCE
@@ -175,9 +189,9 @@ def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str
     connection.exec_driver_sql(str(compiled), [take(row) for row in rows])
 
 
-def _engine(url: str) -> Engine:
+def _engine(url: str, answer: int) -> Engine:
     if not url.startswith("sqlite"):
-        return mysql.open_engine(url)
+        return mysql.open_engine(url, answer)
     parsed = make_url(url)
     memory = parsed.database in (None, "", ":memory:")
     extra: dict[str, Any] = {"poolclass": StaticPool} if memory else {"pool_size": 32}

@@ -7,62 +7,25 @@ collision must change nothing but speed.
 
 from __future__ import annotations
 
-from typing import Any
-
 from sqlalchemy import (
     BigInteger,
     Column,
     ForeignKey,
     Index,
     Integer,
-    LargeBinary,
     MetaData,
     SmallInteger,
     String,
     Table,
     UniqueConstraint,
 )
-from sqlalchemy.dialects.mysql import LONGBLOB, MEDIUMBLOB, VARBINARY
+
+from dblike_srv.columns import MYSQL, Row
+from dblike_srv.columns import binary as _binary
+from dblike_srv.columns import blob as _blob
+from dblike_srv.columns import long_blob as _long_blob
 
 metadata = MetaData()
-
-Row = BigInteger().with_variant(Integer, "sqlite")
-"""A key that the database allots."""
-
-
-class _Plain:
-    """Bytes go to the driver and come from it as they are: both drivers take and give bytes, and
-    wrapping them costs more than all else about a row."""
-
-    def bind_processor(self, dialect: Any) -> None:  # noqa: ARG002 - SQLAlchemy's signature
-        return None
-
-    def result_processor(self, dialect: Any, coltype: Any) -> None:  # noqa: ARG002 - likewise
-        return None
-
-
-class _Bytes(_Plain, LargeBinary):
-    pass
-
-
-class _VarBytes(_Plain, VARBINARY):
-    pass
-
-
-class _MediumBytes(_Plain, MEDIUMBLOB):
-    pass
-
-
-class _LongBytes(_Plain, LONGBLOB):
-    pass
-
-
-def _binary(length: int) -> LargeBinary:
-    return _Bytes(length).with_variant(_VarBytes(length), "mysql", "mariadb")
-
-
-_Blob = _Bytes().with_variant(_MediumBytes(), "mysql", "mariadb")
-_LongBlob = _Bytes().with_variant(_LongBytes(), "mysql", "mariadb")
 
 meta = Table(
     "meta",
@@ -122,7 +85,7 @@ versions = Table(
     Column("path", _binary(4096), nullable=False),
     Column("device", _binary(16), nullable=False),
     Column("counter", BigInteger, nullable=False),
-    Column("vector", _Blob, nullable=False),
+    Column("vector", _blob(), nullable=False),
     Column("time", BigInteger, nullable=False),
     Column("kind", SmallInteger, nullable=False),
     Column("hash", _binary(32), nullable=False),
@@ -168,8 +131,8 @@ paths = Table(
     Column("parent_key", _binary(16), nullable=False),
     Column("path", _binary(4096), nullable=False),
     Column("winner", BigInteger, nullable=False),  # versions.seq
-    Column("heads", _Blob, nullable=False),  # varints of versions.seq; empty: the winner alone
-    Column("context", _Blob, nullable=False),  # packed join of the heads' vectors
+    Column("heads", _blob(), nullable=False),  # varints of versions.seq; empty: the winner alone
+    Column("context", _blob(), nullable=False),  # packed join of the heads' vectors
     Column("live", SmallInteger, nullable=False),
     # The keys first: a planner without statistics must not take a whole folder for a good start.
     Index("paths_by_key", "path_key", "folder"),
@@ -184,7 +147,7 @@ contents = Table(
     Column("hash", _binary(32), nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("state", SmallInteger, nullable=False),  # 0 unchecked, 1 checked, 2 damaged
-    Column("recipe", _LongBlob, nullable=False),
+    Column("recipe", _long_blob(), nullable=False),
     Column("created", BigInteger, nullable=False),
     UniqueConstraint("user", "hash"),
 )
@@ -209,3 +172,6 @@ attempts = Table(
     Column("failures", Integer, nullable=False),
     Column("last", BigInteger, nullable=False),
 )
+
+for _table in metadata.tables.values():
+    _table.dialect_kwargs.update(MYSQL)

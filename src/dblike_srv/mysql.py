@@ -91,7 +91,7 @@ def _node(text: str) -> Node:
     return Node(found["six"] or found["host"], int(found["port"] or PORT))
 
 
-def open_engine(text: str) -> Engine:
+def open_engine(text: str, answer: int = ANSWER) -> Engine:
     """An engine for the database of a URL; nothing is connected yet."""
     url, nodes = parse(text)
     engine = create_engine(
@@ -106,10 +106,11 @@ def open_engine(text: str) -> Engine:
         pool_timeout=10,
         connect_args={
             "connect_timeout": CONNECT,
-            "read_timeout": ANSWER,
-            "write_timeout": ANSWER,
+            "read_timeout": answer,
+            "write_timeout": answer,
             "sql_mode": "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION",
-            "init_command": f"SET SESSION innodb_lock_wait_timeout = {LOCK_WAIT}",
+            "init_command": "SET SESSION "
+            f"innodb_lock_wait_timeout = {LOCK_WAIT}, lock_wait_timeout = {LOCK_WAIT}",
         },
     )
     event.listen(engine, "do_connect", _Nodes(nodes).connect)
@@ -193,12 +194,17 @@ def code_of(error: BaseException | None) -> int:
 @contextlib.contextmanager
 def lock(connection: Connection, name: str, patience: int) -> Iterator[bool]:
     """Hold a lock of all clients of this node by its name; whether it was had in time."""
-    held = connection.exec_driver_sql("SELECT GET_LOCK(%s, %s)", (name, patience)).scalar() == 1
+    tries = (_take(connection, name) for _ in range(0, patience, LOCK_WAIT))
+    held = any(tries)
     try:
         yield held
     finally:
         if held:
             connection.exec_driver_sql("SELECT RELEASE_LOCK(%s)", (name,))
+
+
+def _take(connection: Connection, name: str) -> bool:
+    return connection.exec_driver_sql("SELECT GET_LOCK(%s, %s)", (name, LOCK_WAIT)).scalar() == 1
 
 
 def explain(error: BaseException | None, address: Address) -> str:

@@ -6,20 +6,16 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, insert, select
-
 from dblike_delta.seams import Clock, Random, SystemClock, SystemRandom
 from dblike_srv.config import Config, ConfigError
 from dblike_srv.db import Database
-from dblike_srv.models import meta
 from dblike_srv.notices import MemoryNotices, Notices
+from dblike_srv.schema import open_schema
 from dblike_srv.seal import Seal
 from dblike_srv.store.local import LocalStore
 
 if TYPE_CHECKING:
     from dblike_srv.store.base import PackStore
-
-SCHEMA = b"1"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +50,7 @@ def open_site(
     seal = Seal(config.key)
     Path(config.data).mkdir(parents=True, exist_ok=True, mode=0o700)
     database = Database(config.database_url, random)
-    database.create()
+    site_id = open_schema(database, random.bytes(16))
     return Site(
         config=config,
         database=database,
@@ -63,7 +59,7 @@ def open_site(
         random=random,
         notices=notices or MemoryNotices(),
         seal=seal,
-        id=_identify(database, random),
+        id=site_id,
     )
 
 
@@ -77,25 +73,3 @@ def open_store(config: Config, random: Random) -> PackStore:
 
         return S3Store(url, config.endpoint_url, Path(config.data) / "tmp", random)
     raise ConfigError(f"store: {url} is neither file:DIR nor s3://BUCKET/PREFIX")
-
-
-def _identify(database: Database, random: Random) -> bytes:
-    fresh = random.bytes(16)
-
-    def work(connection: Connection) -> bytes:
-        held = connection.execute(select(meta.c.key, meta.c.value))
-        rows = {str(key): bytes(value) for key, value in held}
-        if "site" in rows:
-            if rows.get("schema") != SCHEMA:
-                raise ConfigError("the database is of another release: run `dblike-server migrate`")
-            return rows["site"]
-        new = [{"key": "site", "value": fresh}, {"key": "schema", "value": SCHEMA}]
-        connection.execute(insert(meta), new)
-        return fresh
-
-    known = database.read(
-        lambda c: c.execute(select(meta.c.value).where(meta.c.key == "site")).scalar()
-    )
-    if known is not None:
-        return database.read(work)
-    return database.transact(work)

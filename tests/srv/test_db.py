@@ -22,7 +22,7 @@ from rig.core_site import SeededRandom
 @pytest.fixture
 def database(tmp_path: Path):
     made = Database(f"sqlite:///{tmp_path / 'test.db'}", SeededRandom())
-    made.create()
+    made.transact(metadata.create_all)
     yield made
     made.close()
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.exc import ArgumentError, IntegrityError
 
 from dblike_srv.db import Database
-from dblike_srv.models import meta
+from dblike_srv.models import meta, metadata
 from dblike_srv.mysql import Node, parse
 from rig.core_site import SeededRandom
 from rig.mariadb import MariaDB
@@ -45,7 +45,7 @@ def test_what_is_no_url_is_said_without_its_password(url: str) -> None:
 @pytest.fixture
 def database(mariadb: str) -> Iterator[Database]:
     made = Database(mariadb, SeededRandom())
-    made.create()
+    made.transact(metadata.create_all)
     yield made
     made.close()
 
