@@ -78,6 +78,14 @@ TESTS = (
     _program("rdiff", "rdiff", "the comparisons with rdiff are skipped"),
     _program("rsync", "rsync", "the comparisons with rsync are skipped"),
     _program("strace", "strace", "the fault injection by strace is skipped"),
+    _program("mariadbd", "mariadb-server", "the tests on MariaDB are skipped"),
+    Need(
+        "galera",
+        lambda: Path("/usr/lib/galera/libgalera_smm.so").exists(),
+        ("galera-4",),
+        "the tests on a Galera cluster are skipped",
+    ),
+    _program("redis-server", "redis-server", "the tests with Redis are skipped"),
 )
 
 

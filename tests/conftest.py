@@ -14,6 +14,8 @@ from typing import Any
 import hypothesis
 import pytest
 
+from rig import mariadb as mariadb_rig
+
 # No deadline: the machine is shared, and a slow example is not a wrong one. ./test repeats the same
 # examples, so that it fails for a change and not for luck; `--hypothesis-profile=search` looks on.
 hypothesis.settings.register_profile("default", deadline=None, derandomize=True, print_blob=True)
@@ -54,6 +56,25 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mariadb_rig.MariaDB]:
+    """A MariaDB that all tests of this process use; nobody kills it."""
+    absent = mariadb_rig.missing()
+    if absent:
+        pytest.skip(absent)
+    server = mariadb_rig.start_mariadb(tmp_path_factory.mktemp("m"), *mariadb_rig.QUICK)
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def mariadb(mariadb_server: mariadb_rig.MariaDB) -> Iterator[str]:
+    """The URL of an empty database on it."""
+    url = mariadb_server.create()
+    yield url
+    mariadb_server.drop(url)
 
 
 @pytest.fixture

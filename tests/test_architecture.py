@@ -27,7 +27,11 @@ PACKAGES = ("dblike_cli", "dblike_delta", "dblike_srv")
 LONGEST_FUNCTION = 60
 LONGEST_FILE = 400
 # "package/file.py:function" or "package/file.py" → the sentence that says why it may be longer.
-ALLOWED: dict[str, str] = {}
+ALLOWED: dict[str, str] = {
+    "dblike_srv/migrations/versions/r0001_the_first_schema.py:upgrade": (
+        "a list of all tables, written by a machine and never changed."
+    ),
+}
 
 WRITTEN = {".cfg", ".ini", ".json", ".lock", ".md", ".py", ".pyi", ".pyx", ".sh", ".toml", ".yml"}
 LEFT_BY_TOOLS = re.compile(r"/(\.venv|\.git|build|dist|demo|[^/]*cache[^/]*|[^/]*\.egg-info)/")

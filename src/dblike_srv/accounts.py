@@ -256,7 +256,10 @@ def create_user(site: Site, name: str, password: str | None, *, quota: int = 0) 
     }
 
     def work(connection: Connection) -> None:
-        connection.execute(insert(users).values(**values, stamp=next_stamp(connection)))
+        # A COMMIT whose outcome was unknown may have made it already.
+        mine = (users.c.uid == values["uid"], users.c.password == stored, users.c.created == now)
+        if not connection.scalar(select(users.c.id).where(*mine)):
+            connection.execute(insert(users).values(**values, stamp=next_stamp(connection)))
 
     try:
         change(site, work)

@@ -11,6 +11,7 @@ import fcntl
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from operator import itemgetter
@@ -18,21 +19,30 @@ from typing import Any, Final, TypeVar
 
 from sqlalchemy import Column, Connection, Engine, Executable, Table, create_engine, event, insert
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.pool import StaticPool
 
 from dblike_delta.seams import Random
+from dblike_srv import mysql
 from dblike_srv.errors import Busy, NoSpace
-from dblike_srv.models import metadata
 
 _T = TypeVar("_T")
 
-ATTEMPTS: Final = 6
+ATTEMPTS: Final = 12
+PATIENCE: Final = 20.0
+"""Seconds after which a transaction is not run once more."""
+PAUSE: Final = 1.0
+"""The longest that is waited before a transaction is run again."""
+FINDING: Final = 2
+"""Runs again where a row was there already: another one came first, and is found then."""
+AWAY: Final = 2.0
+"""Seconds after which it is worth asking again when the database is away."""
 BUSY_MS: Final = 10_000
 CHUNK: Final = 900
 """Values of one IN (…): SQLite's older limit on variables is 999."""
-RETRIED: Final = frozenset((1020, 1047, 1053, 1180, 1205, 1213, 1290, 2003, 2006, 2013, 2014, 4031))
-"""MariaDB's and Galera's errors after which the whole transaction is run again."""
+FULL: Final = frozenset((1021, 1114))
+"""MariaDB's errors for a disk or a table that is full."""
 
 log = logging.getLogger(__name__)
 
@@ -40,53 +50,72 @@ log = logging.getLogger(__name__)
 class Database:
     """Connections to one database; safe to share between threads, made anew after a fork."""
 
-    def __init__(self, url: str, random: Random) -> None:
+    def __init__(self, url: str, random: Random, *, answer: int = mysql.ANSWER) -> None:
+        """`answer` is how many seconds a database server may take for a statement."""
         self._random = random
-        self.engine = _engine(url)
+        self.engine = _engine(url, answer)
         self.embedded = self.engine.dialect.name == "sqlite"
         self._writing = threading.Lock()
         self._queue = _queue_file(self.engine) if self.embedded else None
-
-    def create(self) -> None:
-        """Make the tables that are absent."""
-        self.transact(metadata.create_all)
 
     def close(self) -> None:
         """Let go of all connections."""
         self.engine.dispose()
 
-    def read(self, work: Callable[[Connection], _T]) -> _T:
+    def read(self, work: Callable[[Connection], _T], *, attempts: int = ATTEMPTS) -> _T:
         """Run `work` on one consistent view of the database."""
-        return self._run(work, write=False)
+        return self._run(work, write=False, attempts=attempts)
 
-    def transact(self, work: Callable[[Connection], _T]) -> _T:
+    def transact(self, work: Callable[[Connection], _T], *, attempts: int = ATTEMPTS) -> _T:
         """Run `work` in a transaction that is durable when this returns.
 
         Raises Busy after several attempts, NoSpace where the disk is full.  Where the outcome of a
         COMMIT is unknown the work is run again: it must find what it did the first time.
         """
         if not self.embedded:
-            return self._run(work, write=True)
+            return self._run(work, write=True, attempts=attempts)
         # Writers queue up here, threads and processes: SQLite's own waiting is a loop of sleeps,
         # and takes up to 2 s with four busy processes where this takes 0.2.
         with self._writing, _turn(self._queue):
-            return self._run(work, write=True)
+            return self._run(work, write=True, attempts=attempts)
 
-    def _run(self, work: Callable[[Connection], _T], *, write: bool) -> _T:
-        for attempt in range(ATTEMPTS):
+    @contextlib.contextmanager
+    def alone(self, name: str, patience: int) -> Iterator[None]:
+        """Nobody else is in here, of all processes and hosts; raises Busy.
+
+        SQLite's transactions are alone as they are.
+        """
+        if self.embedded:
+            yield
+            return
+        name = f"{name} {self.engine.url.database}"
+        with (
+            self.engine.connect() as connection,
+            mysql.lock(connection, name[:64], patience) as held,
+        ):
+            if not held:
+                raise Busy("another process changes the database's schema", retry_after=AWAY)
+            yield
+
+    def _run(self, work: Callable[[Connection], _T], *, write: bool, attempts: int) -> _T:
+        until = time.monotonic() + PATIENCE
+        for attempt in range(attempts):
             try:
                 with self.engine.connect() as connection:
                     connection = connection.execution_options(dblike_write=write)  # noqa: PLW2901
                     with connection.begin():
                         return work(connection)
-            except (OperationalError, InterfaceError) as error:
-                _judge(error, last=attempt == ATTEMPTS - 1)
+            except DBAPIError as error:
+                last = attempt == attempts - 1 or time.monotonic() > until
+                _judge(error, attempt=attempt, last=last)
                 log.info("transaction run again after: %s", error.orig)
                 self._pause(attempt)
+            except NoConnection as error:
+                raise Busy("too many requests use the database", retry_after=AWAY) from error
         raise AssertionError("unreachable")
 
     def _pause(self, attempt: int) -> None:
-        threading.Event().wait(self._random.uniform(0.0, 0.02 * 2**attempt))
+        threading.Event().wait(self._random.uniform(0.0, min(PAUSE, 0.02 * 2**attempt)))
 
 
 def _queue_file(engine: Engine) -> str | None:
@@ -160,27 +189,17 @@ def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str
     connection.exec_driver_sql(str(compiled), [take(row) for row in rows])
 
 
-def _engine(url: str) -> Engine:
+def _engine(url: str, answer: int) -> Engine:
+    if not url.startswith("sqlite"):
+        return mysql.open_engine(url, answer)
     parsed = make_url(url)
-    if parsed.get_backend_name() == "sqlite":
-        memory = parsed.database in (None, "", ":memory:")
-        extra: dict[str, Any] = {"poolclass": StaticPool} if memory else {"pool_size": 32}
-        engine = create_engine(
-            parsed, connect_args={"check_same_thread": False, "timeout": BUSY_MS / 1000}, **extra
-        )
-        event.listen(engine, "connect", _sqlite_connect)
-        event.listen(engine, "begin", _sqlite_begin)
-        return engine
+    memory = parsed.database in (None, "", ":memory:")
+    extra: dict[str, Any] = {"poolclass": StaticPool} if memory else {"pool_size": 32}
     engine = create_engine(
-        parsed,
-        pool_pre_ping=True,
-        pool_recycle=280,
-        pool_use_lifo=True,
-        pool_size=32,
-        isolation_level="READ COMMITTED",
-        connect_args={"connect_timeout": 5, "read_timeout": 30, "write_timeout": 30},
+        parsed, connect_args={"check_same_thread": False, "timeout": BUSY_MS / 1000}, **extra
     )
-    event.listen(engine, "connect", _mysql_connect)
+    event.listen(engine, "connect", _sqlite_connect)
+    event.listen(engine, "begin", _sqlite_begin)
     return engine
 
 
@@ -205,19 +224,15 @@ def _sqlite_begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
-def _mysql_connect(connection: Any, _record: Any) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'")
-
-
-def _judge(error: DBAPIError, *, last: bool) -> None:
+def _judge(error: DBAPIError, *, attempt: int, last: bool) -> None:
     """Return where the transaction may be run again; else raise what it means."""
-    text = str(error.orig)
-    if "database or disk is full" in text or "disk I/O error" in text:
+    text, code = str(error.orig), mysql.code_of(error.orig)
+    if "database or disk is full" in text or "disk I/O error" in text or code in FULL:
         raise NoSpace("the site's disk is full or failing") from error
-    code = error.orig.args[0] if error.orig is not None and error.orig.args else None
-    again = code in RETRIED or "locked" in text or "busy" in text or error.connection_invalidated
-    if not again:
+    if code == mysql.TAKEN and attempt < FINDING:
+        return
+    again = code in mysql.PASSING or "locked" in text or "busy" in text
+    if not again and not error.connection_invalidated:
         raise error
     if last:
-        raise Busy("the database is busy or away") from error
+        raise Busy("the database is busy or away", retry_after=AWAY) from error

@@ -28,19 +28,20 @@ def create_folder(site: Site, identity: Identity, name: str) -> FolderRef:
         )
     now = site.clock.now_ms()
 
-    def work(connection: Connection) -> int:
+    def work(connection: Connection) -> None:
         owner = select(users.c.uid).where(users.c.id == identity.user)
         uid = folder_uid(bytes(connection.execute(owner).scalar_one()), name)
-        stamp = next_stamp(connection)
-        row = {"id": uid, "user": identity.user, "name": name.encode(), "created": now}
-        connection.execute(insert(folders).values(**row, stamp=stamp))
-        return stamp
+        # A COMMIT whose outcome was unknown may have made it already.
+        mine = (folders.c.id == uid, folders.c.created == now)
+        if not connection.scalar(select(folders.c.row).where(*mine)):
+            row = {"id": uid, "user": identity.user, "name": name.encode(), "created": now}
+            connection.execute(insert(folders).values(**row, stamp=next_stamp(connection)))
 
     try:
-        stamp = site.database.transact(work)
+        site.database.transact(work)
     except IntegrityError:
         raise Conflict(f"there is a folder named {name} already", field="name") from None
-    site.notices.publish(ACCOUNTS, str(stamp))
+    site.notices.publish(ACCOUNTS, "changed")
     found = find_folder(site, identity, name)
     if found is None:
         raise NotFound("no such folder", field="folder")

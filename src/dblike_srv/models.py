@@ -10,62 +10,25 @@ collision must change nothing but speed.
 
 from __future__ import annotations
 
-from typing import Any
-
 from sqlalchemy import (
     BigInteger,
     Column,
     ForeignKey,
     Index,
     Integer,
-    LargeBinary,
     MetaData,
     SmallInteger,
     String,
     Table,
     UniqueConstraint,
 )
-from sqlalchemy.dialects.mysql import LONGBLOB, MEDIUMBLOB, VARBINARY
+
+from dblike_srv.columns import MYSQL, Row
+from dblike_srv.columns import binary as _binary
+from dblike_srv.columns import blob as _blob
+from dblike_srv.columns import long_blob as _long_blob
 
 metadata = MetaData()
-
-Row = BigInteger().with_variant(Integer, "sqlite")
-"""A key that the database allots."""
-
-
-class _Plain:
-    """Bytes go to the driver and come from it as they are: both drivers take and give bytes, and
-    wrapping them costs more than all else about a row."""
-
-    def bind_processor(self, dialect: Any) -> None:  # noqa: ARG002 - SQLAlchemy's signature
-        return None
-
-    def result_processor(self, dialect: Any, coltype: Any) -> None:  # noqa: ARG002 - likewise
-        return None
-
-
-class _Bytes(_Plain, LargeBinary):
-    pass
-
-
-class _VarBytes(_Plain, VARBINARY):
-    pass
-
-
-class _MediumBytes(_Plain, MEDIUMBLOB):
-    pass
-
-
-class _LongBytes(_Plain, LONGBLOB):
-    pass
-
-
-def _binary(length: int) -> LargeBinary:
-    return _Bytes(length).with_variant(_VarBytes(length), "mysql", "mariadb")
-
-
-_Blob = _Bytes().with_variant(_MediumBytes(), "mysql", "mariadb")
-_LongBlob = _Bytes().with_variant(_LongBytes(), "mysql", "mariadb")
 
 meta = Table(
     "meta",
@@ -81,14 +44,14 @@ users = Table(
     Column("uid", _binary(16), nullable=False, unique=True),
     Column("name", _binary(255), nullable=False, unique=True),
     Column("password", String(255), nullable=False, default=""),
-    Column("password_at", BigInteger, nullable=False, default=0),  # when it was set, epoch ms
+    Column("password_at", BigInteger, nullable=False, server_default="0"),  # epoch ms
     Column("disabled", SmallInteger, nullable=False, default=0),
-    Column("disabled_at", BigInteger, nullable=False, default=0),
+    Column("disabled_at", BigInteger, nullable=False, server_default="0"),
     Column("quota", BigInteger, nullable=False, default=0),  # bytes; 0 is none
-    Column("quota_at", BigInteger, nullable=False, default=0),
+    Column("quota_at", BigInteger, nullable=False, server_default="0"),
     Column("used", BigInteger, nullable=False, default=0),  # bytes in packs
     Column("created", BigInteger, nullable=False),
-    Column("stamp", BigInteger, nullable=False, default=0, index=True),
+    Column("stamp", BigInteger, nullable=False, server_default="0", index=True),
 )
 
 devices = Table(
@@ -102,10 +65,10 @@ devices = Table(
     Column("last_seen", BigInteger, nullable=False, default=0),
     Column("revoked", BigInteger, nullable=False, default=0),
     Column("token", _binary(32), nullable=True, unique=True),  # hash of the bearer token
-    Column("token_at", BigInteger, nullable=False, default=0),  # when it was made or ended
+    Column("token_at", BigInteger, nullable=False, server_default="0"),  # when it was made or ended
     Column("highest", BigInteger, nullable=False, default=0),  # counter known of it
     Column("site_counter", BigInteger, nullable=False, default=0),  # of edits made through REST
-    Column("stamp", BigInteger, nullable=False, default=0, index=True),
+    Column("stamp", BigInteger, nullable=False, server_default="0", index=True),
 )
 
 folders = Table(
@@ -119,7 +82,7 @@ folders = Table(
     Column("files", BigInteger, nullable=False, default=0),
     Column("bytes", BigInteger, nullable=False, default=0),
     Column("created", BigInteger, nullable=False),
-    Column("stamp", BigInteger, nullable=False, default=0, index=True),
+    Column("stamp", BigInteger, nullable=False, server_default="0", index=True),
     UniqueConstraint("user", "name"),
 )
 
@@ -131,7 +94,7 @@ sites = Table(
     Column("url", String(1024), nullable=False),  # empty: it can't be reached from outside
     Column("changed", BigInteger, nullable=False),  # by its own clock, epoch ms
     Column("gone", SmallInteger, nullable=False, default=0),  # it left the cluster
-    Column("stamp", BigInteger, nullable=False, default=0, index=True),
+    Column("stamp", BigInteger, nullable=False, server_default="0", index=True),
 )
 
 follows = Table(
@@ -139,7 +102,9 @@ follows = Table(
     metadata,
     Column("url", String(512), primary_key=True),
     Column("site", _binary(16), nullable=True),  # who answered there
-    Column("stamp", BigInteger, nullable=False, default=0),  # of its account changes: taken so far
+    Column(
+        "stamp", BigInteger, nullable=False, server_default="0"
+    ),  # of its account changes: taken so far
     Column("contact", BigInteger, nullable=False, default=0),  # the last answer, epoch ms
     Column("behind", BigInteger, nullable=False, default=0),  # versions that it has and we lack
     Column("problem", String(500), nullable=False, default=""),
@@ -177,7 +142,7 @@ versions = Table(
     Column("path", _binary(4096), nullable=False),
     Column("device", _binary(16), nullable=False),
     Column("counter", BigInteger, nullable=False),
-    Column("vector", _Blob, nullable=False),
+    Column("vector", _blob(), nullable=False),
     Column("time", BigInteger, nullable=False),
     Column("kind", SmallInteger, nullable=False),
     Column("hash", _binary(32), nullable=False),
@@ -223,8 +188,8 @@ paths = Table(
     Column("parent_key", _binary(16), nullable=False),
     Column("path", _binary(4096), nullable=False),
     Column("winner", BigInteger, nullable=False),  # versions.seq
-    Column("heads", _Blob, nullable=False),  # varints of versions.seq; empty: the winner alone
-    Column("context", _Blob, nullable=False),  # packed join of the heads' vectors
+    Column("heads", _blob(), nullable=False),  # varints of versions.seq; empty: the winner alone
+    Column("context", _blob(), nullable=False),  # packed join of the heads' vectors
     Column("live", SmallInteger, nullable=False),
     # The keys first: a planner without statistics must not take a whole folder for a good start.
     Index("paths_by_key", "path_key", "folder"),
@@ -239,7 +204,7 @@ contents = Table(
     Column("hash", _binary(32), nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("state", SmallInteger, nullable=False),  # 0 unchecked, 1 checked, 2 damaged
-    Column("recipe", _LongBlob, nullable=False),
+    Column("recipe", _long_blob(), nullable=False),
     Column("created", BigInteger, nullable=False),
     UniqueConstraint("user", "hash"),
 )
@@ -264,3 +229,6 @@ attempts = Table(
     Column("failures", Integer, nullable=False),
     Column("last", BigInteger, nullable=False),
 )
+
+for _table in metadata.tables.values():
+    _table.dialect_kwargs.update(MYSQL)

@@ -15,7 +15,8 @@ log = logging.getLogger(__name__)
 def check_ready(site: Site) -> str:
     """What is broken, in words for anyone; empty where all is well."""
     try:
-        site.database.read(lambda connection: connection.scalar(select(meta.c.value).limit(1)))
+        # Twice: the first try may be the one that finds its connection ended.
+        site.database.read(lambda c: c.scalar(select(meta.c.value).limit(1)), attempts=2)
     except Exception:
         log.exception("not ready: the database")
         return "the database can't be reached"

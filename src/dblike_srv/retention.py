@@ -59,6 +59,9 @@ def _prune_folder(site: Site, folder: int, *, dry_run: bool) -> int:
     for keys in _edited(site, folder):
 
         def work(connection: Connection, keys: list[bytes] = keys) -> int:
+            if not dry_run:  # no commit may make a head of what was none when it was looked at
+                row = select(folders.c.seq).where(folders.c.row == folder)
+                connection.execute(row.with_for_update())
             doomed = list(_doomed(connection, site, folder, keys))
             if not dry_run:
                 _forget(connection, folder, doomed)

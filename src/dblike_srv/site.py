@@ -14,13 +14,12 @@ from dblike_srv.config import Config, ConfigError
 from dblike_srv.db import Database
 from dblike_srv.models import meta
 from dblike_srv.notices import MemoryNotices, Notices
+from dblike_srv.schema import open_schema
 from dblike_srv.seal import Seal
 from dblike_srv.store.local import LocalStore
 
 if TYPE_CHECKING:
     from dblike_srv.store.base import PackStore
-
-SCHEMA = b"1"
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +66,7 @@ def open_site(
     seal = Seal(config.key)
     Path(config.data).mkdir(parents=True, exist_ok=True, mode=0o700)
     database = Database(config.database_url, random)
-    database.create()
+    site_id = open_schema(database, random.bytes(16))
     return Site(
         config=config,
         database=database,
@@ -76,7 +75,7 @@ def open_site(
         random=random,
         notices=notices or MemoryNotices(),
         seal=seal,
-        id=_identify(database, random),
+        id=site_id,
     )
 
 
@@ -115,25 +114,3 @@ def own_ids(connection: Connection) -> set[bytes]:
     """The site's id, and those that it had."""
     rows = connection.execute(select(meta.c.key, meta.c.value))
     return {bytes(value) for key, value in rows if key == "site" or key.startswith("former ")}
-
-
-def _identify(database: Database, random: Random) -> bytes:
-    fresh = random.bytes(16)
-
-    def work(connection: Connection) -> bytes:
-        held = connection.execute(select(meta.c.key, meta.c.value))
-        rows = {str(key): bytes(value) for key, value in held}
-        if "site" in rows:
-            if rows.get("schema") != SCHEMA:
-                raise ConfigError("the database is of another release: run `dblike-server migrate`")
-            return rows["site"]
-        new = [{"key": "site", "value": fresh}, {"key": "schema", "value": SCHEMA}]
-        connection.execute(insert(meta), new)
-        return fresh
-
-    known = database.read(
-        lambda c: c.execute(select(meta.c.value).where(meta.c.key == "site")).scalar()
-    )
-    if known is not None:
-        return database.read(work)
-    return database.transact(work)

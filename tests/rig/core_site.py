@@ -29,7 +29,7 @@ from dblike_srv.changes import changes
 from dblike_srv.commit import Commit
 from dblike_srv.config import decode_config
 from dblike_srv.fetch import fetch
-from dblike_srv.folders import create_folder
+from dblike_srv.folders import create_folder, find_folder
 from dblike_srv.identity import FolderRef, Identity
 from dblike_srv.models import devices, users
 from dblike_srv.site import Site, open_site
@@ -102,6 +102,27 @@ class CoreSite:
     """A site, one user, and that user's folder `home`."""
 
     def __init__(self, directory: Path, store: PackStore | None = None, **config: Any) -> None:
+        self._open(directory, store, config)
+        self.user = self.add_user(b"ada")
+        self.laptop = self.device("laptop")
+        self.folder: FolderRef = create_folder(self.site, self.laptop.identity, "home")
+
+    @classmethod
+    def again(cls, directory: Path, store: PackStore, **config: Any) -> CoreSite:
+        """A site that is there, with the user and the laptop that are in it."""
+        core = cls.__new__(cls)
+        core._open(directory, store, config)
+        query = select(devices.c.id, devices.c.user, devices.c.highest)
+        query = query.where(devices.c.name == "laptop")
+        device, core.user, counter = core.site.database.read(lambda c: c.execute(query).one())
+        core.laptop = Device(core, Identity(core.user, "laptop", bytes(device), "laptop"))
+        core.laptop.counter = counter
+        folder = find_folder(core.site, core.laptop.identity, "home")
+        assert folder is not None
+        core.folder = folder
+        return core
+
+    def _open(self, directory: Path, store: PackStore | None, config: dict[str, Any]) -> None:
         self.clock = StillClock()
         self.random = SeededRandom()
         self.store = CountingStore(store)
@@ -109,9 +130,6 @@ class CoreSite:
         self.site: Site = open_site(
             decode_config(values), clock=self.clock, random=self.random, store=self.store
         )
-        self.user = self.add_user(b"ada")
-        self.laptop = self.device("laptop")
-        self.folder: FolderRef = create_folder(self.site, self.laptop.identity, "home")
 
     def add_user(self, name: bytes, quota: int = 0) -> int:
         """A user; the row's number."""

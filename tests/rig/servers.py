@@ -18,10 +18,11 @@ PASSWORD = "correct horse"
 class Server:
     """`dblike-server run`, which can be killed and started again on its port."""
 
-    def __init__(self, directory: Path, *options: str) -> None:
+    def __init__(self, directory: Path, *options: str, **environment: str) -> None:
         self.data = directory / "data"
         self.log = directory / "server.log"
         self._options = options
+        self._environment = {**os.environ, **environment}
         self._bind = "127.0.0.1:0"
         self._users = itertools.count(1)
         self.process: subprocess.Popen[bytes] | None = None
@@ -35,7 +36,9 @@ class Server:
     def command(self, *words: str, text: str = "") -> None:
         """A command of the server's program."""
         program = [sys.executable, "-m", "dblike_srv", *words, "--data", str(self.data)]
-        subprocess.run(program, input=text.encode(), check=True, capture_output=True)
+        subprocess.run(
+            program, input=text.encode(), check=True, capture_output=True, env=self._environment
+        )
 
     def add_user(self) -> str:
         """A new account."""
@@ -52,6 +55,7 @@ class Server:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 start_new_session=True,
+                env=self._environment,
             )
         assert self.process.stdout is not None
         line = self.process.stdout.readline().decode()

@@ -23,6 +23,8 @@ from dblike_srv.app import create_app
 from dblike_srv.config import decode_config
 from dblike_srv.configfile import create_config
 from dblike_srv.site import Site, open_site
+from dblike_srv.store.base import PackStore
+from rig.core_site import CoreSite
 from rig.plain_http import PlainTransport
 from rig.wsgi import WsgiTransport
 
@@ -30,10 +32,34 @@ USER, PASSWORD = "ada", "correct horse"
 KEY = "k" * 64
 
 
+@pytest.fixture(params=["sqlite", "mariadb"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """What to name in a config: nothing, which is SQLite, then a database of MariaDB's."""
+    return "" if request.param == "sqlite" else str(request.getfixturevalue("mariadb"))
+
+
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    """An empty site on SQLite and local packs, with the user ada."""
-    opened = open_site(decode_config({"data": str(tmp_path / "data"), "cluster_key": KEY}))
+def core_site(database_url: str) -> Iterator[Callable[..., CoreSite]]:
+    """Make a site without HTTP, on SQLite and then on MariaDB."""
+    made: list[CoreSite] = []
+
+    def make(directory: Path, store: PackStore | None = None, **config: Any) -> CoreSite:
+        made.append(CoreSite(directory, store, database=database_url, **config))
+        return made[-1]
+
+    yield make
+    for core in made:
+        core.site.close()
+
+
+@pytest.fixture
+def site(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
+    """An empty site on local packs, with the user ada; on SQLite, and in a file that asks for
+    `database_url` also on MariaDB."""
+    asked = "database_url" in request.fixturenames
+    url = request.getfixturevalue("database_url") if asked else ""
+    values = {"data": str(tmp_path / "data"), "cluster_key": KEY, "database": url}
+    opened = open_site(decode_config(values))
     accounts.create_user(opened, USER, PASSWORD)
     yield opened
     opened.close()

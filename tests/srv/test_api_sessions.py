@@ -9,13 +9,18 @@ import msgspec
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import select
 
 from dblike_delta.exchange import Exchange, Refused
 from dblike_delta.messages import MSGPACK_TYPE, LoginRequest, PasswordChange, Problem
 from dblike_srv import accounts
 from dblike_srv.api.problems import PROBLEM_TYPE
+from dblike_srv.db import asked
+from dblike_srv.models import metadata
 from dblike_srv.site import Site
 from rig.wsgi import WsgiTransport
+
+pytestmark = pytest.mark.usefixtures("database_url")
 
 USER, PASSWORD = "ada", "correct horse"
 
@@ -54,8 +59,9 @@ def test_the_site_chooses_an_id_for_who_has_none(app: Flask) -> None:
 def test_the_token_is_stored_as_a_hash_only(app: Flask, site: Site) -> None:
     """I53: secrets are stored hashed."""
     token = enter(app).token
-    with open(site.config.data + "/dblike.db", "rb") as database:
-        assert token.encode() not in database.read()
+    for table in metadata.sorted_tables:
+        rows = site.database.read(asked(select(table)))
+        assert token not in repr(rows)
 
 
 @pytest.mark.parametrize(

@@ -249,6 +249,7 @@ def test_an_address_that_tries_many_accounts_has_to_wait(timed: Site) -> None:
     assert throttle.attempt(timed, throttle.keys_of("other", "2001:db8:0:1::1")) == 0
 
 
+@pytest.mark.usefixtures("database_url")
 def test_attempts_at_once_are_all_counted(site: Site) -> None:
     """The count comes before the check, so a hundred guesses in parallel are not one."""
     keys, waits = throttle.keys_of("ada", ""), []

@@ -22,7 +22,7 @@ from rig.core_site import SeededRandom
 @pytest.fixture
 def database(tmp_path: Path):
     made = Database(f"sqlite:///{tmp_path / 'test.db'}", SeededRandom())
-    made.create()
+    made.transact(metadata.create_all)
     yield made
     made.close()
 
@@ -78,7 +78,7 @@ def test_it_gives_up_in_the_end_and_says_try_again(database: Database) -> None:
         raise OperationalError("statement", {}, Exception("database is locked"))
 
     with pytest.raises(Busy):
-        database.transact(work)
+        database.transact(work, attempts=3)
 
 
 def test_a_full_disk_is_said_at_once(database: Database) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,8 @@ def hash_of(data: bytes) -> bytes:
 
 
 @pytest.fixture
-def core(tmp_path: Path) -> CoreSite:
-    return CoreSite(tmp_path)
+def core(tmp_path: Path, core_site: Callable[..., CoreSite]) -> CoreSite:
+    return core_site(tmp_path)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,8 @@ some_paths = st.lists(st.lists(names, min_size=1, max_size=3).map(b"/".join), ma
 
 
 @pytest.fixture
-def core(tmp_path: Path) -> CoreSite:
-    return CoreSite(tmp_path)
+def core(tmp_path: Path, core_site: Callable[..., CoreSite]) -> CoreSite:
+    return core_site(tmp_path)
 
 
 def by_parts(path: bytes) -> list[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,8 @@ BLOB = SeededRandom(5).bytes(200_000)
 
 
 @pytest.fixture
-def core(tmp_path: Path) -> CoreSite:
-    return CoreSite(tmp_path, retention={"days": 30, "versions": 0})
+def core(tmp_path: Path, core_site: Callable[..., CoreSite]) -> CoreSite:
+    return core_site(tmp_path, retention={"days": 30, "versions": 0})
 
 
 def age(core: CoreSite, days: float) -> None:

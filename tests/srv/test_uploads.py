@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -24,8 +24,8 @@ NAME = "5" * 32
 
 
 @pytest.fixture
-def core(tmp_path: Path) -> CoreSite:
-    return CoreSite(tmp_path / "data", LocalStore(tmp_path / "data", SeededRandom(2)))
+def core(tmp_path: Path, core_site: Callable[..., CoreSite]) -> CoreSite:
+    return core_site(tmp_path / "data", LocalStore(tmp_path / "data", SeededRandom(2)))
 
 
 def append(

@@ -98,7 +98,8 @@ def tidy(site: Site) -> int:
 def _failures(
     connection: Connection, keys: tuple[bytes, ...], now: int
 ) -> dict[bytes, tuple[int, int]]:
-    rows = connection.execute(select(attempts).where(attempts.c.key.in_(keys))).all()
+    query = select(attempts).where(attempts.c.key.in_(keys)).with_for_update()
+    rows = connection.execute(query).all()
     return {
         bytes(row.key): (row.failures if now - row.last < DAY_MS else 0, min(row.last, now))
         for row in rows

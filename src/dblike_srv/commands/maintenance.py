@@ -11,13 +11,16 @@ from typing import Any
 import click
 import msgspec
 
-from dblike_srv import maintenance
+from dblike_delta.seams import SystemRandom
+from dblike_srv import maintenance, schema
 from dblike_srv.commands.accounts import JSON
-from dblike_srv.commands.options import FAILED, Place, emit, fail, placed
-from dblike_srv.site import SCHEMA
+from dblike_srv.commands.options import FAILED, Place, emit, placed
+from dblike_srv.db import Database
 from dblike_srv.status import survey
 
 DAMAGED = 6
+A_DAY = 86_400
+"""Seconds: a change of a large table may take its time."""
 
 
 @click.command(epilog="Example: dblike-server status --json")
@@ -84,11 +87,17 @@ def backup(place: Place, directory: Path, as_json: bool) -> None:
 @click.command(epilog="Example: dblike-server migrate")
 @placed
 def migrate(place: Place) -> None:
-    """Bring the database to this release's schema."""
-    with place.site() as site:
-        if not site.id:
-            fail("the database has no site in it")
-    click.echo(f"The database has schema {SCHEMA.decode()}, which is this release's.")
+    """Bring the database to this release's schema, while the release before goes on."""
+    config = place.read()
+    database = Database(config.database_url, SystemRandom(), answer=A_DAY)
+    try:
+        done = schema.migrate(database)
+    finally:
+        database.close()
+    if done.before == done.after:
+        click.echo(f"The database is at revision {done.after}; there was nothing to do.")
+    else:
+        click.echo(f"The database was at revision {done.before or 'none'}, now {done.after}.")
 
 
 def _tell(report: Any, as_json: bool) -> None:

@@ -1,0 +1,1 @@
+"""What brings a database from an older release's schema to this one's, by alembic."""

@@ -1,0 +1,68 @@
+"""A real server on a database server, and real clients on it."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import Spawn
+from rig.mariadb import MariaDB, missing, start_mariadb
+from rig.programs import Program, wait_until, wait_until_same
+from rig.servers import PASSWORD, Server
+
+READY, AWAY = (200, False), (503, True)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[MariaDB]:
+    """A MariaDB of the test's own, which it may kill."""
+    if missing():
+        pytest.skip(missing())
+    server = start_mariadb(tmp_path / "m")
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def server(tmp_path: Path, database: MariaDB) -> Iterator[Server]:
+    """A server whose data are there."""
+    made = Server(tmp_path, "--workers", "2", DBLIKE_DATABASE=database.create())
+    yield made
+    made.stop()
+
+
+def ready(server: Server) -> tuple[int, bool]:
+    """What /readyz answers with, and whether it says when to come back."""
+    try:
+        with urllib.request.urlopen(f"{server.url}/readyz", timeout=30) as reply:
+            return reply.status, False
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, "Retry-After" in error.headers
+
+
+def test_two_devices_go_on_when_their_database_was_killed(
+    tmp_path: Path, server: Server, database: MariaDB, spawn: Spawn
+) -> None:
+    """F29: nobody is told of an error but the one who asks whether the site is ready."""
+    user = server.add_user()
+    laptop = Program.link(tmp_path / "laptop", server.url, user, PASSWORD, spawn)
+    phone = Program.link(tmp_path / "phone", server.url, user, PASSWORD, spawn)
+    writing, reading = laptop.watch(), phone.watch()
+    laptop.write("a/before", "1")
+    wait_until_same(laptop, phone, also=lambda tree: "a/before" in tree)
+    assert ready(server) == READY
+
+    database.kill()
+    laptop.write("a/meanwhile", "2")
+    assert ready(server) == AWAY
+    database.start()
+
+    wait_until(lambda: ready(server) == READY)
+    wait_until_same(laptop, phone, also=lambda tree: "a/meanwhile" in tree)
+    assert [writing.end(), reading.end()] == [0, 0]
+    assert laptop.json("status")["in_sync"]
