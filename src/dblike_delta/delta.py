@@ -15,7 +15,15 @@ from dblike_delta.formats import DELTA_MAGIC, END, DeltaDecoder, encode_copy, en
 from dblike_delta.limits import DEFAULT_LIMITS, Limits
 from dblike_delta.parameters import parameters
 from dblike_delta.signature import Signature
-from dblike_delta.streams import Progress, Readable, Writable, read_ahead, read_pieces, write_all
+from dblike_delta.streams import (
+    Progress,
+    Readable,
+    Writable,
+    read_ahead,
+    read_pieces,
+    write_all,
+    write_behind,
+)
 
 SPOOL: Final = 8 << 20
 """A delta of more bytes than this waits in a temporary file."""
@@ -233,11 +241,13 @@ def _write(
     progress: Progress | None,
 ) -> None:
     writer, hasher, done = _DeltaWriter(result, out), blake3(), 0
-    for piece in read_ahead(file, hasher.update if hashed else len):
-        writer.write(encoder.update(piece))
-        done += len(piece)
-        if progress is not None:
-            progress(done)
+    with write_behind(writer.write) as put:
+        for piece in read_ahead(file, hasher.update if hashed else len):
+            commands = encoder.update(piece)
+            put(commands, sum(len(each.data) for each in commands if isinstance(each, Literal)))
+            done += len(piece)
+            if progress is not None:
+                progress(done)
     writer.write(encoder.finish())
     writer.finish()
     result.hash = hasher.digest() if hashed else b""

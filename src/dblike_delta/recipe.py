@@ -6,9 +6,10 @@ cost is in the number of extents, whatever the size of the file.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 from dblike_delta.commands import Copy
@@ -17,6 +18,7 @@ from dblike_delta.limits import DEFAULT_LIMITS, Limits
 from dblike_delta.varints import put_varint, take_varints
 
 _MAX_END: Final = 2**63 - 1
+_LENGTH: Final = itemgetter(2)
 
 
 class Extent(NamedTuple):
@@ -42,7 +44,7 @@ class Recipe:
     def __init__(self, extents: tuple[Extent, ...] = ()) -> None:
         """Takes extents that are known to be joined; use `of` for any others."""
         self.extents = extents
-        self.ends: tuple[int, ...] = tuple(accumulate(length for _, _, length in extents))
+        self.ends: tuple[int, ...] = tuple(accumulate(map(_LENGTH, extents)))
         """Where in the content each extent ends."""
 
     @classmethod
@@ -67,21 +69,23 @@ class Recipe:
 
     def slice(self, offset: int, length: int) -> Recipe:
         """A part of the content; DeltaError where it reaches past the end."""
-        return Recipe.of(self.pieces(offset, length))
+        return Recipe(tuple(self.pieces(offset, length)))
 
-    def pieces(self, offset: int, length: int) -> Iterator[Extent]:
+    def pieces(self, offset: int, length: int) -> list[Extent]:
         """The extents of a part of the content; DeltaError where it reaches past the end."""
         end = offset + length
         if offset < 0 or length < 0 or end > self.size:
             raise DeltaError(f"bytes {offset} to {end} of a content that has {self.size}")
-        at = bisect_right(self.ends, offset)
-        while offset < end:
-            pack, start, size = self.extents[at]
-            skipped = offset - (self.ends[at] - size)
-            taken = min(size - skipped, end - offset)
-            yield Extent(pack, start + skipped, taken)
-            offset += taken
-            at += 1
+        if not length:
+            return []
+        first, last = bisect_right(self.ends, offset), bisect_left(self.ends, end)
+        found = list(self.extents[first : last + 1])
+        pack, start, size = found[-1]
+        found[-1] = Extent(pack, start, size - (self.ends[last] - end))
+        pack, start, size = found[0]
+        skipped = offset - (self.ends[first] - self.extents[first].length)
+        found[0] = Extent(pack, start + skipped, size - skipped)
+        return found
 
     def pack(self) -> bytes:
         """As bytes: packs in the order of their first use, then each extent's pack and place.
@@ -136,7 +140,14 @@ def apply_delta(base: Recipe, commands: Iterable[Part]) -> Recipe:
 
     The delta's literals are where they were stored: extents.
     """
-    return Recipe.of(_applied(base, commands))
+    extents: list[Extent] = []
+    for part in commands:
+        if isinstance(part, Copy):
+            # Only its ends may continue what is beside them: the rest is joined already.
+            _extend(extents, base.pieces(part.offset, part.length))
+        else:
+            _extend(extents, list(_joined((part,))))
+    return Recipe(tuple(extents))
 
 
 def difference(have: Recipe | Sequence[Recipe], want: Recipe) -> list[Part]:
@@ -293,12 +304,14 @@ def _cover(runs: list[tuple[int, int, int]]) -> _Cover:
     return _Cover(starts, ends, places, furthest)
 
 
-def _applied(base: Recipe, commands: Iterable[Part]) -> Iterator[Extent]:
-    for part in commands:
-        if isinstance(part, Copy):
-            yield from base.pieces(part.offset, part.length)
-        else:
-            yield part
+def _extend(extents: list[Extent], more: list[Extent]) -> None:
+    """Add extents that are joined among themselves."""
+    if extents and more:
+        pack, offset, length = extents[-1]
+        if more[0].pack == pack and more[0].offset == offset + length:
+            extents[-1] = Extent(pack, offset, length + more[0].length)
+            del more[0]
+    extents += more
 
 
 def _joined(extents: Iterable[Extent]) -> Iterator[Extent]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Final, Protocol
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Final, Protocol, TypeVar
 
 from dblike_delta.errors import DeltaError, FormatError
 
 PIECE: Final = 1 << 20
 _PIECES_ALONE = 8
 """A thread is worth its start for files over 8 MiB."""
-
+_WORTH_A_THREAD = 256 << 10
+_T = TypeVar("_T")
 
 Progress = Callable[[int], object]
 """Is told how many bytes are done, about once a MiB; what it raises (Cancelled) ends the work."""
@@ -87,6 +89,32 @@ def read_ahead(file: Readable, use: Callable[[memoryview], object]) -> Iterator[
                 return
             pending = pool.submit(fetch, views[turn])
             yield piece
+
+
+@contextmanager
+def write_behind(use: Callable[[_T], object]) -> Iterator[Callable[[_T, int], object]]:
+    """A function that hands a value, and about how many bytes it will write, to `use`, in order.
+
+    Much is written by a thread while the caller works on.  All is written where the block ends; an
+    error of `use` comes with the next value, or there.
+    """
+    pool = ThreadPoolExecutor(1, thread_name_prefix="write-behind")
+    pending: Future[object] | None = None
+
+    def put(value: _T, size: int) -> None:
+        nonlocal pending
+        if pending is not None:
+            pending.result()
+            pending = None
+        if size < _WORTH_A_THREAD:
+            use(value)
+        else:
+            pending = pool.submit(use, value)
+
+    with pool:
+        yield put
+        if pending is not None:
+            pending.result()
 
 
 def read_exactly(file: Readable, size: int, what: str, at: int) -> bytes:

@@ -153,6 +153,36 @@ def test_a_delta_can_be_written_to_a_pipe() -> None:
     assert found.encoded == len(out.getvalue())
 
 
+class Full(io.BytesIO):
+    """Has room for some megabytes."""
+
+    def write(self, data: bytes, /) -> int:  # type: ignore[override]
+        if self.tell() + len(data) > 3 << 20:
+            raise OSError("no room")
+        return super().write(data)
+
+
+def test_an_error_of_a_large_write_comes_through() -> None:
+    """Much is written by a thread, in order; its error ends the work here."""
+    new, out, whole = noise(10, 6 << 20), Full(), io.BytesIO()
+    with pytest.raises(OSError, match="no room"):
+        write_delta(signed(OLD, BLOCK), io.BytesIO(new), out)
+    write_delta(signed(OLD, BLOCK), io.BytesIO(new), whole)
+    assert whole.getvalue().startswith(out.getvalue())
+    assert out.tell() > 2 << 20
+
+
+def test_whoever_ends_the_work_finds_the_output_at_rest() -> None:
+    def stop(done: int) -> None:
+        if done >= 4 << 20:
+            raise KeyboardInterrupt
+
+    out = io.BytesIO()
+    with pytest.raises(KeyboardInterrupt):
+        write_delta(signed(OLD, BLOCK), io.BytesIO(noise(10, 6 << 20)), out, progress=stop)
+    out.close()
+
+
 def test_a_cut_delta_is_refused_when_loaded() -> None:
     with pytest.raises(FormatError), Delta.load(io.BytesIO(b"rs\x02\x36\x05abc")):
         pass

@@ -62,7 +62,8 @@ typedef struct {
 
 void dk_rows(dk_signer *s, const uint8_t *data, size_t size, uint8_t *out);
 
-/* index.c: the rows, searchable.  4 bytes for a slot, 1.5 slots for a row; two bit filters. */
+/* index.c: the rows, searchable.  4 bytes for a slot, 2 slots for a row: half of them
+ * empty, a row that is not there costs little to look for.  Two bit filters. */
 typedef struct {
     const dk_params *p;
     const uint8_t *rows;
@@ -71,7 +72,7 @@ typedef struct {
     uint32_t *slots; /* block + 1; 0: empty */
     uint64_t slot_count;
     uint64_t *filters[2]; /* by kind: anchored, rolled */
-    int filter_shift;
+    int filter_shifts[2];
     uint64_t members[2];
     uint64_t key; /* of this process only: nobody can prepare long probes */
 } dk_index;
@@ -98,10 +99,19 @@ static inline uint64_t dk_mix(uint64_t key, int kind, uint32_t weak) {
     return (h ^ h >> 32) * 0x9E3779B97F4A7C15u;
 }
 
+static inline uint32_t dk_filter_bit(const dk_index *x, int kind, uint32_t weak) {
+    return weak * 0x9E3779B1u >> x->filter_shifts[kind];
+}
+
 /* Whether a row may have this weak sum: one look into a table that fits in L1 or L2. */
 static inline int dk_maybe(const dk_index *x, int kind, uint32_t weak) {
-    uint32_t at = weak * 0x9E3779B1u >> x->filter_shift;
+    uint32_t at = dk_filter_bit(x, kind, weak);
     return (int)(x->filters[kind][at >> 6] >> (at & 63) & 1);
+}
+
+/* Fetches what dk_maybe will look at. */
+static inline void dk_maybe_soon(const dk_index *x, int kind, uint32_t weak) {
+    __builtin_prefetch(&x->filters[kind][dk_filter_bit(x, kind, weak) >> 6]);
 }
 
 /* scan.c */

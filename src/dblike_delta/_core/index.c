@@ -77,19 +77,26 @@ static void enter(dk_index *x, uint64_t block) {
             return;
     }
     x->slots[probe.slot] = (uint32_t)block + 1;
-    uint32_t at = weak * 0x9E3779B1u >> x->filter_shift;
+    uint32_t at = dk_filter_bit(x, kind, weak);
     x->filters[kind][at >> 6] |= (uint64_t)1 << (at & 63);
     x->members[kind]++;
 }
 
-int dk_index_open(dk_index *x, uint64_t key) {
+static int filter_log(uint64_t rows) {
     int log = FILTER_LOG_MIN;
-    while (log < FILTER_LOG_MAX && (uint64_t)1 << log < x->count * BITS_FOR_A_ROW) log++;
-    x->filter_shift = 32 - log;
+    while (log < FILTER_LOG_MAX && (uint64_t)1 << log < rows * BITS_FOR_A_ROW) log++;
+    return log;
+}
+
+int dk_index_open(dk_index *x, uint64_t key) {
+    uint64_t counts[2] = {0, 0};
+    for (uint64_t block = 0; block < x->count; block++) counts[kind_of(x, block)]++;
     x->key = key | 1;
-    x->slot_count = x->count + x->count / 2 + 8;
+    x->slot_count = 2 * x->count + 8;
     x->slots = calloc(x->slot_count, sizeof *x->slots);
     for (int kind = 0; kind < 2; kind++) {
+        int log = filter_log(counts[kind]);
+        x->filter_shifts[kind] = 32 - log;
         x->filters[kind] = calloc((size_t)1 << (log - 6), 8);
         x->members[kind] = 0;
     }

@@ -117,10 +117,8 @@ static int roll(dk_scanner *s, int64_t stop, int64_t *start, int64_t *block) {
     return NOTHING;
 }
 
-/* A block whose anchor is at `position`. */
-static int look(dk_scanner *s, int64_t position, int64_t *start, int64_t *block) {
-    if (!s->index.members[DK_ANCHORED]) return NOTHING;
-    const uint32_t weak = dk_anchor(&s->p, s->buffer + position);
+/* A block whose anchor, of this weak sum, is at `position`. */
+static int look(dk_scanner *s, int64_t position, uint32_t weak, int64_t *start, int64_t *block) {
     if (!dk_maybe(&s->index, DK_ANCHORED, weak) || is_tired(s, position)) return NOTHING;
     dk_probe probe = dk_probe_start(&s->index, DK_ANCHORED, weak);
     while ((*block = dk_probe_next(&s->index, &probe)) != DK_NONE) {
@@ -137,19 +135,43 @@ static int look(dk_scanner *s, int64_t position, int64_t *start, int64_t *block)
     return NOTHING;
 }
 
+/* The selected positions from s->next on, with their weak sums. */
+typedef struct {
+    int64_t chunk, position; /* DK_NONE: there are no more */
+    uint64_t mask;
+    uint32_t weak;
+} walk;
+
+/* Goes to the next one.  Its place in the filter is fetched, which takes as long as to hash the one
+ * after it: so each is asked for one step before it is looked at. */
+static void step(const dk_scanner *s, walk *w, int64_t stop) {
+    while (!w->mask) {
+        w->chunk += 64;
+        w->position = DK_NONE;
+        if (w->chunk >= stop) return;
+        w->mask = dk_select(&s->p, s->buffer + w->chunk, (size_t)least(stop - w->chunk, 64));
+    }
+    w->position = w->chunk + __builtin_ctzll(w->mask);
+    w->mask &= w->mask - 1;
+    if (!s->index.members[DK_ANCHORED]) return;
+    w->weak = dk_anchor(&s->p, s->buffer + w->position);
+    dk_maybe_soon(&s->index, DK_ANCHORED, w->weak);
+}
+
 static int search_anchors(dk_scanner *s, int64_t *start, int64_t *block) {
     const int64_t reach = (int64_t)s->p.block_size - s->p.anchor_size;
     const int64_t stop = s->filled - (int64_t)s->p.anchor_size + 1;
-    for (int64_t at = s->next; at < stop; at += 64) {
-        uint64_t mask = dk_select(&s->p, s->buffer + at, (size_t)least(stop - at, 64));
-        for (; mask; mask &= mask - 1) {
-            const int64_t position = at + __builtin_ctzll(mask);
-            int found = roll(s, position - reach, start, block);
-            if (found == NOTHING) found = look(s, position, start, block);
-            if (found != NOTHING) return found;
-            if (s->overworked) return NOTHING;
-            s->gap = most(s->gap, position + 1);
-        }
+    walk ahead = {s->next - 64, DK_NONE, 0, 0};
+    step(s, &ahead, stop);
+    while (ahead.position != DK_NONE) {
+        const walk now = ahead;
+        step(s, &ahead, stop);
+        int found = roll(s, now.position - reach, start, block);
+        if (found == NOTHING && s->index.members[DK_ANCHORED])
+            found = look(s, now.position, now.weak, start, block);
+        if (found != NOTHING) return found;
+        if (s->overworked) return NOTHING;
+        s->gap = most(s->gap, now.position + 1);
     }
     s->next = most(s->next, stop);
     return NOTHING;

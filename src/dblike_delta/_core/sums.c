@@ -34,17 +34,19 @@ static uint32_t reduce(uint64_t x) {
     return (uint32_t)(x >= DK_PRIME ? x - DK_PRIME : x);
 }
 
-/* Four bytes a step: the multiplications of one step do not wait for each other. */
+#define STEP 16
+
+/* Many bytes a step: only one multiplication of a step waits for the step before it. */
 static uint32_t polynomial(const dk_params *p, uint32_t sum, const uint8_t *d, size_t size) {
-    const uint64_t m = p->multiplier, m2 = reduce(m * m), m3 = reduce(m2 * m), m4 = reduce(m3 * m);
-    uint64_t h = sum;
-    for (; size >= 4; d += 4, size -= 4) {
-        uint64_t part = d[0] * m3 + d[1] * m2 + d[2] * m + d[3];
-        uint64_t x = h * m4;
+    uint64_t power[STEP + 1] = {1}, h = sum;
+    for (int i = 1; i <= STEP; i++) power[i] = reduce(power[i - 1] * p->multiplier);
+    for (; size >= STEP; d += STEP, size -= STEP) {
+        uint64_t part = 0, x = h * power[STEP];
+        for (int i = 0; i < STEP; i++) part += d[i] * power[STEP - 1 - i];
         x = (x & DK_PRIME) + (x >> 31) + part;
         h = (x & DK_PRIME) + (x >> 31);
     }
-    for (; size; d++, size--) h = reduce(h * m + *d);
+    for (; size; d++, size--) h = reduce(h * p->multiplier + *d);
     return reduce(h);
 }
 
