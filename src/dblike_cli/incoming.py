@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Final
 
 import msgspec
@@ -10,8 +11,10 @@ from blake3 import blake3
 from dblike_cli.context import Context
 from dblike_cli.fs import OWN, File, Rename, Stat
 from dblike_cli.hashing import read_whole
+from dblike_cli.noting import Noting
 from dblike_cli.place import discard, temporary
 from dblike_cli.signatures import new_builder, save_signature
+from dblike_delta.beside import Beside
 from dblike_delta.commands import Copy, Data, Literal
 from dblike_delta.errors import IntegrityError
 from dblike_delta.formats import DeltaDecoder, whole_literal
@@ -111,15 +114,16 @@ def write_small(context: Context, entry: Entry, data: Data) -> Made:
 class LargeFile:
     """A file that is written as it comes, from its base and the literals.
 
-    It lies in `.dblike/staging` under its hash until it is whole, so an interrupted download goes
-    on where it stopped: `start` is how much was there when this began.
+    Its bytes are written, hashed and signed while the next ones come.  It lies in `.dblike/staging`
+    under its hash until it is whole, so an interrupted download goes on where it stopped: `start`
+    is how much was there when this began.
     """
 
     def __init__(self, context: Context, entry: Entry, base: bytes, start: int) -> None:
         """`base` is the path of the file that copies are taken from, or empty."""
         self._context, self._entry = context, entry
-        self._hasher = blake3()
-        self._builder = new_builder(context, entry.size)
+        self._noting = Noting(context, entry.size)
+        self._writing = Beside(context.executor)
         self._base: File | None = None
         self._whole = False
         self._file = open_part(context, entry)
@@ -152,12 +156,12 @@ class LargeFile:
         entry = self._entry
         if not self._whole:
             self._decoder.finish()
-        if self._size != entry.size or self._hasher.digest() != entry.hash:
+        self._writing.settle()
+        if self._size != entry.size or self._noting.digest() != entry.hash:
             raise IntegrityError("the content that came is not what its hash says")
         st = finish_file(self._file, entry)
         self._close()
-        if self._builder is not None:
-            save_signature(self._context, entry.hash, self._builder)
+        self._noting.keep(entry.hash)
         # Another path may wait for the same content, with a time of its own.
         place = temporary(self._context)
         self._context.fs.rename(part_of(entry.hash), place, Rename.KEEP)
@@ -179,14 +183,14 @@ class LargeFile:
             data = self._file.read(min(start - at, self._context.config.read_size))
             if not data:
                 raise IntegrityError("the part that was there became shorter")
-            self._note(data)
+            self._noting.update(data)
             at += len(data)
         self._file.truncate(start)
         return start
 
     def _put(self, data: Data) -> None:
-        self._file.write(data)
-        self._note(data)
+        self._writing.do(lambda: self._file.write(data))
+        self._noting.update(data)
         self._size += len(data)
 
     def _copy(self, copy: Copy) -> None:
@@ -199,12 +203,9 @@ class LargeFile:
             self._put(data)
             at += len(data)
 
-    def _note(self, data: Data) -> None:
-        self._hasher.update(data)
-        if self._builder is not None:
-            self._builder.update(data)
-
     def _close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._writing.settle()
         self._file.close()
         if self._base is not None:
             self._base.close()

@@ -11,15 +11,14 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 
 import msgspec
-from blake3 import blake3
 
 from dblike_cli.context import Context
 from dblike_cli.entries import file_entry, stamp_of, trusted_stamp
 from dblike_cli.fs import File
 from dblike_cli.hashing import StillWriting, check_same, disk_time, read_pieces
+from dblike_cli.noting import Noting
 from dblike_cli.outgoing import Outgoing, base_signature, command_parts, record_for
 from dblike_cli.report import Progress
-from dblike_cli.signatures import new_builder, save_signature
 from dblike_delta.changeset import Encoder, Part
 from dblike_delta.delta import DeltaEncoder
 from dblike_delta.exchange import Refused, Unreachable
@@ -149,19 +148,15 @@ def _stream(
     signature = None if whole else base_signature(context, item)
     encoder = Encoder(compress=context.config.compress)
     sink.add(encoder.record(record_for(context, item, signature.hash if signature else b"")))
-    hasher, builder = blake3(), new_builder(context, before.st_size)
-    size = 0
-    body = _Body(signature, before.st_size)
+    noting, body, size = Noting(context, before.st_size), _Body(signature, before.st_size), 0
     for data in read_pieces(file, before.st_size, context.config.read_size):
         size += len(data)
-        hasher.update(data)
-        if builder is not None:
-            builder.update(data)
+        noting.update(data)
         for piece in body.update(data):
             sink.add(encoder.data(piece))
         _tell(context, item, size, before.st_size)
     check_same(file, before, size)
-    entry = file_entry(before, hasher.digest())
+    entry = file_entry(before, noting.digest())
     done = msgspec.structs.replace(item, entry=entry, trusted=trusted_stamp(before, tick))
     if same_entry(entry, item.upload.base):
         return done, None
@@ -169,8 +164,7 @@ def _stream(
     for piece in body.finish():
         sink.add(encoder.data(piece))
     reply = sink.finish(encoder.trailer(Trailer(entry.hash, size)) + encoder.finish())
-    if builder is not None:
-        save_signature(context, entry.hash, builder)
+    noting.keep(entry.hash)
     return done, reply
 
 

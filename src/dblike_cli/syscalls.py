@@ -9,9 +9,6 @@ from typing import Final
 
 NOREPLACE: Final = 1
 EXCHANGE: Final = 2
-_TRIM_THRESHOLD: Final = -1
-_MMAP_THRESHOLD: Final = -3
-"""glibc's names for mallopt."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _renameat2 = getattr(_libc, "renameat2", None)
@@ -32,15 +29,6 @@ def renameat2(old: int, source: bytes, new: int, target: bytes, flags: int) -> N
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     if _renameat2(old, source, new, target, flags):
         _raise(ctypes.get_errno())
-
-
-def keep_memory() -> None:
-    """Let glibc keep the memory of large buffers for the next ones.  It gives them back by default,
-    and a page fault for each 4 KiB of each buffer was most of what a download of 1 GiB cost."""
-    mallopt = getattr(_libc, "mallopt", None)
-    if mallopt is not None:
-        mallopt(_MMAP_THRESHOLD, 32 << 20)
-        mallopt(_TRIM_THRESHOLD, 256 << 20)
 
 
 def syncfs(fd: int) -> None:

@@ -46,6 +46,8 @@ _FRAME = struct.Struct(">BI")
 _PLAIN, _ZSTD = 0, 1
 _PROBE = 16 << 10
 _PAYS = 0.9
+_TINY = 16 << 10
+"""Pieces of a block that are smaller are joined at once: each costs memory of its own."""
 
 Part = bytes | bytearray | memoryview
 
@@ -181,7 +183,7 @@ class Decoder:
     def __init__(self, *, start: int = 0) -> None:
         self._zstd = zstandard.ZstdDecompressor(max_window_size=BLOCK_LIMIT)
         self._head = bytearray()  # of the block, or the stream's own, as far as it came
-        self._block: bytearray | None = None
+        self._pieces: list[Part] = []  # of the block, as far as it came
         self._filled = 0
         self.boundary = start
         self.finished = False
@@ -189,7 +191,7 @@ class Decoder:
     def receive(self, data: Part) -> Iterator[Event]:
         """The events that `data` completes; all must be taken before the next call.
 
-        Bodies are views of `data` where that is immutable, else of memory of their own.
+        Bodies may be views of `data`, which must not be changed any more.
         """
         view = memoryview(data)
         at = 0
@@ -206,7 +208,7 @@ class Decoder:
             if len(self._head) < _BLOCK.size:
                 return
             stored, last = self._check_head()
-            raw, at = self._take_block(data, view, at, stored)
+            raw, at = self._take_block(view, at, stored)
             if raw is None:
                 return
             yield from _frames(self._unpack(raw), self.boundary)
@@ -239,21 +241,20 @@ class Decoder:
             raise LimitError(f"a block of {max(length, stored)} bytes; the limit is {BLOCK_LIMIT}")
         return stored, bool(last)
 
-    def _take_block(
-        self, data: Part, view: memoryview, at: int, stored: int
-    ) -> tuple[memoryview | None, int]:
+    def _take_block(self, view: memoryview, at: int, stored: int) -> tuple[memoryview | None, int]:
         """The stored bytes, or None while they are not all here; and where `view` goes on."""
-        if self._block is None and isinstance(data, bytes) and len(view) - at >= stored:
-            return view[at : at + stored], at + stored
-        if self._block is None:
-            self._block, self._filled = bytearray(stored), 0
-        taken = min(stored - self._filled, len(view) - at)
-        self._block[self._filled : self._filled + taken] = view[at : at + taken]
-        self._filled += taken
+        taken = view[at : at + stored - self._filled]
+        at += len(taken)
+        if len(taken) == stored:
+            return taken, at
+        self._filled += len(taken)
+        if self._pieces and len(self._pieces[-1]) < _TINY:
+            taken = memoryview(b"".join((self._pieces.pop(), taken)))
+        self._pieces.append(taken)
         if self._filled < stored:
-            return None, at + taken
-        block, self._block, self._filled = self._block, None, 0
-        return memoryview(block), at + taken
+            return None, at
+        pieces, self._pieces, self._filled = self._pieces, [], 0
+        return memoryview(b"".join(pieces)), at
 
     def _unpack(self, stored: memoryview) -> memoryview:
         codec, _, _, length, _, digest = _BLOCK.unpack(self._head)

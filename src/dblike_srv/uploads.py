@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import shutil
 import threading
@@ -51,6 +52,8 @@ class _Upload:
 
     def __init__(self, site: Site, identity: Identity, directory: Path) -> None:
         self._directory = directory
+        self.sound = True
+        """Whether what is held here is all that was taken, once each: else the state on disk is."""
         state = _read_state(directory)
         if state is not None and _size(directory / "pack") < state.size:
             state = None  # it was on its way into the store when the last try failed
@@ -67,24 +70,28 @@ class _Upload:
         return self._decoder.boundary
 
     def append(self, chunks: Iterable[Part]) -> None:
-        """Take in more; what came in whole blocks stays, whatever happens then."""
+        """Take in more; what came in whole blocks stays, wherever the rest is cut."""
         try:
             for chunk in chunks:
+                self.sound = False
                 for event in self._decoder.receive(chunk):
                     self.intake.take(event)
+                self.sound = True
         finally:
-            self._decoder = (
-                Decoder(start=self.offset) if not self._decoder.finished else self._decoder
-            )
-            self.save()
+            if not self._decoder.finished:
+                self._decoder = Decoder(start=self.offset)
+            if self.sound:
+                self.save()
 
     def save(self) -> None:
         """Write the state."""
+        self.sound = False
         self._writer.flush()
         state = _State(_boot(), self.offset, self._writer.size, self.intake.suspend())
         temporary = self._directory / "state.new"
         temporary.write_bytes(msgspec.msgpack.encode(state))
         os.replace(temporary, self._directory / "state")
+        self.sound = True
 
     def finish(self, site: Site, identity: Identity, folder: FolderRef) -> CommitReply:
         """Commit what came."""
@@ -173,7 +180,10 @@ def _append(
     except DeltaError:
         raise
     except BaseException:
-        _registry.keep(directory, upload)
+        if upload.sound:
+            _registry.keep(directory, upload)
+        else:
+            upload.close()
         raise
     if not complete:
         _registry.keep(directory, upload)
@@ -265,6 +275,7 @@ def _inode(directory: Path) -> int:
         return 0
 
 
+@functools.cache
 def _boot() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -216,6 +217,22 @@ def test_a_full_disk_keeps_what_was_there(core: CoreSite, monkeypatch: pytest.Mo
             core.site, core.laptop.identity, core.folder, NAME, 0, chunks(), complete=False
         )
     assert 0 < (status(core) or 0) <= 1_500_000
+    reply = upload_all(core, data, [], hop=False)
+    assert {result.status for result in reply.results} == {"accepted"}
+    assert core.read(b"first") == BLOB
+
+
+def test_a_write_that_failed_is_not_counted(core: CoreSite) -> None:
+    """The disk has no room for a while; then the upload goes on, and every byte is there once."""
+    data = three_files(core)
+    append(core, 0, data[:1_200_000])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, hard))
+    try:
+        with pytest.raises(OSError, match="large"):
+            append(core, status(core) or 0, data[status(core) or 0 :], complete=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     reply = upload_all(core, data, [], hop=False)
     assert {result.status for result in reply.results} == {"accepted"}
     assert core.read(b"first") == BLOB

@@ -1,7 +1,7 @@
 """Request bodies, read in large pieces.
 
 Under gunicorn's threaded worker the body of a plain HTTP/1 request with a known length is received
-from the socket into one buffer; its own reader copies every byte several times on the way.
+from the socket itself; gunicorn's reader copies every byte several times on the way.
 Anywhere else, `wsgi.input` is read as usual.
 """
 
@@ -16,8 +16,6 @@ from dblike_srv.errors import SiteError
 PIECE: Final = 1 << 20
 _SMALL: Final = 64 << 10
 
-Part = bytes | memoryview
-
 
 class BodyCut(SiteError):
     """The request's body ended before its announced end, or can't be read."""
@@ -27,8 +25,8 @@ class BodySlow(SiteError):
     """The request's next bytes did not come in time."""
 
 
-def body_chunks(environ: dict[str, Any]) -> Iterator[Part]:
-    """The body in pieces; each may be a view that is good until the next one is asked for.
+def body_chunks(environ: dict[str, Any]) -> Iterator[bytes]:
+    """The body in pieces.
 
     Raises BodyCut where the body is shorter than it said, BodySlow where a piece takes longer than
     the socket's timeout.
@@ -65,7 +63,7 @@ def _length_reader(environ: dict[str, Any]) -> Any:
     return reader if reader.length > _SMALL else None
 
 
-def _from_socket(environ: dict[str, Any], reader: Any) -> Iterator[Part]:
+def _from_socket(environ: dict[str, Any], reader: Any) -> Iterator[bytes]:
     """Drain what gunicorn holds already, then receive straight from the socket.
 
     `reader.length` is kept true all the while, so that gunicorn knows what of the body is unread
@@ -80,26 +78,16 @@ def _from_socket(environ: dict[str, Any], reader: Any) -> Iterator[Part]:
     if held:
         reader.length -= len(held)
         yield held
-    buffer = memoryview(bytearray(min(PIECE, reader.length)))
     while reader.length:
-        size = _fill(unreader.sock, buffer[: min(len(buffer), reader.length)])
-        reader.length -= size
-        yield buffer[:size]
+        piece = unreader.sock.recv(min(PIECE, reader.length))
+        if not piece:
+            raise BodyCut("the body was cut short")
+        reader.length -= len(piece)
+        yield piece
     body.failed = False
 
 
-def _fill(sock: Any, buffer: memoryview) -> int:
-    """Receive until the buffer is at least half full: fewer and larger pieces."""
-    size = 0
-    while size < len(buffer) and (not size or size < len(buffer) // 2):
-        received = sock.recv_into(buffer[size:])
-        if not received:
-            raise BodyCut("the body was cut short")
-        size += received
-    return size
-
-
-def _from_input(environ: dict[str, Any]) -> Iterator[Part]:
+def _from_input(environ: dict[str, Any]) -> Iterator[bytes]:
     """Whatever the WSGI server offers.  Without a length only a server that ends the input itself
     (a chunked body under gunicorn) can be read."""
     stream = environ["wsgi.input"]

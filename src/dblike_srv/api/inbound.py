@@ -14,7 +14,7 @@ from flask import current_app, g, request
 from dblike_delta.messages import CHANGESET_TYPE, MSGPACK_TYPE
 from dblike_delta.paths import check_path
 from dblike_srv import accounts, folders
-from dblike_srv.api.body import Part, body_chunks
+from dblike_srv.api.body import body_chunks
 from dblike_srv.api.problems import BadRequest, Unsupported
 from dblike_srv.errors import NotFound, TooLarge
 from dblike_srv.identity import FolderRef, Identity
@@ -134,12 +134,12 @@ def small_body(largest: int = MESSAGE) -> bytes:
     return bytes(body)
 
 
-def chunks() -> Iterator[Part]:
-    """The body in pieces; copy what is to outlive the next one."""
+def chunks() -> Iterator[bytes]:
+    """The body in pieces."""
     return body_chunks(request.environ)
 
 
-def changeset_chunks() -> Iterator[Part]:
+def changeset_chunks() -> Iterator[bytes]:
     """The body, which must be a changeset."""
     if media_type() != CHANGESET_TYPE:
         raise Unsupported(f"send {CHANGESET_TYPE}", field="Content-Type")

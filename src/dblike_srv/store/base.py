@@ -21,7 +21,7 @@ class PackWriter(Protocol):
         """Bytes that were written."""
 
     def write(self, data: Data) -> None:
-        """Append; the data may be changed by the caller afterwards."""
+        """Append; what the data is in must not be changed afterwards."""
 
     def read(self, offset: int, length: int) -> bytes:
         """What was written before."""

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
+from dblike_delta.beside import Beside
 from dblike_srv.store.base import Data
 
 BUFFER: Final = 1 << 20
+_THREADS: Final = ThreadPoolExecutor(4, "spool")
+"""They write for all packs of this process; none is started before it is needed."""
 
 
 class SpoolWriter:
-    """Writes to `path`; `commit` syncs the file and hands it to `adopt`.
+    """Writes to `path`, beside the caller; `commit` syncs the file and hands it to `adopt`.
 
-    With a `size` it goes on with a file that is there, cut to that size.
+    With a `size` it goes on with a file that is there, cut to that size.  After an error of the
+    disk, which may come up at any later call, it is of no more use.
     """
 
     def __init__(
@@ -25,7 +31,8 @@ class SpoolWriter:
         self._adopt = adopt
         self._buffer = bytearray()
         self._descriptor = -1
-        self._written = 0
+        self._written = 0  # or about to be
+        self._beside = Beside(_THREADS)
         if size is not None:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             os.ftruncate(self._descriptor, size)
@@ -39,7 +46,9 @@ class SpoolWriter:
         if len(self._buffer) + len(data) < BUFFER:
             self._buffer += data
             return
-        self.flush()
+        if self._buffer:
+            held, self._buffer = self._buffer, bytearray()
+            self._put(held)
         if len(data) < BUFFER:
             self._buffer += data
         else:
@@ -54,6 +63,7 @@ class SpoolWriter:
         if self._buffer or self._descriptor < 0:
             data, self._buffer = self._buffer, bytearray()
             self._put(data)
+        self._beside.settle()
 
     def commit(self, name: bytes) -> None:
         self.flush()
@@ -68,6 +78,8 @@ class SpoolWriter:
 
     def close(self) -> None:
         """Let go of the file, and leave it."""
+        with contextlib.suppress(OSError):
+            self._beside.settle()
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -76,8 +88,11 @@ class SpoolWriter:
         if self._descriptor < 0:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._descriptor = os.open(self._path, flags, 0o600)
-        view = memoryview(data)
-        while view:
-            written = os.write(self._descriptor, view)
-            self._written += written
-            view = view[written:]
+        self._written += len(data)
+        self._beside.do(lambda: _write_all(self._descriptor, data))
+
+
+def _write_all(descriptor: int, data: Data) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
