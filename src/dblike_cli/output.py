@@ -141,7 +141,8 @@ class CycleReporter:
             case Outcome():
                 if self._log is not None:
                     self._log.write(event.action, event.path)
-                self._output.note(outcome_line(event), verbosity=1)
+                if self._output.verbosity >= 1:
+                    self._output.note(outcome_line(event))
             case Pending():
                 if self._log is not None:
                     self._log.write(event.code, event.path, event.reason)
