@@ -8,12 +8,13 @@ then one transaction remembers the outcomes.
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from dblike_cli.adopt import adopt
 from dblike_cli.barrier import Barrier
 from dblike_cli.context import Context
-from dblike_cli.download import Staged, download, rounds
+from dblike_cli.download import Staged, download, file_of, rounds
 from dblike_cli.entries import UNTRUSTED
 from dblike_cli.incoming import Made
 from dblike_cli.outcomes import Applied
@@ -24,6 +25,7 @@ from dblike_cli.place import (
     Trouble,
     discard,
     is_closed,
+    move_file,
     put_directory,
     put_file,
     take_directory,
@@ -55,7 +57,8 @@ def apply(context: Context, plan: Plan, stamps: Mapping[bytes, bytes], tick: int
         applier.each(removals[:room], applier.remove)
         applier.each((s for s in makes if _kind(s) is Kind.DIRECTORY), applier.make_directory)
         applier.each((s for s in makes if _kind(s) is Kind.SYMLINK), applier.make_symlink)
-        applier.make_files([s for s in makes if _kind(s) is Kind.FILE])
+        files = [s for s in makes if _kind(s) is Kind.FILE]
+        applier.make_files(applier.move_files(files, removals[room:]))
         applier.each(removals[room:], applier.remove)
     finally:
         applier.finish()
@@ -120,6 +123,35 @@ class _Applier:
         except (Trouble, OSError):
             discard(self._context.fs, place)
             raise
+
+    def move_files(self, steps: list[Apply], removals: Iterable[Apply]) -> list[Apply]:
+        """Move the files whose old paths go in the same plan; those to be made are returned.
+
+        Nothing is read: the bytes were checked when they came, and lstat says that they are those.
+        """
+        wanted = Counter(file_of(step).hash for step in steps)
+        leaving = {step.expected: step for step in removals}
+        made: list[Apply] = []
+        for step in steps:
+            source = leaving.get(step.new) if wanted[file_of(step).hash] == 1 else None
+            if source is None or step.expected is not None or not self._moved(source, step):
+                made.append(step)
+        return made
+
+    def _moved(self, source: Apply, step: Apply) -> bool:
+        """Whether the file could be moved; one that could not is made like any other."""
+        expected = self._expected(source)
+        if expected.doubtful:
+            return False
+        try:
+            st = move_file(self._context, source.path, step.path, expected)
+        except (Trouble, OSError):
+            return False
+        self._barrier.saw(step.path, st)
+        self._barrier.add(step, None)
+        if self._barrier.full:
+            self._barrier.pass_()
+        return True
 
     def make_files(self, steps: list[Apply]) -> None:
         """Get the contents, and put them in their places some at a time."""

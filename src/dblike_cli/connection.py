@@ -182,7 +182,6 @@ def _stream(address: Address, request: Request) -> Iterator[Part]:
     body, length = request.body, request.length
     lines = [f"{request.method} {address.prefix}{request.target} HTTP/1.1", f"Host: {address.name}"]
     lines += [f"{name}: {value}" for name, value in request.headers.items()]
-    lines.append("Accept-Encoding: identity")
     if length is not None:
         lines.append(f"Content-Length: {length}")
     elif body is not None:

@@ -29,15 +29,23 @@ class EventLog:
         self._clock = clock
         self._lines: list[str] = []
         self._size = 0
+        self._second, self._stamp = -1, ""
 
     def write(self, action: str, path: bytes = b"", detail: str = "") -> None:
         """Note one event; on disk after `flush`, or when many have come together."""
-        moment = datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)
-        fields = (f"{moment:%Y-%m-%dT%H:%M:%SZ}", action, display(path), display(detail.encode()))
+        fields = (self._now(), action, display(path), display(detail.encode()))
         self._lines.append("\t".join(fields) + "\n")
         self._size += len(self._lines[-1])
         if self._size > _BUFFERED:
             self.flush()
+
+    def _now(self) -> str:
+        """The present second, as text that is made once: thousands of lines may share it."""
+        second = self._clock.now_ms() // 1000
+        if second != self._second:
+            moment = datetime.fromtimestamp(second, UTC)
+            self._second, self._stamp = second, f"{moment:%Y-%m-%dT%H:%M:%SZ}"
+        return self._stamp
 
     def flush(self) -> None:
         """Write what was noted."""

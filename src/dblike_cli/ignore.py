@@ -7,11 +7,12 @@ before stays as it is.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
-
-from pathspec import GitIgnoreSpec
+from typing import TYPE_CHECKING, Final
 
 from dblike_cli.fs import FileSystem
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
 IGNORE_FILE: Final = b".dblikeignore"
 _LARGEST: Final = 4 << 20
@@ -26,7 +27,7 @@ class Ignore:
         self.lines = tuple(line for line in lines if line.strip() and not line.startswith("#"))
         self.dropped = tuple(line for line in self.lines if _is_costly(line))
         self._kept = [line for line in self.lines if line not in set(self.dropped)]
-        self._spec = GitIgnoreSpec.from_lines(self._kept) if self._kept else None
+        self._spec = _spec_of(self._kept) if self._kept else None
 
     def matches(self, path: bytes, *, directory: bool = False) -> bool:
         """Whether a rule keeps the path out."""
@@ -38,6 +39,12 @@ class Ignore:
             return ""
         found = self._spec.check_file(_text(path, directory=directory))
         return self._kept[found.index] if found.include and found.index is not None else ""
+
+
+def _spec_of(lines: list[str]) -> GitIgnoreSpec:
+    from pathspec import GitIgnoreSpec  # 7 ms, and most folders have no rules
+
+    return GitIgnoreSpec.from_lines(lines)
 
 
 def load_ignore(fs: FileSystem, extra: Sequence[str] = ()) -> Ignore:

@@ -9,6 +9,7 @@ import msgspec
 from blake3 import blake3
 
 from dblike_cli.context import Context
+from dblike_cli.entries import PERMISSIONS
 from dblike_cli.fs import OWN, File, Rename, Stat
 from dblike_cli.hashing import read_whole
 from dblike_cli.noting import Noting
@@ -32,8 +33,11 @@ class Made(msgspec.Struct, frozen=True):
 
 def finish_file(file: File, entry: Entry) -> Stat:
     """Make a file what it is but for its bytes; what fstat says then."""
-    file.chmod(entry.mode)
     file.utime(entry.mtime_ns)
+    st = file.stat()
+    if st.st_mode & PERMISSIONS == entry.mode:
+        return st
+    file.chmod(entry.mode)
     return file.stat()
 
 

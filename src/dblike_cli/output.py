@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import msgspec
 
+from dblike_cli.report import Outcome, Pending, Progress
 from dblike_delta.paths import display
 
 if TYPE_CHECKING:
     from dblike_cli.eventlog import EventLog
-    from dblike_cli.report import Outcome, Pending, Progress
 
 _UNITS: Final = ("kB", "MB", "GB", "TB", "PB")
 
@@ -132,8 +132,6 @@ class CycleReporter:
 
     def progress(self, event: Progress | Outcome | Pending) -> None:
         """Take note of an event."""
-        from dblike_cli.report import Outcome, Pending, Progress
-
         match event:
             case Progress():
                 if self._bar is not None:
@@ -141,7 +139,8 @@ class CycleReporter:
             case Outcome():
                 if self._log is not None:
                     self._log.write(event.action, event.path)
-                self._output.note(outcome_line(event), verbosity=1)
+                if self._output.verbosity >= 1:
+                    self._output.note(outcome_line(event))
             case Pending():
                 if self._log is not None:
                     self._log.write(event.code, event.path, event.reason)

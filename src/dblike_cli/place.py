@@ -122,6 +122,18 @@ def take_file(context: Context, path: bytes, expected: Expected) -> Displaced | 
     return Displaced(path, place, _without_ctime(fs.lstat(place)))
 
 
+def move_file(context: Context, source: bytes, path: bytes, expected: Expected) -> Stat:
+    """Give a file of the folder another path, where nothing is; what lstat says of it there."""
+    fs = context.fs
+    _look(fs, source, expected)
+    _move_in(fs, source, path)
+    st = fs.lstat(path)
+    if _without_ctime(st) != _as_expected(expected):
+        put_back(context, Displaced(source, path, b""))
+        raise Trouble(Code.CHANGED, "it was edited at this very moment")
+    return st
+
+
 def take_directory(context: Context, path: bytes) -> None:
     """Remove a directory, which must be empty."""
     try:
@@ -210,13 +222,20 @@ def _look(fs: FileSystem, path: bytes, expected: Expected) -> None:
 def _is_expected(fs: FileSystem, place: bytes, expected: Expected) -> bool:
     """Whether what came out is what was expected to be there."""
     assert expected.entry is not None
-    if _without_ctime(fs.lstat(place)) != expected.stamp[:24] + expected.stamp[32:]:
+    if _without_ctime(fs.lstat(place)) != _as_expected(expected):
         return False
     return not expected.doubtful or content_mark(fs, place) == _mark(expected.entry)
 
 
 def _without_ctime(st: Stat) -> bytes:
-    stamp = stamp_of(st)
+    return _cut(stamp_of(st))
+
+
+def _as_expected(expected: Expected) -> bytes:
+    return _cut(expected.stamp)
+
+
+def _cut(stamp: bytes) -> bytes:
     return stamp[: _CTIME.start] + stamp[_CTIME.stop :]
 
 

@@ -48,11 +48,16 @@ class Reader:
             if item is None:
                 continue
             size += len(item.data or b"")
-            full = size > config.batch_bytes or len(batch) >= config.batch_records
-            if batch and (item.large or full):
-                yield self._with_bodies(batch)
-                batch, size = [], len(item.data or b"")
-                self._tick = disk_time(self._context)
+            if batch and (
+                item.large or size > config.batch_bytes or len(batch) >= config.batch_records
+            ):
+                batch = self._with_bodies(batch)
+                size = _bytes(batch) + len(item.data or b"")
+                full = size > config.batch_bytes // 2 or len(batch) >= config.batch_records
+                if item.large or full:
+                    yield batch
+                    batch, size = [], len(item.data or b"")
+                    self._tick = disk_time(self._context)
             batch.append(item)
             if item.large:
                 yield batch
@@ -107,15 +112,30 @@ class Reader:
         return Outgoing(item.upload, entry, stamp_of(st), trusted, data)
 
     def _with_bodies(self, batch: list[Outgoing]) -> list[Outgoing]:
-        """Let go along what the site does not have by then: what is no rename and no copy."""
-        hashes = {item.entry.hash for item in batch if item.data is not None and item.entry}
+        """Let go along what the site does not have by then: what is no rename and no copy.
+
+        The bytes of all others are dropped: should the site lack them after all, they are read
+        again.
+        """
+        hashes = {item.entry.hash for item in batch if _is_open(item) and item.entry}
         there = self._context.state.tree.contents_among(hashes) | (hashes & self._going)
         ready: list[Outgoing] = []
         for item in batch:
-            if item.data is None or item.entry is None or item.entry.hash in there:
+            if not _is_open(item) or item.entry is None:
                 ready.append(item)
-                continue
-            there.add(item.entry.hash)
-            self._going.add(item.entry.hash)
-            ready.append(msgspec.structs.replace(item, body=True))
+            elif item.entry.hash in there:
+                ready.append(msgspec.structs.replace(item, data=None))
+            else:
+                there.add(item.entry.hash)
+                self._going.add(item.entry.hash)
+                ready.append(msgspec.structs.replace(item, body=True))
         return ready
+
+
+def _is_open(item: Outgoing) -> bool:
+    """Whether nobody asked yet if its content has to go along."""
+    return item.data is not None and not item.body
+
+
+def _bytes(batch: Sequence[Outgoing]) -> int:
+    return sum(len(item.data or b"") for item in batch)

@@ -8,7 +8,7 @@ leaves the outbox in the transaction that records the site's answer.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 
 import msgspec
 
@@ -57,6 +57,7 @@ class _Uploader:
         self._context = context
         self._result = result
         self._flight: tuple[list[Outgoing], Future[CommitReply]] | None = None
+        self._before = {sending.path: sending for sending in context.state.outbox.all()}
 
     def send(self, batch: list[Outgoing]) -> None:
         """Send a batch, or one large file, after the batch before it was answered."""
@@ -66,18 +67,32 @@ class _Uploader:
             self._stream(batch[0], whole=False)
             return
         parts = self._encode(batch, whole=False)
-        self.land()
+        landed, reply = self._wait()
         exchange, folder = self._context.exchange, self._context.folder
         self._flight = batch, self._context.executor.submit(exchange.commit, folder, parts)
+        if reply is not None:  # what it says is remembered while the site is busy with this one
+            self._take(landed, reply)
 
     def land(self) -> None:
         """Wait for the batch that is on its way, and remember the answer."""
+        landed, reply = self._wait()
+        if reply is not None:
+            self._take(landed, reply)
+
+    def _wait(self) -> tuple[list[Outgoing], CommitReply | None]:
+        """The batch that was on its way, and the answer to it."""
         if self._flight is None:
-            return
+            return [], None
         (batch, flight), self._flight = self._flight, None
-        missing = take_answer(self._context, self._result, batch, flight.result())
-        if missing:
-            self._send_whole([msgspec.structs.replace(item, body=True) for item in missing])
+        return batch, flight.result()
+
+    def _take(self, batch: list[Outgoing], reply: CommitReply) -> None:
+        missing = take_answer(self._context, self._result, batch, reply)
+        if not missing:
+            return
+        if self._flight is not None:
+            wait([self._flight[1]])  # one request at a time
+        self._send_whole([msgspec.structs.replace(item, body=True) for item in missing])
 
     def _send_whole(self, items: list[Outgoing]) -> None:
         """Send once more, each with all of its content."""
@@ -133,12 +148,11 @@ class _Uploader:
     def _assign(self, batch: list[Outgoing]) -> list[Outgoing]:
         """Give each its dot: that of the time before, where the very same is sent again."""
         state, now = self._context.state, site_time(self._context)
-        before = {sending.path: sending for sending in state.outbox.all()}
         ready: list[Outgoing] = []
         with state.transaction():
             counter = state.meta.take_counters(len(batch))
             for number, item in enumerate(batch, counter):
-                sending = before.get(item.path)
+                sending = self._before.get(item.path)
                 again = sending is not None and _is_same(sending, item)
                 if not again:
                     sending = self._sending(item, number, now)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from typing import IO, Final, Self, cast
 
@@ -99,6 +98,8 @@ class Delta:
 
     def __init__(self, *, base_size: int | None = None) -> None:
         # Delta owns the spool and closes it.
+        import tempfile  # a client that only syncs never needs it
+
         self.spool = cast("IO[bytes]", tempfile.SpooledTemporaryFile(SPOOL))  # noqa: SIM115
         self.base_size = base_size
         self.hash = b""

@@ -15,8 +15,9 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from dblike_delta import messages as m
+from dblike_delta import zstd
 from dblike_delta.changeset import Body, Decoder, Event, Part
-from dblike_delta.errors import FormatError
+from dblike_delta.errors import DeltaError, FormatError
 
 _T = TypeVar("_T")
 
@@ -306,6 +307,8 @@ class Exchange:
         content_type: str = m.MSGPACK_TYPE,
     ) -> Response:
         head = {"Accept": accept, "User-Agent": self._agent, m.PROTOCOL_HEADER: str(m.PROTOCOL)}
+        # Changesets have a compression of their own.
+        head["Accept-Encoding"] = zstd.ENCODING if accept == m.MSGPACK_TYPE else "identity"
         head |= headers or {}
         length = None
         if body is not None:
@@ -342,19 +345,21 @@ def _body(reply: Response) -> bytes:
             body += chunk
             if len(body) > _LARGEST_MESSAGE:
                 raise FormatError("a reply larger than any message", offset=len(body))
+    if reply.headers.get("content-encoding") == zstd.ENCODING:
+        return zstd.unpack(bytes(body), _LARGEST_MESSAGE)
     return bytes(body)
 
 
 def _read(reply: Response, kind: type[_T]) -> _T:
     """The reply as a message.  Anything else (a proxy's page) is never taken for an answer."""
     media = reply.headers.get("content-type", "").split(";")[0].strip()
-    body = _body(reply)
     try:
+        body = _body(reply)
         if media == m.MSGPACK_TYPE:
             return msgspec.msgpack.decode(body, type=kind)
         if media == "application/json":
             return msgspec.json.decode(body, type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, DeltaError) as error:
         raise Unreachable(f"the reply is not a {kind.__name__}: {error}") from None
     raise Unreachable(f"the reply is {media or 'of no type'}, not ours: is that a DBLike server?")
 
@@ -374,6 +379,6 @@ def _refused(reply: Response) -> Refused | Unreachable:
         if media == "application/problem+json":
             problem = msgspec.json.decode(body, type=m.Problem)
             return Refused(problem, float(retry) if retry.isdecimal() else None)
-    except (msgspec.DecodeError, FormatError) as error:
+    except (msgspec.DecodeError, DeltaError) as error:
         return Unreachable(f"status {reply.status} with an unreadable problem: {error}")
     return Unreachable(f"status {reply.status} that is not a DBLike server's")

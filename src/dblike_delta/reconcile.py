@@ -237,6 +237,8 @@ def _keep_parents(steps: dict[bytes, Step], trees: _Trees) -> None:
 
 def _hold_removals(steps: dict[bytes, Step], trees: _Trees) -> None:
     """Hold what would take a directory away while something stays in it, or may."""
+    if not any(isinstance(s, Upload | Apply) and _takes_directory(s) for s in steps.values()):
+        return
     occupied: set[bytes] = set()
     unreadable: set[bytes] = set()
     # What is below a path sorts behind it, so it has been seen before it.
@@ -254,12 +256,17 @@ def _hold_removals(steps: dict[bytes, Step], trees: _Trees) -> None:
 
 def _hold_orphans(steps: dict[bytes, Step], trees: _Trees) -> None:
     """Hold what can't be made, because its directory is none here or will be none."""
+    sound: dict[bytes, bool] = {}  # of directories, each of which sorts before what is in it
     for path in sorted(steps):
         step = steps[path]
-        if isinstance(step, Apply) and step.new and step.expected is None:
-            for above in filter(trees.mentions, paths.ancestors(path)):
-                if not _is_directory(_after(above, steps.get(above), trees)):
-                    steps[path] = Held(path, Reason.NO_PARENT)
+        if not (isinstance(step, Apply) and step.new and step.expected is None):
+            continue
+        for above in paths.ancestors(path):
+            if above not in sound:
+                after = _after(above, steps.get(above), trees)
+                sound[above] = _is_directory(after) or not trees.mentions(above)
+            if not sound[above]:
+                steps[path] = Held(path, Reason.NO_PARENT)
 
 
 def _after(path: bytes, step: Step | None, trees: _Trees) -> Entry | None:

@@ -17,7 +17,7 @@ from dblike_delta.formats import DELTA_MAGIC, END, encode_copy, encode_literal_h
 from dblike_delta.messages import FetchRequest, Record, Refusal, Trailer, Want
 from dblike_delta.recipe import Extent, Recipe, difference, literal_bytes
 from dblike_delta.versions import Dot, Kind, Version
-from dblike_srv.contents import Content, PackReader, State, find_contents, pack_names
+from dblike_srv.contents import Content, PackReader, State, batches, find_contents, pack_names
 from dblike_srv.db import find_rows
 from dblike_srv.identity import FolderRef, Identity
 from dblike_srv.models import versions
@@ -26,6 +26,8 @@ from dblike_srv.tree import VERSION_COLUMNS, version_of
 
 SMALL = 256 << 10
 """Bodies up to this are put together in memory and sent as one piece."""
+AT_ONCE = 500
+"""Wants that are looked up together; the first of them are on their way when the next are."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,17 +44,25 @@ def fetch(
     site: Site, identity: Identity, folder: FolderRef, request: FetchRequest
 ) -> Iterator[Part]:
     """The changeset, in parts as they are ready.  What can't be served is refused in its place."""
-    found, held, names = site.database.read(lambda c: _look_up(c, identity, folder, request.wants))
+    names: dict[int, bytes] = {}
     reader = PackReader(site, names)
     encoder = Encoder()
-    for want in request.wants:
-        dot = Dot(want.device, want.counter)
-        answer = _plan(want, found.get(dot), held)
-        if isinstance(answer, Refusal):
-            yield from encoder.refusal(answer)
-        else:
-            yield from _send(encoder, reader, answer)
+    for wants in batches(request.wants, AT_ONCE):
+        for answer in _answers(site, identity, folder, wants, names):
+            if isinstance(answer, Refusal):
+                yield from encoder.refusal(answer)
+            else:
+                yield from _send(encoder, reader, answer)
     yield from encoder.finish()
+
+
+def _answers(
+    site: Site, identity: Identity, folder: FolderRef, wants: list[Want], names: dict[int, bytes]
+) -> list[_Plan | Refusal]:
+    """How each want is served; the packs that this takes are added to `names`."""
+    found, held, fresh = site.database.read(lambda c: _look_up(c, identity, folder, wants))
+    names.update(fresh)
+    return [_plan(want, found.get(Dot(want.device, want.counter)), held) for want in wants]
 
 
 def _look_up(

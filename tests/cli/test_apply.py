@@ -83,6 +83,40 @@ def test_an_edit_at_the_last_moment_survives(laptop: NewLaptop, when: str, gone:
     assert list((two.root / ".dblike" / "tmp").iterdir()) == []
 
 
+def test_a_file_renamed_elsewhere_is_moved_here(laptop: NewLaptop) -> None:
+    """Pain 22: nothing is read, written or sent; what has another time is a copy."""
+    one, two, _ = pair(laptop)
+    moved, touched = two.place("d/x").stat(), two.place("a").stat()
+    one.place("d").rename(one.root / "e")
+    os.utime(one.place("a").rename(one.root / "a2"), (5, 5))
+    one.place("b").rename(one.root / "b1")
+    one.write("b2", one.read("b1"))
+    one.sync()
+    report = two.pull()
+    assert set(report.applied) == {b"e", b"e/x", b"a2", b"b1", b"b2"}
+    assert set(report.deleted) == {b"d", b"d/x", b"a", b"b"}
+    assert two.tree() == one.tree()
+    assert two.place("e/x").stat().st_ino == moved.st_ino
+    assert two.place("a2").stat().st_ino != touched.st_ino
+    assert two.sync().uploaded == ()
+
+
+@pytest.mark.parametrize("when", ["lstat", "rename"])
+def test_an_edit_of_what_is_just_moved_survives(laptop: NewLaptop, when: str) -> None:
+    """I15, F15: it stays where its user made it, and the rename brings what was agreed."""
+    one, two, fs = pair(laptop)
+    one.place("d/x").rename(one.root / "d/y")
+    one.sync()
+    fs.victim, fs.when = b"d/x", when
+    two.pull()
+    assert two.read("d/x") == b"edited at that moment"
+    two.sync()
+    one.sync()
+    assert one.tree() == two.tree()
+    assert two.read("d/x") == b"edited at that moment"
+    assert two.read("d/y") == b"first d/x"
+
+
 def test_a_file_made_where_one_arrives_is_kept(laptop: NewLaptop) -> None:
     one, two, fs = pair(laptop)
     one.write("new", "from one")

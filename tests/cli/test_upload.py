@@ -206,6 +206,40 @@ def test_base_or_content_that_the_site_lost_is_sent_in_full(laptop: NewLaptop, s
     assert two.tree() == one.tree()
 
 
+def test_what_the_site_lost_goes_again_while_the_next_batch_is_on_its_way(
+    laptop: NewLaptop, site: Any
+) -> None:
+    """Of what was renamed no bytes are held: they are read again."""
+    from sqlalchemy import delete
+
+    from dblike_srv.models import contents
+
+    settings = Settings(durable=False, batch_records=3)
+    with ThreadPoolExecutor(1) as executor:
+        one = laptop("one", settings=settings, executor=executor)
+        for number in range(10):
+            one.write(f"old/{number}", os.urandom(100))
+        one.sync()
+        site.database.transact(lambda connection: connection.execute(delete(contents)))
+        one.place("old").rename(one.root / "new")
+        assert one.sync().in_sync
+    two = laptop("two")
+    two.sync()
+    assert two.tree() == one.tree()
+
+
+def test_renamed_bytes_do_not_fill_a_batch(laptop: NewLaptop, cutting: Wire) -> None:
+    settings = Settings(durable=False, batch_bytes=1000)
+    one = laptop("one", transport=cutting, settings=settings)
+    for number in range(40):
+        one.write(f"old/{number}", os.urandom(100))
+    one.sync()
+    one.place("old").rename(one.root / "new")
+    cutting.log.clear()
+    assert len(one.push().uploaded) == 41
+    assert [target.rpartition("/")[2] for _, target, _ in cutting.log] == ["changes", "commit"]
+
+
 def test_what_the_site_refuses_is_listed_until_it_changes(
     laptop: NewLaptop, site: Any, cutting: Wire
 ) -> None:
@@ -259,6 +293,37 @@ def test_a_state_that_went_back_goes_on_as_a_new_device(laptop: NewLaptop) -> No
     assert one.tree() == two.tree()
     contents = {two.read(path) for path in two.tree()}
     assert {b"3", b"made after the backup", b"new"} <= contents
+
+
+def test_a_dot_that_is_reused_while_the_next_batch_is_on_its_way(laptop: NewLaptop) -> None:
+    """I21: what the site took of the next one in the old device's name makes no conflict."""
+    settings = Settings(durable=False, batch_records=2)
+    with ThreadPoolExecutor(1) as executor:
+        one = laptop("one", settings=settings, executor=executor)
+        one.write("a", "1")
+        one.sync()
+        state = one.root / ".dblike" / "state.db"
+        one.state.close()
+        yesterday = state.read_bytes()
+        one.restart()
+        one.write("a", "2")
+        one.sync()
+        one.state.close()
+        for name in ("state.db-wal", "state.db-shm"):
+            (state.parent / name).unlink(missing_ok=True)
+        state.write_bytes(yesterday)
+        one.restart()
+        for number in range(7):
+            one.write(f"b{number}", f"{number}")
+        before = one.device.id
+        report = one.sync()
+    assert one.device.id != before
+    assert report.in_sync
+    assert report.conflicts == ()
+    two = laptop("two")
+    two.sync()
+    assert two.tree() == one.tree()
+    assert set(two.tree()) == {"a", *(f"b{number}" for number in range(7))}
 
 
 def test_a_copied_folder_is_another_device(laptop: NewLaptop) -> None:

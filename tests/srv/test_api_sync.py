@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from typing import ClassVar
 
 import msgspec
 import pytest
 from flask import Flask
 
+from dblike_delta import zstd
 from dblike_delta.changeset import Body, Encoder
-from dblike_delta.exchange import Exchange, Refused
+from dblike_delta.exchange import Exchange, Refused, Request, Unreachable
 from dblike_delta.messages import (
     CHANGESET_TYPE,
+    MSGPACK_TYPE,
     ChangeList,
     CommitReply,
     FolderView,
@@ -23,6 +27,7 @@ from dblike_delta.messages import (
     VersionList,
     Want,
 )
+from dblike_delta.versions import Kind
 from dblike_srv.site import Site
 from rig.writer import Writer
 
@@ -66,6 +71,53 @@ def test_a_commit_is_heard_of_as_a_change(exchange: Exchange, writer: Writer) ->
     assert {record.path for record in after.records} == {b"a", b"d", b"d/b\xff"}
     assert after.cursor == reply.cursor
     assert exchange.changes("home", after.cursor).records == ()
+
+
+def test_a_delete_that_holds_leaves_no_context(exchange: Exchange, writer: Writer) -> None:
+    (made,) = writer.write({b"a": b"one"}).results
+    assert made.context
+    record = Record(b"a", DEVICE, 100, 1, int(Kind.DELETED), context=made.context)
+    for status in ("accepted", "known"):
+        encoder = Encoder()
+        (gone,) = exchange.commit("home", [*encoder.record(record), *encoder.finish()]).results
+        assert (gone.status, gone.context) == (status, b"")
+
+
+def test_large_messages_are_compressed_for_those_who_read_that(
+    app: Flask, exchange: Exchange, writer: Writer
+) -> None:
+    reply = writer.write({b"f%d" % n: b"x" for n in range(50)})
+    target, client = "/v1/folders/home/tree", app.test_client()
+    plain = client.get(target, headers=headers(exchange, Accept=MSGPACK_TYPE))
+    assert "Content-Encoding" not in plain.headers
+    packed = client.get(
+        target, headers=headers(exchange, Accept=MSGPACK_TYPE, Accept_Encoding="gzip, zstd")
+    )
+    assert packed.headers["Content-Encoding"] == "zstd"
+    assert len(packed.data) < len(plain.data) // 2
+    assert zstd.unpack(packed.data, 1 << 20) == plain.data
+    json_too = client.get(target, headers=headers(exchange, Accept_Encoding="zstd"))
+    assert "Content-Encoding" not in json_too.headers
+    assert exchange.get(target, TreeList) == msgspec.msgpack.decode(plain.data, type=TreeList)
+    assert len(reply.results) == 50
+
+
+def test_a_reply_that_claims_to_be_enormous_is_no_answer(exchange: Exchange) -> None:
+    class Liar:
+        status = 200
+        headers: ClassVar = {"content-type": MSGPACK_TYPE, "content-encoding": "zstd"}
+
+        def request(self, _: Request) -> Liar:
+            return self
+
+        def chunks(self) -> Iterator[bytes]:
+            yield zstd.pack(bytes((64 << 20) + 1))
+
+        def close(self) -> None:
+            pass
+
+    with pytest.raises(Unreachable):
+        Exchange(Liar()).time()
 
 
 def test_changes_come_in_pages(exchange: Exchange, writer: Writer) -> None:

@@ -7,19 +7,25 @@ from collections.abc import Iterable, Iterator
 import msgspec
 from flask import Response, request
 
+from dblike_delta import zstd
 from dblike_delta.changeset import Part
 from dblike_delta.messages import CHANGESET_TYPE, MSGPACK_TYPE
 from dblike_srv.api.inbound import JSON_TYPE
 
 GATHER = 512 << 10
 """Bytes of a piece that is given to the server at once: small ones cost a system call each."""
+COMPRESSED = 1 << 10
+"""Messages from so many bytes on are compressed for those who can read that."""
 
 
 def reply(message: msgspec.Struct, status: int = 200) -> Response:
-    """A message as JSON, or as MessagePack where that is asked for."""
-    if wants(MSGPACK_TYPE):
-        return Response(msgspec.msgpack.encode(message), status, content_type=MSGPACK_TYPE)
-    return Response(msgspec.json.encode(message), status, content_type=JSON_TYPE)
+    """A message as JSON, or as MessagePack where that is asked for, which may be compressed."""
+    if not wants(MSGPACK_TYPE):
+        return Response(msgspec.json.encode(message), status, content_type=JSON_TYPE)
+    body, headers = msgspec.msgpack.encode(message), {"Vary": "Accept-Encoding"}
+    if len(body) >= COMPRESSED and request.accept_encodings.quality(zstd.ENCODING):
+        body, headers["Content-Encoding"] = zstd.pack(body), zstd.ENCODING
+    return Response(body, status, headers, content_type=MSGPACK_TYPE)
 
 
 def wants(media: str) -> bool:
