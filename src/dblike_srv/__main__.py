@@ -17,6 +17,8 @@ COMMANDS: Final = {
     "user": "accounts:user",
     "device": "accounts:device",
     "folder": "accounts:folder",
+    "join": "cluster:join",
+    "leave": "cluster:leave",
     "status": "maintenance:status",
     "scrub": "maintenance:scrub",
     "gc": "maintenance:gc",

@@ -17,7 +17,7 @@ import msgspec
 from sqlalchemy import Connection, delete, insert, select, update
 
 from dblike_delta.recipe import Recipe
-from dblike_srv.contents import batches
+from dblike_srv.contents import State, batches
 from dblike_srv.db import asked, told
 from dblike_srv.models import contents, folders, packs, users, versions
 from dblike_srv.retention import prune
@@ -45,6 +45,7 @@ class Stored(msgspec.Struct, frozen=True):
     id: int
     user: int
     hash: bytes
+    state: State
     recipe: Recipe
 
 
@@ -70,14 +71,16 @@ def stored_contents(site: Site) -> Iterator[Stored]:
     last = 0
     while True:
         query = (
-            select(contents.c.id, contents.c.user, contents.c.hash, contents.c.recipe)
+            select(contents.c.id, contents.c.user, contents.c.hash, contents.c.state,
+                   contents.c.recipe)
             .where(contents.c.id > last)
             .order_by(contents.c.id)
             .limit(PAGE)
-        )
+        )  # fmt: skip
         rows = site.database.read(asked(query))
-        for row, user, digest, recipe in rows:
-            yield Stored(row, user, bytes(digest), Recipe.unpack(bytes(recipe)))
+        for row, user, digest, state, packed in rows:
+            recipe = Recipe.unpack(bytes(packed))
+            yield Stored(row, user, bytes(digest), State(state), recipe)
         if len(rows) < PAGE:
             return
         last = rows[-1][0]

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from dblike_delta.recipe import Extent, Recipe
 from dblike_srv.collect import Stored, stored_contents
-from dblike_srv.contents import PackReader, batches
+from dblike_srv.contents import PackReader, State, batches, check_contents
 from dblike_srv.db import asked
 from dblike_srv.models import contents, packs
 from dblike_srv.relocate import Move, Moves, merged, unseen
@@ -86,6 +86,34 @@ def _add(report: CompactReport, written: int, rewritten: int, scattered: int) ->
         report.packs + 1,
         report.bytes + written,
     )
+
+
+def rescue(site: Site, names: Iterable[bytes]) -> int:
+    """Copy what is good out of damaged packs; how many bytes that was.
+
+    Only what contents need that a scrub has just read and found to be what they were; they are read
+    once more where they lie then.
+    """
+    wanted = set(names)
+    query = select(packs.c.id, packs.c.hash, packs.c.size).where(packs.c.dying == 0)
+    rows = [(row, bytes(name), size) for row, name, size in site.database.read(asked(query))]
+    known = {row: _Pack(name, size, set()) for row, name, size in rows if name in wanted}
+    moved: dict[int, list[bytes]] = {}
+    for stored in stored_contents(site):
+        if stored.state is not State.CHECKED:
+            continue
+        for number, offset, length in stored.recipe.extents:
+            if number in known:
+                known[number].spans.add((offset, length))
+                moved.setdefault(stored.user, []).append(stored.hash)
+    runs = [Extent(number, *run) for number, pack in known.items() for run in merged(pack.spans)]
+    if not runs:
+        return 0
+    size = _relocate(site, known, runs)
+    for user, hashes in moved.items():
+        for batch in batches(dict.fromkeys(hashes)):
+            check_contents(site, user, batch)
+    return size
 
 
 # --- what is worth it
@@ -162,8 +190,10 @@ def _rewrite(site: Site, known: dict[int, _Pack], runs: list[Extent]) -> int:
     numbers = {run.pack for run in runs}
     sound = {n for n in numbers if n in known and is_sound(site, known[n].name, known[n].size)}
     runs = [run for run in runs if run.pack in sound]
-    if not runs:
-        return 0
+    return _relocate(site, known, runs) if runs else 0
+
+
+def _relocate(site: Site, known: dict[int, _Pack], runs: list[Extent]) -> int:
     moves, size = _copy(site, known, runs)
     affected = [stored.id for stored in _naming(site, moves)]
     for batch in batches(affected, CONTENTS):

@@ -63,7 +63,7 @@ def create_config(config: Path | None, data: Path | None, **values: Any) -> Conf
         fresh["data"] = "."
     else:
         fresh["data"] = str(data.absolute() if data else DATA)
-    fresh["cluster_key"] = secrets.token_hex(32)
+    fresh.setdefault("cluster_key", secrets.token_hex(32))
     decode_config(dict(fresh))
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     (file.parent / fresh["data"]).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -73,6 +73,22 @@ def create_config(config: Path | None, data: Path | None, **values: Any) -> Conf
         out.write("\n")
         out.flush()
         os.fsync(out.fileno())
+    return _load(file, data)
+
+
+def change_config(config: Path | None, data: Path | None, **values: Any) -> Config:
+    """Set keys of the config that is there; all else in it stays as it was written."""
+    file, data = locate(config, data)
+    held = json.loads(file.read_text(encoding="utf-8-sig")) | values
+    decode_config(dict(held))
+    fresh = file.with_name(f".{file.name}.{os.getpid()}")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as out:
+        json.dump(held, out, indent=2)
+        out.write("\n")
+        out.flush()
+        os.fsync(out.fileno())
+    fresh.rename(file)
     return _load(file, data)
 
 

@@ -21,6 +21,8 @@ from dblike_srv.store.local import LocalStore
 if TYPE_CHECKING:
     from dblike_srv.store.base import PackStore
 
+ID_SECONDS = 1.0
+
 log = logging.getLogger(__name__)
 
 
@@ -35,8 +37,7 @@ class Ahead(Exception):
 
 @dataclasses.dataclass
 class Site:
-    """All that the core works with.  `id` is this site's, made with its database; `renew` changes
-    it, so whoever makes dots or journal numbers asks the database in the same transaction."""
+    """All that the core works with.  `known_id` is this site's id when it was last looked up."""
 
     config: Config
     database: Database
@@ -45,7 +46,19 @@ class Site:
     random: Random
     notices: Notices
     seal: Seal
-    id: bytes
+    known_id: bytes
+    looked: float
+
+    @property
+    def id(self) -> bytes:
+        """The id, at most a second old: `renew` changes it, in whatever process.  Whoever
+        makes dots or journal numbers asks the database in the same transaction."""
+        now = self.clock.monotonic()
+        if abs(now - self.looked) > ID_SECONDS:
+            query = select(meta.c.value).where(meta.c.key == "site")
+            self.known_id = bytes(self.database.read(lambda c: c.execute(query).scalar_one()))
+            self.looked = now
+        return self.known_id
 
     def close(self) -> None:
         """Let go of connections and sockets."""
@@ -62,7 +75,7 @@ def open_site(
     store: PackStore | None = None,
 ) -> Site:
     """The site of this configuration; its database is made where it is absent."""
-    random = random or SystemRandom()
+    random, clock = random or SystemRandom(), clock or SystemClock()
     seal = Seal(config.key)
     Path(config.data).mkdir(parents=True, exist_ok=True, mode=0o700)
     database = Database(config.database_url, random)
@@ -71,11 +84,12 @@ def open_site(
         config=config,
         database=database,
         store=store or open_store(config, random),
-        clock=clock or SystemClock(),
+        clock=clock,
         random=random,
         notices=notices or MemoryNotices(),
         seal=seal,
-        id=site_id,
+        known_id=site_id,
+        looked=clock.monotonic(),
     )
 
 
@@ -106,7 +120,7 @@ def renew(site: Site, old: bytes) -> None:
         connection.execute(insert(meta).values(key=f"former {old.hex()}", value=old))
         return fresh
 
-    site.id = site.database.transact(work)
+    site.known_id = site.database.transact(work)
     log.warning("this site's disk went back in time: it goes on as site %s", site.id.hex())
 
 

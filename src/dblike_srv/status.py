@@ -3,14 +3,42 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, func, select
 
-from dblike_srv.models import folders, packs, users, versions
+from dblike_delta.versions import VersionVector
+from dblike_srv.models import folders, follows, holds, journals, packs, sites, users, versions
 from dblike_srv.readiness import check_ready
 from dblike_srv.site import Site
+
+
+class PeerStatus(msgspec.Struct, frozen=True):
+    """Another site, as far as this one knows.
+
+    `contact` is when it last answered us (epoch ms, 0: never), `behind` how many versions it has
+    that we lack, `ahead` how many of ours it lacks (-1: it never said).  `problem` is empty where
+    all is well.
+    """
+
+    url: str
+    site_id: str = ""
+    name: str = ""
+    contact: int = 0
+    behind: int = 0
+    ahead: int = -1
+    problem: str = ""
+
+    def line(self, now: int) -> str:
+        """For people."""
+        seen = f"heard {_ago(now - self.contact)} ago" if self.contact else "never heard"
+        lag = f"we are {self.behind:,} versions behind it"
+        if self.ahead >= 0:
+            lag += f", it is {self.ahead:,} behind us"
+        who = f"{self.name} {self.url or 'without a URL'}".strip()
+        return f"peer {who}: {seen}, {lag}" + (f": {self.problem}" if self.problem else "")
 
 
 class SiteStatus(msgspec.Struct, frozen=True):
@@ -30,7 +58,8 @@ class SiteStatus(msgspec.Struct, frozen=True):
     packs: int
     pack_bytes: int
     free: int
-    peers: list[str]
+    peers: list[PeerStatus]
+    time: int
     problem: str = ""
 
     def lines(self) -> Iterator[str]:
@@ -43,7 +72,10 @@ class SiteStatus(msgspec.Struct, frozen=True):
         yield f"{self.versions:,} versions, {self.packs:,} packs ({_size(self.pack_bytes)})"
         if self.free >= 0:
             yield f"{_size(self.free)} free"
-        yield f"peers: {', '.join(self.peers) or 'none'}"
+        if not self.peers:
+            yield "peers: none"
+        for peer in self.peers:
+            yield peer.line(self.time)
         yield self.problem or "all is well"
 
 
@@ -58,10 +90,70 @@ def survey(site: Site) -> SiteStatus:
         database=site.database.engine.dialect.name,
         store=(config.store or "file").partition(":")[0],
         free=_free(config.data),
-        peers=[peer.url for peer in config.peers],
+        peers=peers_of(site),
+        time=site.clock.now_ms(),
         problem=check_ready(site),
         **site.database.read(_counts),
     )
+
+
+def peers_of(site: Site) -> list[PeerStatus]:
+    """The other sites: those that we follow, and those that only follow us."""
+    own = site.id
+
+    def work(connection: Connection) -> list[PeerStatus]:
+        gone = select(sites.c.gone).where(sites.c.id == own)
+        if connection.execute(gone).scalar():
+            return []
+        others = select(sites).where(sites.c.gone == 0, sites.c.id != own)
+        known = {bytes(row.id): row for row in connection.execute(others)}
+        ahead = _ahead(connection, own)
+        found = []
+        for row in connection.execute(select(follows).order_by(follows.c.url)):
+            uid = bytes(row.site or b"")
+            who = known.pop(uid, None)
+            found.append(_followed(row, "" if who is None else who.name, ahead(uid)))
+        return found + [_unfollowed(who, ahead(uid)) for uid, who in known.items()]
+
+    return site.database.read(work)
+
+
+def _followed(row: Any, name: str, ahead: int) -> PeerStatus:
+    return PeerStatus(
+        url=row.url,
+        site_id=bytes(row.site or b"").hex(),
+        name=name,
+        contact=row.contact,
+        behind=row.behind,
+        ahead=ahead,
+        problem=row.problem,
+    )
+
+
+def _unfollowed(who: Any, ahead: int) -> PeerStatus:
+    why = "not followed yet" if who.url else "it told no URL (site.url), so it can't be followed"
+    return PeerStatus(who.url, bytes(who.id).hex(), who.name, ahead=ahead, problem=why)
+
+
+def _ahead(connection: Connection, own: bytes) -> Callable[[bytes], int]:
+    """How many of our own versions a site lacks; -1 for one that never said what it holds."""
+    mine = select(journals.c.folder, journals.c.head).where(journals.c.site == own)
+    heads = {row.folder: row.head for row in connection.execute(mine)}
+    total = sum(heads.values())
+    held: dict[bytes, int] = {}
+    for folder, uid, packed in connection.execute(select(holds)):
+        number = VersionVector.unpack(bytes(packed)).get(own)
+        held[bytes(uid)] = held.get(bytes(uid), 0) + min(number, heads.get(folder, 0))
+    lag = {uid: total - count for uid, count in held.items()}
+    return lambda uid: lag.get(uid, -1) if total else 0
+
+
+def _ago(ms: int) -> str:
+    seconds = max(0, ms) // 1000
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} seconds"
 
 
 def _counts(connection: Connection) -> dict[str, int]:

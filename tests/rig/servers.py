@@ -18,12 +18,14 @@ PASSWORD = "correct horse"
 class Server:
     """`dblike-server run`, which can be killed and started again on its port."""
 
-    def __init__(self, directory: Path, *options: str, **environment: str) -> None:
+    def __init__(
+        self, directory: Path, *options: str, bind: str = "127.0.0.1:0", **environment: str
+    ) -> None:
         self.data = directory / "data"
         self.log = directory / "server.log"
         self._options = options
         self._environment = {**os.environ, **environment}
-        self._bind = "127.0.0.1:0"
+        self._bind = bind
         self._users = itertools.count(1)
         self.process: subprocess.Popen[bytes] | None = None
         self.command("init")

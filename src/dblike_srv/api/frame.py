@@ -67,7 +67,14 @@ def _count(response: Response, seconds: float) -> None:
     metrics = extra("metrics")
     metrics.request(rule, method, response.status_code, seconds)
     metrics.save(site().clock.monotonic())
-    log.info(
+    # What sites ask each other every other second is for whoever looks for it.
+    level = (
+        logging.DEBUG
+        if rule.startswith("/v1/peer/") and response.status_code < 400
+        else logging.INFO
+    )
+    log.log(
+        level,
         "%s %s %d %.1f ms",
         method,
         rule,

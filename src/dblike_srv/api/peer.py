@@ -53,6 +53,8 @@ def session() -> Response:
     proof = keys.follower_proof(here, said.site.id, here.id, said.nonce)
     if not keys.same(proof, said.proof):
         raise Unauthorized("the cluster keys of the two sites differ")
+    if sites.has_left(here, said.site.id):
+        raise Unauthorized("this site left the cluster; `dblike-server join` brings it back")
     sites.welcome(here, said.site)
     token = keys.make_token(here, said.site.id)
     prompt = here.config.replication.copies > 1
@@ -120,6 +122,8 @@ def _follower() -> bytes:
     """The site that asks; raises Unauthorized."""
     if "follower" not in g:
         g.follower = keys.follower_of(site(), bearer())
+        if sites.has_left(site(), g.follower):
+            raise Unauthorized("this site left the cluster")
     return cast("bytes", g.follower)
 
 

@@ -16,6 +16,7 @@ from dblike_srv import maintenance, schema
 from dblike_srv.commands.accounts import JSON
 from dblike_srv.commands.options import FAILED, Place, emit, placed
 from dblike_srv.db import Database
+from dblike_srv.replication.repair import repair as fetch_lost
 from dblike_srv.status import survey
 
 DAMAGED = 6
@@ -46,13 +47,15 @@ def scrub(place: Place, repair: bool, as_json: bool) -> None:
     """Read and verify every pack and content. Exit 6 where something is damaged."""
     with place.site() as site:
         report = maintenance.scrub(site)
-        peers = site.config.peers
+        if repair:
+            brought = fetch_lost(site, report.damaged_packs)
+            click.echo(f"{brought:,} contents came from other sites", err=True)
+            if not report.sound:
+                report = maintenance.scrub(site)
     _tell(report, as_json)
-    if report.sound:
-        return
-    if repair and not peers:
-        click.echo("no peer to repair from: a device that has the content sends it anew", err=True)
-    raise SystemExit(DAMAGED)
+    if not report.sound:
+        click.echo("a device that still has a damaged content sends it anew", err=True)
+        raise SystemExit(DAMAGED)
 
 
 @click.command(epilog="Example: dblike-server gc --dry-run")

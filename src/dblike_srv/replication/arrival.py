@@ -70,21 +70,26 @@ class Arrival:
     def wants(self) -> list[Want]:
         """Which contents are absent, each with what is at hand to build it from."""
         files = [version for _, _, version in self._entries if version.kind is Kind.FILE]
-        hashes = {version.hash for version in files}
-        user = self._folder.user
-        held = self._site.database.read(lambda c: find_contents(c, user, hashes))
-        absent = {d for d in hashes if d not in held or held[d].state is State.DAMAGED}
-        if not absent:
+        if not self._absent({version.hash for version in files}):
             return []
         before = self._contents_before(version.path for version in files)
+        hashes = {digest for contents in before.values() for digest in contents}
+        absent = self._absent(hashes | {version.hash for version in files})
         wants: list[Want] = []
         for version in files:
+            known = before.get(version.path, ())
             if version.hash in absent and version.hash not in self._wanted:
+                have = [d for d in known if d not in absent or d in self._wanted]
+                wants.append(Want(*version.dot, have[-_HAVES:]))
                 self._wanted.add(version.hash)
-                have = before.get(version.path, ())[-_HAVES:]
-                wants.append(Want(*version.dot, list(have)))
-            before[version.path] = (*before.get(version.path, ()), version.hash)
+            before[version.path] = (*known, version.hash)
         return wants
+
+    def _absent(self, hashes: set[bytes]) -> set[bytes]:
+        """Those of the contents that can't be served from here."""
+        user = self._folder.user
+        held = self._site.database.read(lambda c: find_contents(c, user, hashes))
+        return {d for d in hashes if d not in held or held[d].state is State.DAMAGED}
 
     def _contents_before(self, paths: Iterable[bytes]) -> dict[bytes, tuple[bytes, ...]]:
         """The contents that paths have here: what the next versions were most likely made from."""

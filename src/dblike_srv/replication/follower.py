@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import delete, insert, select, update
 
 from dblike_delta.changeset import Body
 from dblike_delta.errors import DeltaError
@@ -192,6 +192,11 @@ def note(here: Site, url: str, **values: object) -> None:
     mine = follows.c.url == url
     if not here.database.transact(told(update(follows).where(mine).values(values))):
         here.database.transact(told(insert(follows).values(url=url, **values)))
+
+
+def forget(site: Site, url: str) -> None:
+    """It is followed no more."""
+    site.database.transact(told(delete(follows).where(follows.c.url == url)))
 
 
 FAILURES: Final = (Unreachable, Refused, Fault, Unfinished, DeltaError, SiteError, OSError)

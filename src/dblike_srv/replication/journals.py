@@ -33,7 +33,7 @@ def stream(site: Site, folder: FolderRef, cursor: str, limit: int) -> Iterator[P
         if expected != (origin, number):
             yield from encoder.journal(JournalMark(origin, number))
         expected = (origin, number + 1)
-        yield from encoder.record(_record(row))
+        yield from encoder.record(record_of(row))
     yield from encoder.cursor(CursorMark(site.seal.cursor(folder.id, reached), more))
     yield from encoder.finish()
 
@@ -69,7 +69,8 @@ def _page(folder: int, origin: bytes, after: int, limit: int) -> Any:
     )
 
 
-def _record(row: Any) -> Record:
+def record_of(row: Any) -> Record:
+    """A version, from a row of VERSION_COLUMNS, as sites tell it to each other."""
     (_, path, device, counter, vector, time, kind, digest, size, mode, mtime_ns, target, author,
      key_id) = row  # fmt: skip
     return Record(

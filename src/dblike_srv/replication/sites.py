@@ -27,20 +27,20 @@ def site_urls(site: Site) -> list[str]:
 
 def announce(site: Site) -> SiteState:
     """Write down who this site is, where that is new."""
-    config, now = site.config.site, site.clock.now_ms()
+    config, now, own = site.config.site, site.clock.now_ms(), site.id
 
     def work(connection: Connection) -> tuple[SiteState, bool]:
-        row = connection.execute(select(sites).where(sites.c.id == site.id)).mappings().first()
+        row = connection.execute(select(sites).where(sites.c.id == own)).mappings().first()
         if row is not None and (row["name"], row["url"]) == (config.name, config.url):
             return site_state(row), False
         changed = max(now, row["changed"] + 1) if row is not None else now
         values = {"name": config.name, "url": config.url, "changed": changed, "gone": 0}
         values["stamp"] = next_stamp(connection)
         if row is None:
-            connection.execute(insert(sites).values(id=site.id, **values))
+            connection.execute(insert(sites).values(id=own, **values))
         else:
-            connection.execute(update(sites).where(sites.c.id == site.id).values(values))
-        return SiteState(site.id, config.name, config.url, changed), True
+            connection.execute(update(sites).where(sites.c.id == own).values(values))
+        return SiteState(own, config.name, config.url, changed), True
 
     state, new = site.database.transact(work)
     if new:
@@ -48,16 +48,19 @@ def announce(site: Site) -> SiteState:
     return state
 
 
+def has_left(site: Site, uid: bytes) -> bool:
+    """Whether the site of this id left the cluster."""
+    query = select(sites.c.gone).where(sites.c.id == uid)
+    return bool(site.database.read(lambda connection: connection.execute(query).scalar()))
+
+
 def welcome(site: Site, state: SiteState) -> None:
     """A site of the cluster has said who it is."""
     take_in(site, SharedPage(upto=0, sites=[state]))
 
 
-def part_with(site: Site, uid: bytes) -> bool:
-    """A site left the cluster for good; whether it was known."""
-    for state in known_sites(site):
-        if state.id == uid:
-            return take_in(
-                site, SharedPage(upto=0, sites=[msgspec.structs.replace(state, gone=True)])
-            )
-    return False
+def part_with(site: Site, state: SiteState) -> SiteState:
+    """A site leaves the cluster for good: what it is from now on."""
+    gone = msgspec.structs.replace(state, gone=True)
+    take_in(site, SharedPage(upto=0, sites=[gone]))
+    return gone

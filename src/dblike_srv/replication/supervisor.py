@@ -22,10 +22,10 @@ from sqlalchemy import Connection, insert, select, update
 from dblike_srv import logs
 from dblike_srv.config import Config, decode_config
 from dblike_srv.models import leases
-from dblike_srv.replication.follower import FAILURES, Follower, Locks, healing, note
+from dblike_srv.replication.follower import FAILURES, Follower, Locks, forget, healing, note
 from dblike_srv.replication.link import Link
 from dblike_srv.replication.listener import Listener
-from dblike_srv.replication.sites import announce, known_sites
+from dblike_srv.replication.sites import announce, has_left, known_sites
 from dblike_srv.site import Site
 
 LEASE_MS: Final = 15_000
@@ -157,6 +157,8 @@ class Following:
     def urls(self) -> set[str]:
         """The configured peers, and (unless only these are to be followed) all sites we know of."""
         config, here = self._site.config, self._site.id
+        if has_left(self._site, here):
+            return set()
         named = {peer.url.rstrip("/") for peer in config.peers}
         if config.replication.follow == "peers":
             return named
@@ -183,6 +185,7 @@ class Following:
             failures += 1
             longest = min(0.2 * 2.0**failures, LONGEST)
             ended.wait(self._site.random.uniform(longest / 2, longest))
+        forget(self._site, url)
 
     def _say(self, url: str, error: Exception) -> None:
         log.info("%s: %s: %s", url, type(error).__name__, error)

@@ -1,0 +1,158 @@
+"""join, leave: making a site one of a cluster, and taking it out."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+
+from dblike_delta.exchange import ExchangeError
+from dblike_srv.commands.options import FAILED, USAGE, Place, fail, placed
+from dblike_srv.config import Config
+from dblike_srv.configfile import Absent, change_config, create_config
+from dblike_srv.replication.arrival import Fault
+from dblike_srv.replication.link import Link
+from dblike_srv.replication.messages import SiteState
+from dblike_srv.replication.sites import announce, has_left, known_sites, part_with, welcome
+from dblike_srv.site import Site, open_site, renew
+from dblike_srv.status import peers_of
+
+
+@click.command(epilog="Example: dblike-server join https://one.example --url https://two.example")
+@click.argument("url")
+@click.option(
+    "--url", "own", metavar="URL", help="Where the other sites and devices reach this one."
+)
+@click.option("--name", metavar="NAME", help="What this site is called.")
+@click.option("--bind", metavar="HOST:PORT", help="Address to listen at.")
+@click.option("--cluster-key-stdin", is_flag=True, help="The cluster's key is stdin's first line.")
+@placed
+def join(
+    place: Place,
+    url: str,
+    own: str | None,
+    name: str | None,
+    bind: str | None,
+    cluster_key_stdin: bool,
+) -> None:
+    """Make this a site of the cluster that URL is of. It fills itself while it serves.
+
+    The cluster's key is in the config of any of its sites (cluster_key). A site that is new gets a
+    config with it; one that runs already has to have it.
+    """
+    if urlsplit(url).scheme not in ("http", "https"):
+        fail(f"{url!r} is no http:// or https:// URL", USAGE)
+    config = _configure(place, url, own, name, bind, _read_key(cluster_key_stdin))
+    site = open_site(config)
+    try:
+        if has_left(site, site.id):
+            renew(site, site.id)  # the old id left for good
+        there = _visit(site, url, announce(site))
+        welcome(site, there)
+    finally:
+        site.close()
+    click.echo(f"Joined {there.name or there.id.hex()} at {url}.")
+    if not config.site.url:
+        click.echo("This site has no URL, so the others can't fetch what it accepts: use --url.")
+    where = f"--config {place.config}" if place.config else f"--data {config.data}"
+    click.echo(f"Serve with: dblike-server run {where}   (or reload the running one: SIGHUP)")
+
+
+def _read_key(from_stdin: bool) -> str:
+    if from_stdin:
+        return sys.stdin.readline().strip()
+    return ""
+
+
+def _configure(
+    place: Place, url: str, own: str | None, name: str | None, bind: str | None, key: str
+) -> Config:
+    """The config with the peer in it, made where there is none.  A site keeps the key it has."""
+    try:
+        config = place.read()
+    except Absent:
+        if not key:
+            fail("a new site needs the cluster's key: use --cluster-key-stdin", USAGE)
+        part = {k: v for k, v in (("name", name), ("url", own)) if v}
+        return create_config(
+            place.config, place.data,
+            bind=bind, cluster_key=key, peers=[{"url": url}], site=part or None,
+        )  # fmt: skip
+    if key and key.encode() != config.key:
+        fail(
+            "this site has another cluster key, under which its devices' tokens are sealed: set "
+            "cluster_key in its config first, then all of its devices log in again",
+            USAGE,
+        )
+    peers = [peer.url for peer in config.peers]
+    values: dict[str, Any] = {"peers": [{"url": each} for each in dict.fromkeys([*peers, url])]}
+    if own or name:
+        values["site"] = {"name": name or config.site.name, "url": own or config.site.url}
+    return change_config(place.config, place.data, **values)
+
+
+def _visit(site: Site, url: str, mine: SiteState) -> SiteState:
+    """Say who we are at a site; who it is."""
+    link = Link(site, url)
+    try:
+        return link.open(mine)
+    except (ExchangeError, Fault) as error:
+        fail(f"{url}: {error}", FAILED)
+    finally:
+        link.close()
+
+
+@click.command(epilog="Example: dblike-server leave")
+@click.argument("site_id", metavar="[ID]", required=False)
+@click.option("--force", is_flag=True, help="Also where versions are on no other site yet.")
+@placed
+def leave(place: Place, site_id: str | None, force: bool) -> None:
+    """Take this site out of its cluster, or the one of this ID, which may be lost.
+
+    What left is followed no more and may follow no more; its own copy of the data stays with it.
+    """
+    with place.site() as site:
+        if site_id:
+            _part_with_other(site, site_id)
+            return
+        _leave(site, force)
+    if site.config.peers:
+        change_config(place.config, place.data, peers=[])
+
+
+def _part_with_other(site: Site, site_id: str) -> None:
+    others = [state for state in known_sites(site) if state.id != site.id]
+    found = [state for state in others if state.id.hex().startswith(site_id.lower())]
+    if len(found) != 1:
+        fail(f"{len(found)} other sites have an id that begins with {site_id!r}", USAGE)
+    part_with(site, found[0])
+    click.echo(f"{found[0].name or found[0].url or site_id} is no site of the cluster any more.")
+
+
+def _leave(site: Site, force: bool) -> None:
+    here = announce(site)
+    others = [state for state in known_sites(site) if state.id != site.id and state.url]
+    lacking = [peer for peer in peers_of(site) if peer.ahead]
+    if others and len(lacking) == len(peers_of(site)) and not force:
+        fail("no other site has said that it holds all that this one does: wait, or use --force")
+    gone = part_with(site, here)
+    told = [state.url for state in others if _told(site, state.url, gone)]
+    if others and not told:
+        fail(
+            "this site follows nobody any more, but no other site could be told: run "
+            f"`dblike-server leave {site.id.hex()}` at one of them",
+        )
+    click.echo("This site left the cluster; it goes on by itself with what it has.")
+
+
+def _told(site: Site, url: str, gone: SiteState) -> bool:
+    link = Link(site, url)
+    try:
+        link.open(gone)
+    except (ExchangeError, Fault):
+        return False
+    finally:
+        link.close()
+    return True

@@ -1,0 +1,115 @@
+"""join, leave, scrub --repair: a site that comes, mends itself from another one, and goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dblike_delta.exchange import Exchange
+from dblike_delta.messages import LoginRequest
+from dblike_srv.replication.link import SiteTransport
+from rig.servers import PASSWORD, Server
+
+PATIENCE = 30.0
+
+
+def run(*words: str, text: str = "", code: int = 0) -> str:
+    program = [sys.executable, "-m", "dblike_srv", *words]
+    done = subprocess.run(program, input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == code, (words, done.stdout, done.stderr)
+    return done.stdout + done.stderr
+
+
+def until(done: Callable[[], Any]) -> None:
+    """Ask until the answer is yes."""
+    pause, deadline = threading.Event(), time.monotonic() + PATIENCE
+    while not done():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        pause.wait(0.5)
+
+
+def config_of(data: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((data / "config.json").read_text())
+    return found
+
+
+def status(data: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(run("status", "--json", "--data", str(data)))
+    return found
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Iterator[Server]:
+    """A site that was alone so far, with a user and some files."""
+    (tmp_path / "one").mkdir()
+    server = Server(tmp_path / "one")
+    server.stop()
+    config = config_of(server.data) | {"site": {"name": "one", "url": server.url}}
+    (server.data / "config.json").write_text(json.dumps(config))
+    server.start()
+    yield server
+    server.stop()
+
+
+def put(server: Server, user: str, name: str, data: bytes) -> None:
+    transport = SiteTransport(server.url)
+    exchange = Exchange(transport)
+    exchange.login(LoginRequest(user, PASSWORD))
+    folder = exchange.folders()[0].id
+    exchange._send("PUT", f"/v1/folders/{folder}/files/{name}", data).close()
+    transport.close()
+
+
+def test_a_site_joins_mends_itself_and_leaves(one: Server, tmp_path: Path, free_port: int) -> None:
+    user = one.add_user()
+    for number in range(20):
+        put(one, user, f"f{number}", os.urandom(5000))
+    key = config_of(one.data)["cluster_key"]
+    data, url = tmp_path / "two" / "data", f"http://127.0.0.1:{free_port}"
+    place = ("--data", str(data))
+    run("join", one.url, "--url", url, "--name", "two", "--bind", f"127.0.0.1:{free_port}",
+        "--cluster-key-stdin", *place, text=key + "\n")  # fmt: skip
+    two = Server(tmp_path / "two", bind=f"127.0.0.1:{free_port}")
+    try:
+        until(lambda: status(data)["versions"] == 20 and not status(data)["peers"][0]["behind"])
+        put(two, user, "from-two", b"written at two")
+        until(lambda: status(one.data)["versions"] == 21)
+
+        pack = max((data / "packs").glob("*/*"), key=lambda path: path.stat().st_size)
+        pack.chmod(0o600)
+        raw = bytearray(pack.read_bytes())
+        raw[100] ^= 1
+        pack.write_bytes(raw)
+        run("scrub", *place, code=6)
+        assert "contents came from other sites" in run("scrub", "--repair", *place)
+        run("scrub", *place)
+
+        until(lambda: not status(data)["peers"][0]["ahead"])
+        assert "left the cluster" in run("leave", *place)
+        until(lambda: status(one.data)["peers"] == [] and status(data)["peers"] == [])
+        put(one, user, "later", b"x")
+        run("join", one.url, *place, "--url", url)
+        until(lambda: status(data)["versions"] == 22)
+    finally:
+        two.stop()
+
+
+def test_what_can_not_join(one: Server, tmp_path: Path) -> None:
+    place = ("--data", str(tmp_path / "new"))
+    assert "cluster's key" in run("join", one.url, *place, code=2)
+    wrong = "0" * 32
+    said = run("join", one.url, "--cluster-key-stdin", *place, text=wrong, code=1)
+    assert "cluster key" in said
+    assert "no http" in run("join", "one.example", *place, code=2)
+    assert "another cluster key" in run(
+        "join", one.url, "--cluster-key-stdin", "--data", str(one.data), text="1" * 40, code=2
+    )
