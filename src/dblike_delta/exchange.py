@@ -181,7 +181,7 @@ class Exchange:
             match event:
                 case m.JournalMark():
                     at = event
-                case m.Record() if at is not None:
+                case m.Record() if at is not None and len(entries) < limit:
                     entries.append((at.site, at.number, event))
                     at = m.JournalMark(at.site, at.number + 1)
                 case m.CursorMark():

@@ -24,6 +24,7 @@ from dblike_srv.auth.plugins import load_gate
 from dblike_srv.directory import SiteDirectory
 from dblike_srv.hub import Hub, HubSettings
 from dblike_srv.metrics import Metrics
+from dblike_srv.registers import RETURNS
 from dblike_srv.site import Site
 
 
@@ -40,7 +41,12 @@ def create_app(site: Site) -> Flask:
         site.clock,
         HubSettings(per_user=site.config.limits.sockets_per_user),
     )
-    site.notices.subscribe(hub.notify)
+
+    def pass_on(folder: bytes, cursor: str) -> None:
+        if folder != RETURNS:
+            hub.notify(folder, cursor)
+
+    site.notices.subscribe(pass_on)
     app.extensions |= {
         "dblike": site,
         "dblike-gate": load_gate(site, site.config.auth),

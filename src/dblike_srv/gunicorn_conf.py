@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import select
 import signal
 import threading
 from typing import Any, Final
@@ -74,6 +75,18 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """SIGTERM, also after SIGHUP: sockets go now, requests may finish."""
         _hub_of(self).stop()
         super().handle_exit(sig, frame)
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """Where this worker ends, serve who is connected already, and let the port go: as long as
+        any worker held it, others would connect, wait for the drain, and be cut."""
+        if not self.alive and self._accepting:
+            for listener in self.sockets:
+                while select.select([listener], [], [], 0)[0]:
+                    self.accept(listener)
+        super().set_accept_enabled(enabled)
+        if not self.alive:
+            for listener in self.sockets:
+                listener.close()
 
     def handle_quit(self, sig: int, frame: Any) -> None:
         """SIGQUIT or SIGINT: now."""

@@ -20,6 +20,8 @@ _T = TypeVar("_T")
 STAMPS: Final = "stamps"
 ACCOUNTS: Final = bytes(16)
 """In a notice, in place of a folder's id: rows that all sites share have changed."""
+RETURNS: Final = b"\xff" * 16
+"""Likewise: a site began to follow this one, so it can be reached, too."""
 
 
 def next_stamp(connection: Connection) -> int:

@@ -16,6 +16,7 @@ from dblike_srv.errors import Invalid, NotFound
 from dblike_srv.fetch import fetch as fetch_contents
 from dblike_srv.hub_client import Session
 from dblike_srv.identity import FolderRef, Identity
+from dblike_srv.registers import RETURNS
 from dblike_srv.replication import copies, journals, keys, shared, sites
 from dblike_srv.replication.messages import (
     Held,
@@ -56,6 +57,7 @@ def session() -> Response:
     if sites.has_left(here, said.site.id):
         raise Unauthorized("this site left the cluster; `dblike-server join` brings it back")
     sites.welcome(here, said.site)
+    here.notices.publish(RETURNS, "back")
     token = keys.make_token(here, said.site.id)
     prompt = here.config.replication.copies > 1
     return reply(OpeningReply(token, sites.announce(here), prompt))

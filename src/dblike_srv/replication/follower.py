@@ -21,7 +21,7 @@ from dblike_delta.errors import DeltaError
 from dblike_delta.exchange import Refused, Unreachable
 from dblike_delta.messages import Record, Refusal, Trailer
 from dblike_srv.db import asked, told
-from dblike_srv.errors import SiteError
+from dblike_srv.errors import Gone, SiteError
 from dblike_srv.identity import FolderRef
 from dblike_srv.models import follows
 from dblike_srv.replication import arrival, journals, shared, sites
@@ -35,21 +35,56 @@ RUN_BYTES: Final = 256 << 20
 """Versions in one answer; bytes of files whose versions are written together."""
 REPORT: Final = 2.0
 """Seconds between notes of how far behind we are."""
+PATIENCE: Final = 3.0
+ENOUGH: Final = 32 << 10
+"""Bytes that have to come in so many seconds from the one whose turn it is."""
+LARGEST: Final = 2**53
+"""No journal has as many versions."""
 
 log = logging.getLogger(__name__)
 
 
+class Turn:
+    """Who takes in a folder's versions now.  `moved` is how many bytes of them came."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.moved = 0
+
+    def take(self) -> bool:
+        """Wait for the turn.  False where the one who has it gets nowhere: a site that stalls must
+        not keep others from being heard, and two at once cost time and nothing else."""
+        while not self._lock.acquire(timeout=PATIENCE):
+            before = self.moved
+            if self._lock.acquire(timeout=PATIENCE):
+                break
+            if self.moved - before < ENOUGH:
+                return False
+        return True
+
+    def give(self) -> None:
+        """Let the next one."""
+        self._lock.release()
+
+
 class Locks:
-    """A lock for each folder."""
+    """A turn for each folder."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._locks: defaultdict[bytes, threading.Lock] = defaultdict(threading.Lock)
+        self._turns: defaultdict[bytes, Turn] = defaultdict(Turn)
 
-    def of(self, folder: bytes) -> threading.Lock:
-        """The folder's lock."""
+    @contextlib.contextmanager
+    def of(self, folder: bytes) -> Iterator[Turn]:
+        """The folder's turn, taken where that is possible."""
         with self._guard:
-            return self._locks[folder]
+            turn = self._turns[folder]
+        mine = turn.take()
+        try:
+            yield turn
+        finally:
+            if mine:
+                turn.give()
 
 
 class Follower:
@@ -79,6 +114,7 @@ class Follower:
             self.folder(position)
         self.acknowledge()
         self.report(force=True)
+        self._note(problem=self._link.clocks)
 
     def report(self, *, force: bool = False) -> None:
         """Write down, now and then, how far behind we are."""
@@ -94,8 +130,10 @@ class Follower:
             page = self._link.shared(since)
             if page.upto < since:
                 # It was set back: what it says now is all new.  Its own journals tell it the same.
+                page = self._link.shared(0)
                 since = 0
-                continue
+            if page.upto > LARGEST or (page.more and page.upto <= since):
+                raise Fault("changes of accounts that do not end")
             try:
                 shared.take_in(self._site, page)
             except shared.Clash as clash:
@@ -105,54 +143,78 @@ class Follower:
 
     def folder(self, position: Position) -> None:
         """What is new of a folder, given where it stands there."""
-        with self._locks.of(position.folder):
+        with self._locks.of(position.folder) as turn:
             folder = journals.folder_by_id(self._site, position.folder)
             if folder is None:
                 self.shared()
                 folder = journals.folder_by_id(self._site, position.folder)
             if folder is None:
                 raise Fault("a folder that it does not tell about")
-            self._follow(folder, position.cursor)
+            self._follow(folder, position.cursor, turn)
+
+    def _opened(self, folder: bytes, cursor: str) -> dict[bytes, int]:
+        """The numbers of a cursor that it told."""
+        try:
+            numbers = self._site.seal.open_cursor(folder, cursor)
+        except Gone:
+            raise Fault("a cursor that no site of the cluster made") from None
+        if max(numbers.values(), default=0) > LARGEST:
+            raise Fault("a journal with an impossible number")
+        return numbers
 
     def _count(self, position: Position) -> None:
         """How many versions of a folder are to come."""
-        there = self._site.seal.open_cursor(position.folder, position.cursor)
+        there = self._opened(position.folder, position.cursor)
         folder = journals.folder_by_id(self._site, position.folder)
         here = journals.numbers_of(self._site, folder) if folder is not None else {}
         missing = sum(max(0, number - here.get(origin, 0)) for origin, number in there.items())
         self._behind[position.folder] = missing
 
-    def _follow(self, folder: FolderRef, cursor: str) -> None:
-        there = self._site.seal.open_cursor(folder.id, cursor)
+    def _follow(self, folder: FolderRef, cursor: str, turn: Turn) -> None:
+        there = self._opened(folder.id, cursor)
         here = journals.numbers_of(self._site, folder)
         self._check_ahead(there, here)
         more = any(number > here.get(origin, 0) for origin, number in there.items())
         while more:
             self.report()
-            sealed = self._site.seal.cursor(folder.id, here)
-            entries, mark = self._link.journal(folder.id, sealed, PAGE)
-            arrival.check_order(entries, here)
-            for run in arrival.in_runs(entries, RUN_BYTES):
-                self._take(folder, run)
-            reached = self._site.seal.open_cursor(folder.id, mark.cursor)
-            arrival.reach(self._site, folder, reached)
-            here, more = {**here, **reached}, mark.more
+            reached, more = self._page(folder, here, turn)
+            here |= reached
             self._held[folder.id] = self._site.seal.cursor(folder.id, here)
-            self._behind[folder.id] = max(0, self._behind.get(folder.id, 0) - len(entries))
             if self._link.prompt:
                 self.acknowledge()
         self._behind.pop(folder.id, None)
+
+    def _page(
+        self, folder: FolderRef, here: dict[bytes, int], turn: Turn
+    ) -> tuple[dict[bytes, int], bool]:
+        """Take in the next versions; how far that goes, and whether there are more."""
+        sealed = self._site.seal.cursor(folder.id, here)
+        entries, mark = self._link.journal(folder.id, sealed, PAGE)
+        reached = self._opened(folder.id, mark.cursor)
+        arrival.check_order(entries, here)
+        if any(number > reached.get(origin, 0) for origin, number, _ in entries):
+            raise Fault("a journal that goes beyond its end")
+        if any(reached.get(origin, 0) < number for origin, number in here.items()):
+            raise Fault("a journal that goes back")
+        if mark.more and reached == here:
+            raise Fault("a journal that does not end")
+        for run in arrival.in_runs(entries, RUN_BYTES):
+            self._take(folder, run, turn)
+        arrival.reach(self._site, folder, reached)
+        self._behind[folder.id] = max(0, self._behind.get(folder.id, 0) - len(entries))
+        return reached, mark.more
 
     def _check_ahead(self, there: dict[bytes, int], here: dict[bytes, int]) -> None:
         if there.get(self._site.id, 0) > here.get(self._site.id, 0):
             raise Ahead(self._site.id)
 
-    def _take(self, folder: FolderRef, run: Iterable[arrival.Entry]) -> None:
+    def _take(self, folder: FolderRef, run: Iterable[arrival.Entry], turn: Turn) -> None:
         coming = Arrival(self._site, folder, list(run))
         try:
             wants = coming.wants()
             for event in self._link.fetch(folder.id, wants) if wants else ():
                 if isinstance(event, Record | Body | Trailer | Refusal):
+                    turn.moved += len(event.data) if isinstance(event, Body) else 0
                     coming.take(event)
         except BaseException:
             coming.abort()
@@ -183,7 +245,7 @@ def _remember(site: Site, link: Link) -> None:
     uid, mine = link.peer.id, follows.c.url == link.url
     rows = site.database.read(asked(select(follows.c.site).where(mine)))
     same = bool(rows) and rows[0][0] is not None and bytes(rows[0][0]) == uid
-    values = {"site": uid, "contact": site.clock.now_ms(), "problem": ""}
+    values = {"site": uid, "contact": site.clock.now_ms()}
     note(site, link.url, **values, **({} if same else {"stamp": 0}))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hmac
+import http.client
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeVar
 from urllib.parse import urlencode
@@ -33,7 +35,10 @@ _T = TypeVar("_T")
 
 ROOT: Final = "/v1/peer"
 _CONNECT: Final = 3.0
-_SILENCE: Final = 60.0
+_SILENCE: Final = 30.0
+_LEAST: Final = 32 << 10
+"""Seconds without a byte after which nothing more is waited for; bytes that have to come in as many
+seconds, since one a second is no better than none."""
 _PIECE: Final = 1 << 20
 
 
@@ -47,11 +52,18 @@ class _Answer:
         self.headers: Mapping[str, str] = {k.lower(): v for k, v in reply.headers.items()}
 
     def chunks(self) -> Iterator[bytes]:
-        """The body; Unreachable where it is cut."""
+        """The body; Unreachable where it is cut, or trickles."""
+        since, came = time.monotonic(), 0
         try:
-            yield from self._reply.stream(_PIECE)
+            while piece := self._reply.read1(_PIECE):
+                came += len(piece)
+                if time.monotonic() - since > _SILENCE:
+                    if came < _LEAST:
+                        raise Unreachable("the reply comes too slowly")
+                    since, came = time.monotonic(), 0
+                yield piece
             self._ended = True
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+        except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
             raise Unreachable(f"the reply was cut: {error}") from None
 
     def close(self) -> None:
@@ -139,8 +151,10 @@ class Link:
         while more:
             page = self._get("folders", Positions, after=after)
             yield from page.positions
-            more = page.more and bool(page.positions)
-            after = page.positions[-1].folder.hex() if page.positions else ""
+            last = max((position.folder.hex() for position in page.positions), default="")
+            if page.more and last <= after:
+                raise Fault("a list of folders that does not end")
+            after, more = last, page.more
 
     def journal(self, folder: bytes, cursor: str, limit: int) -> tuple[list[Entry], m.CursorMark]:
         """The versions beyond a cursor, and the cursor that covers them."""
@@ -157,6 +171,14 @@ class Link:
     def close(self) -> None:
         """End the session's connections."""
         self._transport.close()
+
+    @property
+    def clocks(self) -> str:
+        """What is wrong with its clock or ours; empty where they agree by and large."""
+        there = self._exchange.server_time
+        apart = 0 if there is None else abs(there - self._site.clock.now_ms())
+        days = apart // 86_400_000
+        return f"its clock and ours are {days} days apart" if days else ""
 
     def _get(self, what: str, kind: type[_T], **query: Any) -> _T:
         return self._exchange.get(f"{ROOT}/{what}?{urlencode(query)}", kind)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import queue
 import threading
 from typing import Any, Final
 
 import msgspec
 import websocket
 
+from dblike_delta.exchange import Unreachable
 from dblike_delta.messages import Notice
 from dblike_srv.registers import ACCOUNTS
 from dblike_srv.replication.follower import Follower
@@ -22,6 +22,9 @@ ALL_EVERY: Final = 30.0
 """Seconds between questions that a lost notice would have answered."""
 _CONNECT: Final = 5.0
 _PING: Final = 10.0
+_LARGEST: Final = 64 << 10
+"""Bytes of a frame."""
+_MANY: Final = 10_000
 
 
 class Listener:
@@ -30,30 +33,39 @@ class Listener:
     def __init__(self, site: Site, link: Link, follower: Follower, ended: threading.Event) -> None:
         self._site, self._link, self._follower = site, link, follower
         self._ended = ended
-        self._heard: queue.SimpleQueue[Notice | None] = queue.SimpleQueue()
+        self._heard = threading.Condition()
+        self._news: dict[bytes, str] = {}
+        self._over = False
+        self._all_at = 0.0
 
     def run(self) -> None:
         """Catch up, then react; raises what following raises."""
         with contextlib.closing(self._connect()) as client:
             threading.Thread(target=self._listen, args=(client,), daemon=True).start()
-            self._follower.catch_up()
+            self._catch_up()
             self._react()
 
     def _connect(self) -> Any:
         """The socket; opened before catching up, so that nothing falls in between."""
         scheme, _, rest = self._link.url.partition("://")
-        client = websocket.create_connection(
-            f"{'wss' if scheme == 'https' else 'ws'}://{rest}{ROOT}/events",
-            timeout=_CONNECT,
-            header=[f"Authorization: Bearer {self._link.token}"],
-            suppress_origin=True,
-            redirect_limit=0,
-            http_no_proxy=["*"],
-        )
+        try:
+            client = websocket.create_connection(
+                f"{'wss' if scheme == 'https' else 'ws'}://{rest}{ROOT}/events",
+                timeout=_CONNECT,
+                header=[f"Authorization: Bearer {self._link.token}"],
+                suppress_origin=True,
+                redirect_limit=0,
+                http_no_proxy=["*"],
+                class_=_Socket,
+                fire_cont_frame=True,
+            )
+        except (websocket.WebSocketException, OSError) as error:
+            raise Unreachable(f"no notices: {error}") from None
         client.settimeout(_PING)
         return client
 
     def _listen(self, client: Any) -> None:
+        """Until the connection ends; what is no notice ends it, too."""
         silent = False
         with contextlib.suppress(Exception):
             while not self._ended.is_set():
@@ -69,14 +81,23 @@ class Listener:
                 if opcode == websocket.ABNF.OPCODE_CLOSE:
                     break
                 if opcode == websocket.ABNF.OPCODE_TEXT:
-                    self._heard.put(msgspec.json.decode(data, type=Notice))
-        self._heard.put(None)
+                    self._hear(msgspec.json.decode(data, type=Notice))
+        with self._heard:
+            self._over = True
+            self._heard.notify()
+
+    def _hear(self, notice: Notice) -> None:
+        """Remember the last one of each folder; of too many, that there is much to look at."""
+        with self._heard:
+            self._news[bytes.fromhex(notice.folder)] = notice.cursor
+            if len(self._news) > _MANY:
+                self._news.clear()
+                self._all_at = 0.0
+            self._heard.notify()
 
     def _react(self) -> None:
-        now = self._site.clock.monotonic
-        all_at = now() + ALL_EVERY
         while not self._ended.is_set():
-            folders = self._news()
+            folders = self._wait()
             if folders is None:
                 return
             for folder, cursor in folders.items():
@@ -88,18 +109,33 @@ class Listener:
                 self._follower.shared()
                 self._follower.acknowledge()
                 self._follower.report()
-            if now() > all_at:
-                self._follower.catch_up()
-                all_at = now() + ALL_EVERY
+            if self._site.clock.monotonic() > self._all_at:
+                self._catch_up()
 
-    def _news(self) -> dict[bytes, str] | None:
+    def _catch_up(self) -> None:
+        self._follower.catch_up()
+        self._all_at = self._site.clock.monotonic() + ALL_EVERY
+
+    def _wait(self) -> dict[bytes, str] | None:
         """What was heard since: folders and where they stand; None where the connection ended."""
-        heard: dict[bytes, str] = {}
-        with contextlib.suppress(queue.Empty):
-            notice = self._heard.get(timeout=SHARED_EVERY)
-            while True:
-                if notice is None:
-                    return None
-                heard[bytes.fromhex(notice.folder)] = notice.cursor
-                notice = self._heard.get_nowait()
-        return heard
+        with self._heard:
+            self._heard.wait_for(lambda: self._news or self._over, SHARED_EVERY)
+            if self._over:
+                return None
+            news, self._news = self._news, {}
+        return news
+
+
+class _Frames(websocket.frame_buffer):
+    """Frames of bounded length: the other side announces it, and it is held in memory."""
+
+    def recv_length(self) -> None:
+        super().recv_length()
+        if (self.length or 0) > _LARGEST:
+            raise websocket.WebSocketProtocolException("a frame that is too large for a notice")
+
+
+class _Socket(websocket.WebSocket):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.frame_buffer = _Frames(self._recv, options.get("skip_utf8_validation", False))

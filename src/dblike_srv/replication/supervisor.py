@@ -19,9 +19,13 @@ from typing import IO, Any, Final
 import msgspec
 from sqlalchemy import Connection, insert, select, update
 
+from dblike_delta.errors import DeltaError
+from dblike_delta.exchange import Unreachable
 from dblike_srv import logs
 from dblike_srv.config import Config, decode_config
 from dblike_srv.models import leases
+from dblike_srv.registers import RETURNS
+from dblike_srv.replication.arrival import Fault
 from dblike_srv.replication.follower import FAILURES, Follower, Locks, forget, healing, note
 from dblike_srv.replication.link import Link
 from dblike_srv.replication.listener import Listener
@@ -30,10 +34,13 @@ from dblike_srv.site import Site
 
 LEASE_MS: Final = 15_000
 RENEW: Final = 5.0
-AGAIN: Final = 1.0
+AGAIN: Final = 0.5
 LOOK: Final = 2.0
 """Seconds between looks for sites that are new or gone."""
-LONGEST: Final = 15.0
+LONGEST: Final = 5.0
+"""Seconds until a site that is away is tried again, at most."""
+QUARANTINE: Final = 60.0
+"""Seconds until one is asked again that said what can't be."""
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +55,13 @@ class Supervisor:
 
     def run(self) -> None:
         """Until `stop`."""
+        while not self._stopping.wait(AGAIN):
+            try:
+                self._run()
+            except Exception:  # a full disk, no more processes: later it may go again
+                log.exception("other sites can't be followed")
+
+    def _run(self) -> None:
         run = Path(self._site.config.data) / "run"
         run.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (run / "following").open("a") as turn:
@@ -96,8 +110,10 @@ class Supervisor:
             assert child.stdin is not None
             child.stdin.write(msgspec.json.encode(self._site.config).decode() + "\n")
             child.stdin.flush()
-            while child.poll() is None and not self._stopping.wait(RENEW):
-                if not self._lease():
+            looks = 0
+            while child.poll() is None and not self._stopping.wait(AGAIN):
+                looks += 1
+                if looks * AGAIN % RENEW == 0 and not self._lease():
                     break
             child.terminate()
 
@@ -135,24 +151,41 @@ def hear_first(site: Site, patience: float = 3.0) -> None:
         thread.join(max(0.0, until - site.clock.monotonic()))
 
 
+class _Work:
+    """The following of one site."""
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+        self.prodded = threading.Event()
+
+    def end(self) -> None:
+        """No longer."""
+        self.ended.set()
+        self.prodded.set()
+
+
 class Following:
     """A thread for each site that is to be followed."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
         self._locks = Locks()
-        self._threads: dict[str, threading.Thread] = {}
-        self._ended: dict[str, threading.Event] = {}
+        self._work: dict[str, _Work] = {}
 
     def look(self) -> None:
         """Follow those that are new, and no longer those that are gone."""
         wanted = self.urls()
-        for url in self._ended.keys() - wanted:
-            self._ended.pop(url).set()
-        for url in wanted - self._ended.keys():
-            ended = self._ended[url] = threading.Event()
-            work = threading.Thread(target=self._follow, args=(url, ended), name=url, daemon=True)
-            work.start()
+        for url in self._work.keys() - wanted:
+            self._work.pop(url).end()
+        for url in wanted - self._work.keys():
+            work = self._work[url] = _Work()
+            threading.Thread(target=self._follow, args=(url, work), name=url, daemon=True).start()
+
+    def hear(self, what: bytes, _: str) -> None:
+        """A notice: where it says that a site came back, those that are away are tried at once."""
+        if what == RETURNS:
+            for work in tuple(self._work.values()):
+                work.prodded.set()
 
     def urls(self) -> set[str]:
         """The configured peers, and (unless only these are to be followed) all sites we know of."""
@@ -165,34 +198,59 @@ class Following:
         known = {s.url.rstrip("/") for s in known_sites(self._site) if s.url and s.id != here}
         return (named | known) - {config.site.url.rstrip("/")}
 
-    def _follow(self, url: str, ended: threading.Event) -> None:
-        failures = 0
-        while not ended.is_set():
-            link = Link(self._site, url)
-            try:
-                with healing(self._site):
-                    follower = Follower(self._site, link, self._locks)
-                    follower.connect()
-                    failures = 0
-                    Listener(self._site, link, follower, ended).run()
-            except FAILURES as error:
-                self._say(url, error)
-            except Exception as error:
-                log.exception("following %s failed", url)
-                self._say(url, error)
-            finally:
-                link.close()
-            failures += 1
+    def _follow(self, url: str, work: _Work) -> None:
+        failures, now = 0, self._site.clock.monotonic
+        while not work.ended.is_set():
+            since = now()
+            error = self._follow_once(url, work)
+            failures = 1 if now() - since > LONGEST else failures + 1
             longest = min(0.2 * 2.0**failures, LONGEST)
-            ended.wait(self._site.random.uniform(longest / 2, longest))
+            if isinstance(error, Fault | DeltaError):
+                work.ended.wait(QUARANTINE)
+            elif isinstance(error, Unreachable | None):
+                work.ended.wait(0.1)
+                work.prodded.clear()
+                work.prodded.wait(self._site.random.uniform(longest / 2, longest))
+            else:
+                work.ended.wait(longest)
         forget(self._site, url)
 
-    def _say(self, url: str, error: Exception) -> None:
-        log.info("%s: %s: %s", url, type(error).__name__, error)
+    def _follow_once(self, url: str, work: _Work) -> Exception | None:
+        """Until it fails, and why."""
+        link = Link(self._site, url)
         try:
-            note(self._site, url, problem=f"{type(error).__name__}: {error}"[:500])
+            with healing(self._site):
+                follower = Follower(self._site, link, self._locks)
+                follower.connect()
+                Listener(self._site, link, follower, work.ended).run()
+        except FAILURES as error:
+            self._say(url, error)
+            return error
+        except Exception as error:
+            log.exception("following %s failed", url)
+            self._say(url, error)
+            return error
+        finally:
+            link.close()
+        return None
+
+    def _say(self, url: str, error: Exception) -> None:
+        level = logging.ERROR if isinstance(error, Fault | DeltaError) else logging.INFO
+        log.log(level, "%s: %s", url, _problem(error))
+        try:
+            note(self._site, url, problem=_problem(error))
         except Exception:
             log.exception("the state of following can't be written")
+
+
+def _problem(error: Exception) -> str:
+    """For `status`: what kind of trouble it is, and what happened."""
+    kind = "away"
+    if isinstance(error, Fault | DeltaError):
+        kind = "not believed"
+    elif not isinstance(error, Unreachable):
+        kind = "failed"
+    return f"{kind}: {error}"[:500]
 
 
 def main() -> None:
@@ -204,6 +262,7 @@ def main() -> None:
     site = open_configured(config)
     announce(site)
     following, ending = Following(site), threading.Event()
+    site.notices.subscribe(following.hear)
 
     def wait_for_parent() -> None:
         sys.stdin.read()
