@@ -25,9 +25,13 @@ def adopt(
     gone = [step.path for step in plan.forgets]
     if not known and not gone:
         return
+    news = {path: context.state.remote.get(path) for path in gone}
     with context.state.transaction():
         context.state.tree.record(known)
-        context.state.tree.remove(gone)
+        context.state.tombs.bury(
+            [(path, record.context if record else b"") for path, record in news.items()],
+            context.clock.now_ms(),
+        )
         context.state.remote.drop([*(found.path for found in known), *gone])
     for found in known:
         result.adopted.append(found.path)

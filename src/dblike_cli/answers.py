@@ -5,10 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from dblike_cli.context import Context
+from dblike_cli.entries import UNTRUSTED
 from dblike_cli.outgoing import Outgoing, dot_of
 from dblike_cli.report import Code, Outcome, Pending
 from dblike_cli.signatures import drop_signatures
-from dblike_cli.state import Known
+from dblike_cli.state import Known, Offer
 from dblike_delta.exchange import Unreachable
 from dblike_delta.messages import CommitReply, CommitResult
 from dblike_delta.plan import Synced
@@ -55,17 +56,20 @@ def take_answer(
     """
     if [answer.counter for answer in reply.results] != [item.dot for item in batch]:
         raise Unreachable("the answer to a commit is not about what was sent")
-    if any(answer.status == "dot-reused" for answer in reply.results):
-        raise DotReused
     pairs = list(zip(batch, reply.results, strict=True))
+    reused = [pair for pair in pairs if pair[1].status == "dot-reused"]
+    if not all(answer.superseded and _was_sent(item) for item, answer in reused):
+        raise DotReused
     good = [pair for pair in pairs if pair[1].status in ("accepted", "known")]
     with context.state.transaction():
         only_ours = _is_only_ours(context, pairs, reply)
         _remember(context, good)
+        note_copies(context, [item for item, _ in good], reply)
+        _let_pass(context, result, [item for item, _ in reused])
         for item, answer in pairs:
             if answer.status in ("refused", "bad-content"):
                 _reject(context, result, item, answer)
-        if result.heard and only_ours:
+        if result.heard and only_ours and not reused:
             context.state.meta.step(reply.cursor)
         elif reply.before != reply.cursor:
             result.heard = False
@@ -91,13 +95,52 @@ def _remember(context: Context, good: list[Answered]) -> None:
         for item, answer in good
         if item.entry is not None
     )
-    state.tree.remove(item.path for item, _ in good if item.entry is None)
+    gone = [(item.path, answer.context) for item, answer in good if item.entry is None]
+    state.tombs.bury(gone, context.clock.now_ms())
     paths = [item.path for item, _ in good]
     state.outbox.drop(paths)
     if state.notes.refused():
         state.notes.unrefuse(paths)
     if not state.remote.empty():
         state.remote.drop(item.path for item, answer in good if not answer.superseded)
+
+
+def note_copies(context: Context, items: list[Outgoing], reply: CommitReply) -> None:
+    """Remember what is to be offered again, because fewer sites hold it than should."""
+    offers = context.state.offers
+    if reply.copies >= reply.wanted:
+        if not offers.empty():
+            offers.drop(item.path for item in items)
+        return
+    name = context.device.name
+    offers.put(
+        Offer(item.path, s.counter, s.time, item.entry, item.upload.context, name, s.upload)
+        for item in items
+        if (s := item.sending) is not None
+    )
+
+
+def _was_sent(item: Outgoing) -> bool:
+    """Whether the dot stood for just this content when it was sent before."""
+    sending = item.sending
+    if not item.again or sending is None:
+        return False
+    entry = sending.entry
+    return entry is None or entry.kind is not Kind.FILE or bool(entry.hash)
+
+
+def _let_pass(context: Context, result: Uploads, items: list[Outgoing]) -> None:
+    """Another site took these in, and someone has replaced them there since: that comes as news."""
+    state = context.state
+    for item in items:
+        synced = Synced(item.entry, item.upload.context, dot_of(context, item))
+        if item.entry is None:
+            state.tombs.bury([(item.path, item.upload.context)], context.clock.now_ms())
+        else:
+            state.tree.record([Known(item.path, UNTRUSTED, synced)])
+        state.outbox.drop([item.path])
+        result.done.add(item.path)
+        result.heard = False
 
 
 def _reject(context: Context, result: Uploads, item: Outgoing, answer: CommitResult) -> None:

@@ -110,9 +110,10 @@ class Barrier:
     def _remember(self, steps: Sequence[Apply]) -> None:
         state = self._context.state
         known = [self._known(step) for step in steps if step.new is not None]
+        gone = [(step.path, step.remote.context) for step in steps if step.new is None]
         with state.transaction():
             state.tree.record(known)
-            state.tree.remove(step.path for step in steps if step.new is None)
+            state.tombs.bury(gone, self._context.clock.now_ms())
             state.remote.drop(step.path for step in steps)
         old = [s.expected for s in steps if s.expected and s.expected.kind is Kind.FILE]
         least = self._context.config.signature_from

@@ -19,6 +19,7 @@ from dblike_cli.entries import remote_of
 from dblike_cli.errors import Failed
 from dblike_cli.ignore import load_ignore
 from dblike_cli.ledger import Ledger
+from dblike_cli.offer import offer, offer_large
 from dblike_cli.outcomes import Applied
 from dblike_cli.recover import identify, prepare, recover
 from dblike_cli.remote import hear, overhear
@@ -31,6 +32,7 @@ from dblike_delta.messages import Record
 from dblike_delta.paths import is_below
 from dblike_delta.plan import UNKNOWN, Plan
 from dblike_delta.reconcile import reconcile
+from dblike_delta.versions import Kind
 
 __all__ = ["Context", "Device", "Direction", "Hints", "Inline", "Report", "Settings", "run_cycle"]
 
@@ -60,7 +62,7 @@ def run_cycle(
     check_root(context)
     prepare(context)
     with said_plainly():
-        return _run(context if dry_run else _start(context), wish)
+        return _run(context, wish)
 
 
 def _start(context: Context) -> Context:
@@ -71,7 +73,8 @@ def _start(context: Context) -> Context:
 
 
 def _run(context: Context, wish: _Wish) -> Report:
-    ledger, received = Ledger(), context.exchange.received
+    ledger, received, before = Ledger(), context.exchange.received, context.device
+    context = context if wish.dry_run else _start(context)
     again: Hints | None = wish.hints
     new = False
     while again is not None and ledger.rounds < context.config.max_rounds:
@@ -85,6 +88,7 @@ def _run(context: Context, wish: _Wish) -> Report:
             context, new = dataclasses.replace(context, device=become_new(context)), True
     if not wish.dry_run:
         ledger.remember(context, wish.paths)
+    ledger.new_device = context.device != before
     return ledger.report(context, context.exchange.received - received)
 
 
@@ -110,7 +114,7 @@ class _Wish:
 
 def _round(context: Context, wish: _Wish, ledger: Ledger) -> Hints | None:
     """Once through; where to look in another round, if one is worth it."""
-    news = _hear(context, wish)
+    news = _offer_and_hear(context, wish)
     found = scan(
         context, load_ignore(context.fs, context.config.ignore), news, _look(context, wish, news)
     )
@@ -133,9 +137,20 @@ def _round(context: Context, wish: _Wish, ledger: Ledger) -> Hints | None:
     taken = apply(context, plan, found.stamps, found.tick)
     ledger.took(taken)
     ledger.held(plan)
+    offer_large(context)
     if ledger.brake is None:  # what a brake holds is not in the plan, and is far from idle
         _drop_idle(context, wish, news, plan)
     return _again(plan, taken)
+
+
+def _offer_and_hear(context: Context, wish: _Wish) -> dict[bytes, Record]:
+    """The news, once the site was told what it may lack of ours: it can't be news of a time before
+    that, which would take the place of what is here."""
+    if wish.dry_run or context.state.offers.empty():
+        return _hear(context, wish)
+    offer(context)
+    news = _hear(context, wish)
+    return _hear(context, wish) if offer(context) else news  # another site may have answered
 
 
 def _hear(context: Context, wish: _Wish) -> dict[bytes, Record]:
@@ -184,7 +199,7 @@ def _is_most(context: Context, places: int) -> bool:
 def _decide(context: Context, found: Scan, news: Mapping[bytes, Record]) -> Plan:
     """What to do about what was found."""
     remote = {path: remote_of(record) for path, record in news.items()}
-    synced = context.state.tree.view({*found.local, *remote})
+    synced = context.state.view({*found.local, *remote})
     return reconcile(found.local, synced, remote)
 
 
@@ -213,8 +228,10 @@ def _drop_idle(context: Context, wish: _Wish, news: Mapping[bytes, Record], plan
     }
     idle = [path for path in context.state.remote.all() if path in news and path not in busy]
     if idle:
+        gone = [(path, news[path].context) for path in idle if news[path].kind == Kind.DELETED]
         with context.state.transaction():
             context.state.remote.drop(idle)
+            context.state.tombs.bury(gone, context.clock.now_ms())
 
 
 def _again(plan: Plan, taken: Applied) -> Hints | None:

@@ -37,6 +37,7 @@ class Ledger(msgspec.Struct):
     bytes_sent: int = 0
     scanned: int = 0
     rounds: int = 0
+    new_device: bool = False
 
     def looked(self, hints: Hints, found: Scan) -> None:
         """What a scan left; it replaces what was said before of the paths that it looked at."""
@@ -100,6 +101,8 @@ class Ledger(msgspec.Struct):
             in_sync=not (notable or refused or self.planned or self.brake),
             rounds=self.rounds,
             scanned=self.scanned,
+            new_device=self.new_device,
+            short=context.state.offers.count(),
         )
 
     def remember(self, context: Context, within: Iterable[bytes]) -> None:

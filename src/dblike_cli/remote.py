@@ -9,12 +9,14 @@ import msgspec
 from dblike_cli.context import Context
 from dblike_cli.device import correction
 from dblike_cli.entries import UNTRUSTED, remote_of, synced_of
-from dblike_cli.state import Known
-from dblike_delta.errors import PathError
+from dblike_cli.state import Known, State
+from dblike_cli.state.tombs import Tomb
+from dblike_cli.state.tree import NOTHING
+from dblike_delta.errors import FormatError, PathError
 from dblike_delta.exchange import Changes, Refused
 from dblike_delta.messages import HASH_BYTES, Record
 from dblike_delta.paths import check_path, display
-from dblike_delta.versions import Kind
+from dblike_delta.versions import Kind, vector_in
 
 _GONE = 410
 
@@ -28,6 +30,8 @@ class _Sorted(msgspec.Struct):
     refused: list[tuple[bytes, str]] = []
     answered: list[Known] = []
     """Our own versions whose answer was lost."""
+    undead: list[Known] = []
+    """Paths that the site has only because it went back in time, to be deleted there again."""
 
 
 def hear(context: Context) -> int:
@@ -56,6 +60,7 @@ def _page(context: Context) -> Changes:
     # that we knew of what it has, so what it lost goes up again and makes no conflict.
     with context.state.transaction():
         context.state.tree.unsettle()
+        context.state.tombs.doubt()
         context.state.remote.clear()
         context.state.meta.step("")
     context.state.everywhere = True
@@ -73,6 +78,7 @@ def _take(context: Context, page: Changes) -> None:
     state.remote.drop(found.known)
     state.tree.renew(found.renewed)
     state.tree.record(found.answered)
+    state.tree.record(found.undead)
     state.outbox.drop(known.path for known in found.answered)
     for path, reason in found.refused:
         state.notes.refuse(path, None, reason)
@@ -99,20 +105,24 @@ def overhear(context: Context) -> dict[bytes, Record]:
 
 
 def _sort(context: Context, records: Iterable[Record]) -> _Sorted:
-    """Our own versions that come back are no news."""
+    """Our own versions that come back are no news, nor is what we know to be over."""
     found = _Sorted()
-    tree = context.state.tree
-    empty = tree.empty()
+    held = _Held(context.state)
     for record in records:
         fault = _fault(record)
         if fault:
             found.refused.append((record.path, fault))
             continue
-        known = None if empty else tree.get(record.path)
         answer = _answer(context, record)
         if answer is not None:
             found.answered.append(answer)
             found.known.append(record.path)
+            continue
+        known, tomb = held.known(record.path), held.tomb(record.path)
+        if held.is_over(record, known, tomb):
+            if tomb is not None and tomb.doubtful and record.kind != Kind.DELETED:
+                gone = msgspec.structs.replace(NOTHING, context=tomb.context)
+                found.undead.append(Known(record.path, UNTRUSTED, gone))
             continue
         if known is None or known.synced.dot != (record.device, record.counter):
             found.news.append(record)
@@ -121,6 +131,45 @@ def _sort(context: Context, records: Iterable[Record]) -> _Sorted:
         if known.synced.context != record.context:
             found.renewed.append((record.path, record.context))
     return found
+
+
+class _Held:
+    """What is known here of the paths that are in the news."""
+
+    def __init__(self, state: State) -> None:
+        self._tree = None if state.tree.empty() else state.tree
+        self._tombs = None if state.tombs.empty() else state.tombs
+        self._news = None if state.remote.empty() else state.remote
+
+    def known(self, path: bytes) -> Known | None:
+        """What was agreed on."""
+        return self._tree.get(path) if self._tree else None
+
+    def tomb(self, path: bytes) -> Tomb | None:
+        """What was known of it when it was deleted."""
+        return self._tombs.get(path) if self._tombs else None
+
+    def is_over(self, record: Record, known: Known | None, tomb: Tomb | None) -> bool:
+        """Whether we know of all that made the path what the record says, and of more: it is what
+        a site says that has not heard of the rest yet."""
+        news = self._news.get(record.path) if self._news else None
+        contexts = [
+            known.synced.context if known else b"",
+            tomb.context if tomb else b"",
+            news.context if news else b"",
+        ]
+        return any(context and is_older(record.context, context) for context in contexts)
+
+
+def is_older(context: bytes, than: bytes) -> bool:
+    """Whether a sealed context says less than another one; not where either can't be read."""
+    if context == than or not context:
+        return False
+    try:
+        old, new = vector_in(context), vector_in(than)
+    except FormatError:
+        return False
+    return old <= new and old != new
 
 
 def _answer(context: Context, record: Record) -> Known | None:

@@ -102,7 +102,8 @@ class Report(msgspec.Struct, frozen=True):
     `uploaded`, `applied` and `adopted` are live paths that went up, came down, and were found equal
     on both sides; `deleted` went away on one side because it had on the other; `conflicts` are
     conflict copies that arrived.  `in_sync` says that nothing is left to do in the directions that
-    were asked for.
+    were asked for.  `new_device`: this installation became another device.  `short` is the number
+    of versions that fewer sites hold than should.
     """
 
     uploaded: tuple[bytes, ...] = ()
@@ -120,6 +121,7 @@ class Report(msgspec.Struct, frozen=True):
     rounds: int = 0
     scanned: int = 0
     new_device: bool = False
+    short: int = 0
 
     @property
     def exit_code(self) -> Exit:

@@ -56,7 +56,7 @@ def say(output: Output, report: Report, *, dry_run: bool) -> None:
     """The result on stdout; what is not in sync on stderr."""
     lines = list(planned_lines(report)) if dry_run else _summary(output, report)
     output.result(report_document(report), lines)
-    for line in unsettled(report):
+    for line in (*unsettled(report), *short_lines(report)):
         output.note(line)
 
 
@@ -68,6 +68,13 @@ def unsettled(report: Report) -> Iterator[str]:
         yield unsettled_line(item)
     if report.brake is not None:
         yield f"dblike: {report.brake.message}"
+
+
+def short_lines(report: Report) -> Iterator[str]:
+    """A line where fewer sites hold something than should."""
+    if report.short:
+        count = plural(report.short, "version")
+        yield f"fewer sites than wanted hold {count} of yours: offered again until enough do"
 
 
 def unsettled_line(item: Pending) -> str:
@@ -87,6 +94,7 @@ def report_document(report: Report) -> dict[str, Any]:
         {"action": item.action, **path_fields(item.path), "size": item.size}
         for item in report.planned
     ]
+    document["short"] = report.short
     document["bytes"] = {"sent": report.bytes_sent, "received": report.bytes_received}
     brake = report.brake
     document["brake"] = brake and {

@@ -203,6 +203,8 @@ def _settle(context: Context, item: Outgoing) -> None:
     assert entry is not None
     if sending.entry is not None and sending.entry.hash not in (b"", entry.hash):
         raise StillWriting  # the dot was sent with another content
+    if sending.entry is not None and sending.entry.hash:
+        return
     with context.state.transaction():
         context.state.outbox.put([msgspec.structs.replace(sending, entry=entry)])
 

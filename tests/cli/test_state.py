@@ -108,7 +108,7 @@ def test_contents_are_found_by_hash(state: State) -> None:
 def test_the_view_reads_rows_one_by_one_or_all_at_once(state: State, wanted: int) -> None:
     with state.transaction():
         state.tree.record([known(b"a"), known(b"b")])
-    view = state.tree.view([b"%d" % number for number in range(wanted)])
+    view = state.view([b"%d" % number for number in range(wanted)])
     assert view.get(b"a") == known(b"a").synced
     assert view[b"b"] == known(b"b").synced
     assert view.get(b"c") is None

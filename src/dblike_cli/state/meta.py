@@ -34,6 +34,7 @@ class Meta:
         """Be this device from here on; its counter begins anew."""
         self._set(device=device, marker=marker, counter=_FIRST)
         self._connection.execute("DELETE FROM outbox")
+        self._connection.execute("DELETE FROM offers")
 
     def step(self, cursor: str) -> None:
         """All that the cursor covers is remembered."""

@@ -47,6 +47,23 @@ STEPS: Final[Sequence[tuple[str, ...]]] = (
              path BLOB PRIMARY KEY, reason TEXT NOT NULL, code TEXT NOT NULL
            ) WITHOUT ROWID""",
     ),
+    (
+        # What was known of the paths that both sides agreed to be deleted.
+        """CREATE TABLE tombs (
+             path BLOB PRIMARY KEY, context BLOB NOT NULL, time INTEGER NOT NULL,
+             doubtful INTEGER NOT NULL
+           ) WITHOUT ROWID""",
+        "CREATE INDEX tombs_time ON tombs (time)",
+        """CREATE TRIGGER tree_lives AFTER INSERT ON tree BEGIN
+             DELETE FROM tombs WHERE path = NEW.path;
+           END""",
+        # Acknowledged versions of ours that fewer sites hold than should.
+        """CREATE TABLE offers (
+             path BLOB PRIMARY KEY, counter INTEGER NOT NULL, time INTEGER NOT NULL,
+             entry BLOB NOT NULL, context BLOB NOT NULL, author TEXT NOT NULL,
+             upload BLOB NOT NULL
+           ) WITHOUT ROWID""",
+    ),
 )
 
 

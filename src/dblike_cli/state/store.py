@@ -5,24 +5,28 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from dblike_cli.errors import ClientError, Failed, StateDamaged
 from dblike_cli.state.meta import Meta
 from dblike_cli.state.notes import Notes
+from dblike_cli.state.offers import Offer, Offers
 from dblike_cli.state.outbox import Outbox
 from dblike_cli.state.remote import RemoteTable
 from dblike_cli.state.schema import prepare
+from dblike_cli.state.tombs import Tombs
 from dblike_cli.state.tree import Tree
+from dblike_cli.state.view import View
+from dblike_delta.plan import Synced
 
 
 class State:
     """What is remembered between cycles.
 
-    `meta` has the device, its counter and the cursor; `tree` what both sides agreed on; `remote`
-    what the site has that is not here yet; `outbox` what was sent and not answered; `notes` what a
-    person should know.  Reads go on at any time; writes need `transaction()`, and what one holds is
-    durable together or not at all.
+    `meta` has the device, its counter and the cursor; `tree` and `tombs` what both sides agreed on;
+    `remote` what the site has that is not here yet; `outbox` what was sent and not answered;
+    `offers` what too few sites hold; `notes` what a person should know.  Reads go on at any time;
+    writes need `transaction()`, and what one holds is durable together or not at all.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -36,8 +40,10 @@ class State:
                 raise
         self.meta = Meta(self._connection)
         self.tree = Tree(self._connection)
+        self.tombs = Tombs(self._connection)
         self.remote = RemoteTable(self._connection)
         self.outbox = Outbox(self._connection)
+        self.offers = Offers(self._connection)
         self.notes = Notes(self._connection)
         self.offset = 0
         """What to add to our clock to get the site's, in milliseconds."""
@@ -45,6 +51,14 @@ class State:
         """Whether the next look has to be everywhere, whatever is hinted."""
         self.recovered = False
         """Whether what a crash may have left was cleared away since this was opened."""
+        self.site = ""
+        """The name of the site that serves, where there is more than one."""
+        self.offer_at = 0.0
+        """When to offer again to the same site, by the monotonic clock."""
+        self.offer_wait = 0.0
+        """How long that was to be waited for, in seconds."""
+        self.offers_later: list[Offer] = []
+        """Large files that the site wants in full."""
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -58,6 +72,11 @@ class State:
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.execute("ROLLBACK")
                 raise
+
+    def view(self, paths: Iterable[bytes]) -> Mapping[bytes, Synced]:
+        """What was agreed on, as reconcile reads it; `paths` are those that it will mostly ask
+        for."""
+        return View(self.tree, self.tombs, paths)
 
     def check(self) -> list[str]:
         """What the database itself finds wrong with its pages; empty where nothing is."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -14,8 +14,9 @@ _INSERT = "INSERT OR REPLACE INTO tree VALUES (?,?,?,?,?,?,?,?,?,?,?)"
 _UNSETTLE = """UPDATE tree SET target = x'', mode = 4096, device = zeroblob(16),
     stamp = CASE kind WHEN 2 THEN x'00' ELSE x'' END,
     hash = CASE kind WHEN 1 THEN zeroblob(32) ELSE x'' END"""
-_ALL = 500
 _MOST = 10_000
+NOTHING = Synced(Entry(Kind.FILE, bytes(32), 0, 4096), b"", Dot(bytes(16), 0))
+"""What no path can be, of a version that nobody made: whatever is here, or comes, is other."""
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -64,10 +65,6 @@ class Tree:
         query = "SELECT 1 FROM tree LIMIT 1 OFFSET ?"
         return self._connection.execute(query, (number,)).fetchone() is not None
 
-    def view(self, paths: Iterable[bytes]) -> Mapping[bytes, Synced]:
-        """The tree as reconcile reads it; `paths` are those that it will mostly ask for."""
-        return _View(self, paths)
-
     def find_content(self, digest: bytes) -> list[tuple[bytes, bytes]]:
         """Some paths with their stamps that hold this content."""
         query = "SELECT path, stamp FROM tree WHERE kind = 1 AND hash = ? LIMIT 4"
@@ -109,51 +106,9 @@ class Tree:
         self._connection.executemany("UPDATE tree SET context = ? WHERE path = ?", rows)
 
     def unsettle(self) -> None:
-        """Nothing of it is agreed any more; the contexts stay, for they say what was known here.
-
-        What is recorded then is what no path can be, of a version that nobody made: so whatever is
-        here, or comes, is something else.
-        """
+        """Nothing of it is agreed any more: each path is like NOTHING.  The contexts stay, for they
+        say what was known here."""
         self._connection.execute(_UNSETTLE)
-
-    def remove(self, paths: Iterable[bytes]) -> None:
-        """Both sides agree that nothing is there."""
-        self._connection.executemany("DELETE FROM tree WHERE path = ?", [(p,) for p in paths])
-
-
-class _View(Mapping[bytes, Synced]):
-    """Reads the table at once where most of it is asked for, else row by row."""
-
-    def __init__(self, tree: Tree, paths: Iterable[bytes]) -> None:
-        self._tree = tree
-        wanted = sum(1 for _ in paths)
-        self._whole = wanted > _ALL or tree.empty()
-        self._seen: dict[bytes, Synced | None] = {}
-        if self._whole:
-            self._seen.update((known.path, known.synced) for known in tree.rows())
-
-    def __getitem__(self, path: bytes) -> Synced:
-        found = self.get(path)
-        if found is None:
-            raise KeyError(path)
-        return found
-
-    def get(self, path: bytes, default: Synced | None = None) -> Synced | None:  # type: ignore[override]
-        """As of any mapping, without an exception on the way."""
-        if self._whole or path in self._seen:
-            return self._seen.get(path) or default
-        known = self._tree.get(path)
-        self._seen[path] = known.synced if known else None
-        return self._seen[path] or default
-
-    def __contains__(self, path: object) -> bool:
-        return isinstance(path, bytes) and self.get(path) is not None
-
-    def __iter__(self) -> Iterator[bytes]:
-        return (known.path for known in self._tree.rows())
-
-    def __len__(self) -> int:
-        return self._tree.count()
 
 
 def _known(row: tuple[bytes, bytes, int, bytes, int, int, int, bytes, bytes, int, bytes]) -> Known:

@@ -1,0 +1,332 @@
+"""More sites than one: going on at another, news of the past, and offering what too few hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dblike_delta.versions import Kind
+from rig.core_site import StillClock
+from rig.devices import Laptop
+from rig.sites import Sites
+
+NewLaptop = Callable[..., Laptop]
+
+
+@pytest.fixture
+def sites(tmp_path: Path) -> Iterator[Sites]:
+    made = Sites(tmp_path / "sites")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def device(tmp_path: Path, sites: Sites) -> Iterator[NewLaptop]:
+    made: list[Laptop] = []
+
+    def make(name: str = "laptop", **options: Any) -> Laptop:
+        made.append(Laptop(tmp_path / name, sites, name=name, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def move(sites: Sites, name: str, *devices: Laptop) -> None:
+    """From here on site `name` serves."""
+    sites.serving = name
+    for each in devices:
+        each.state.site = name
+
+
+def live(sites: Sites, name: str) -> set[bytes]:
+    found = sites.records(name).items()
+    return {path for path, record in found if record.kind != Kind.DELETED}
+
+
+# --- news of the past
+
+
+def test_a_site_that_is_behind_reverts_nothing(sites: Sites, device: NewLaptop) -> None:
+    one, two = device("one"), device("two")
+    one.write("edited", "old")
+    one.write("deleted", "old")
+    one.write("deleted-there", "old")
+    one.sync()
+    two.sync()
+    sites.split()
+    one.write("edited", "new")
+    one.place("deleted").unlink()
+    one.sync()
+    two.place("deleted-there").unlink()
+    two.sync()
+    one.sync()
+    before = one.tree()
+    move(sites, "b", one)
+    retell(one)
+    report = one.sync()
+    assert one.tree() == before
+    done = (report.applied, report.deleted, report.conflicts, report.uploaded)
+    assert not any(done)
+    assert nothing(one)
+
+
+def test_news_of_the_past_take_no_news_back(sites: Sites, device: NewLaptop) -> None:
+    """What was heard and not applied yet stays the newest that is known."""
+    one, two = device("one"), device("two")
+    one.write("f", "old")
+    one.sync()
+    two.sync()
+    sites.split()
+    two.write("f", "new")
+    two.sync()
+    one.push()
+    news = one.state.remote.get(b"f")
+    assert news is not None
+    move(sites, "b", one)
+    retell(one)
+    one.push()
+    assert one.state.remote.get(b"f") == news
+    move(sites, "a", one)
+    one.sync()
+    assert one.read("f") == b"new"
+
+
+def test_a_path_that_lives_again_knows_of_its_delete(sites: Sites, device: NewLaptop) -> None:
+    one = device("one")
+    one.write("f", "first")
+    one.sync()
+    one.place("f").unlink()
+    one.sync()
+    tomb = one.state.tombs.get(b"f")
+    assert tomb is not None
+    one.write("f", "second")
+    one.sync()
+    assert one.state.tombs.get(b"f") is None
+    heads = sites.records("a")[b"f"]
+    assert heads.context != tomb.context
+    assert nothing(one)
+
+
+def test_old_tombs_are_forgotten(sites: Sites, device: NewLaptop) -> None:
+    clock = StillClock()
+    one = device("one", clock=clock)
+    for name in ("f", "g"):
+        one.write(name, name)
+        one.sync()
+        one.place(name).unlink()
+        one.sync()
+        clock.advance(31 * 24 * 3600 * 1000)
+    assert set(one.state.tombs.all()) == {b"g"}
+
+
+# --- offering
+
+
+def test_what_one_site_has_alone_is_offered_to_the_next(sites: Sites, device: NewLaptop) -> None:
+    one = device("one")
+    one.write("gone", "x")
+    one.write("kept", "x")
+    one.sync()
+    sites.split()
+    sites.copies, sites.wanted = 1, 2
+    one.write("small", "new")
+    one.write("large", b"large" * 1_000_000)
+    one.write("kept", "edited")
+    one.place("dir").mkdir()
+    one.place("link").symlink_to("small")
+    one.place("gone").unlink()
+    report = one.sync()
+    assert report.short == 6
+    assert report.in_sync
+    assert int(report.exit_code) == 0
+
+    move(sites, "b", one)
+    sites.copies = 2
+    report = one.sync()
+    assert report.short == 0
+    same = {path: (r.device, r.counter, r.time, r.hash) for path, r in sites.records("a").items()}
+    assert {p: (r.device, r.counter, r.time, r.hash) for p, r in sites.records("b").items()} == same
+    assert not report.conflicts
+    assert nothing(one)
+
+
+def test_a_site_is_not_asked_all_the_time(sites: Sites, device: NewLaptop) -> None:
+    clock = StillClock()
+    one = device("one", clock=clock)
+    sites.wanted = 2
+    one.write("f", "x")
+    one.sync()
+    one.sync()
+    commits = sites.seen.count("POST commit")
+    one.sync()
+    assert sites.seen.count("POST commit") == commits
+    clock.advance(61_000)
+    one.sync()
+    assert sites.seen.count("POST commit") == commits + 1
+    sites.copies = 2
+    clock.advance(1_000_000)
+    assert one.sync().short == 0
+
+
+def test_an_offer_survives_a_restart(sites: Sites, device: NewLaptop) -> None:
+    one = device("one")
+    sites.wanted = 2
+    one.write("f", "x")
+    one.sync()
+    sites.copies = 2
+    one.restart()
+    assert one.sync().short == 0
+
+
+def test_an_offer_comes_before_news_that_do_not_know_of_it(sites: Sites, device: NewLaptop) -> None:
+    """Else a site that never heard of our edit would have it taken away here."""
+    one, two = device("one"), device("two")
+    one.write("f", "base")
+    one.sync()
+    two.sync()
+    sites.split()
+    sites.wanted = 2
+    one.write("f", "ours")
+    one.sync()
+    move(sites, "b", one, two)
+    two.write("f", "theirs")
+    two.sync()
+    one.sync()
+    two.sync()
+    contents = {data for p, data in files(one).items() if "f" in p}
+    assert contents == {b"ours", b"theirs"}
+    assert files(one) == files(two)
+
+
+def test_an_edit_takes_the_place_of_an_offer(sites: Sites, device: NewLaptop) -> None:
+    one = device("one")
+    one.write("f", "base")
+    one.sync()
+    sites.split()
+    sites.wanted = 2
+    one.write("f", "first")
+    one.sync()
+    move(sites, "b", one)
+    one.write("f", "second")
+    sites.copies = 2
+    report = one.sync()
+    assert (report.short, report.conflicts, report.new_device) == (0, (), False)
+    assert files(one) == {"f": b"second"}
+
+
+def test_an_offer_that_was_replaced_meanwhile_is_dropped(sites: Sites, device: NewLaptop) -> None:
+    one, two = device("one"), device("two")
+    one.write("f", "base")
+    one.sync()
+    two.sync()
+    sites.split()
+    sites.wanted = 2
+    one.write("f", "ours")
+    one.sync()
+    two.sync()
+    two.write("f", "answer to ours")
+    move(sites, "b", two)
+    two.sync()  # b hears of the answer, and so of what it answers
+    move(sites, "b", one)
+    report = one.sync()
+    assert (report.short, report.conflicts, report.new_device) == (0, (), False)
+    assert files(one) == files(two) == {"f": b"answer to ours"}
+
+
+def test_an_offer_to_a_site_that_knows_the_dot_otherwise(
+    sites: Sites, device: NewLaptop, tmp_path: Path
+) -> None:
+    """Two copies of a device used the same dot: this one goes on as another device."""
+    one = device("one")
+    one.sync()
+    sites.split()
+    sites.wanted = 2
+    one.write("f", "here")
+    one.sync()
+    offer = one.state.offers.all()
+    with one.state.transaction():
+        one.state.offers.drop([b"f"])
+        one.state.meta._set(counter=1)
+    move(sites, "b", one)
+    one.write("g", "there")
+    one.sync()
+    with one.state.transaction():
+        one.state.offers.put(offer)
+        one.state.offers.drop([b"g"])
+    move(sites, "a", one)
+    move(sites, "b", one)
+    one.state.site = "c"
+    report = one.sync()
+    assert report.new_device
+    assert report.short == 0
+
+
+# --- a reply that was lost, and the answer at another site
+
+
+def test_a_lost_reply_and_someone_who_went_on_from_it(sites: Sites, device: NewLaptop) -> None:
+    """The site that is asked again has only the later version: ours is done with, nothing more."""
+    one, two = device("one"), device("two")
+    one.write("f", "base")
+    one.sync()
+    two.sync()
+    sites.split()
+    one.write("f", "ours")
+    sites.lose = lambda request: request.target.endswith("/commit")
+    with pytest.raises(Exception, match="lost"):
+        one.sync()
+    sites.lose = lambda _: False
+    two.sync()
+    two.write("f", "answer to ours")
+    move(sites, "b", one, two)
+    two.sync()
+    report = one.sync()
+    assert (report.conflicts, report.new_device) == ((), False)
+    assert files(one) == files(two) == {"f": b"answer to ours"}
+    assert nothing(one)
+
+
+# --- a site that went back in time
+
+
+def test_a_delete_that_a_site_forgot_is_told_again(
+    sites: Sites, device: NewLaptop, tmp_path: Path
+) -> None:
+    one, two = device("one"), device("two")
+    one.write("f", "x")
+    one.write("g", "x")
+    one.sync()
+    two.sync()
+    sites.split()
+    one.place("f").unlink()
+    one.sync()
+    sites.roll_back()
+    one.sync()
+    assert set(files(one)) == {"g"}
+    assert live(sites, "a") == {b"g"}
+    two.sync()
+    assert set(files(two)) == {"g"}
+
+
+# --- helpers
+
+
+def files(device: Laptop) -> dict[str, bytes]:
+    return {path: device.read(path) for path, what in device.tree().items() if what[0] == "file"}
+
+
+def nothing(device: Laptop) -> bool:
+    report = device.sync()
+    done = (report.uploaded, report.applied, report.deleted, report.conflicts, report.pending)
+    return not any(done)
+
+
+def retell(device: Laptop) -> None:
+    """Let the site tell of all its paths again, with nothing new about them."""
+    with device.state.transaction():
+        device.state.meta.step("")
