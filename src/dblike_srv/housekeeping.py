@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 FIRST: Final = 300.0
 EVERY: Final = 3600.0
 """Seconds from a worker's start to its first round, and between rounds."""
+LEFT_MS: Final = 24 * 3600 * 1000
+"""What was half written for so long is nobody's any more."""
 
 
 class Housekeeping:
@@ -46,7 +48,11 @@ class Housekeeping:
 
     def host_round(self) -> None:
         """What each host does for itself."""
-        self._do(lambda: uploads.remove_idle_uploads(self._site))
+        site, yesterday = self._site, self._site.clock.now_ms() - LEFT_MS
+        self._do(
+            lambda: uploads.remove_idle_uploads(site),
+            lambda: site.store.tidy(yesterday),
+        )
 
     def round(self) -> None:
         """Everything of the site once."""
