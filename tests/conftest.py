@@ -15,6 +15,8 @@ import hypothesis
 import pytest
 
 from rig import mariadb as mariadb_rig
+from rig import seaweed as seaweed_rig
+from rig.seaweed import SeaweedFS
 
 # No deadline: the machine is shared, and a slow example is not a wrong one. ./test repeats the same
 # examples, so that it fails for a change and not for luck; `--hypothesis-profile=search` looks on.
@@ -39,10 +41,17 @@ SLOW = (
 TESTS = Path(__file__).resolve().parent
 
 
+SERVERS = {"mariadb", "mariadb_server", "s3", "seaweed", "redis"}
+"""Fixtures, and values of parameters, that start a server of somebody else's."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is slow by where it is, so that nobody has to think of it test by test."""
     for item in items:
-        if str(item.path.relative_to(TESTS)).startswith(SLOW):
+        assert isinstance(item, pytest.Function)
+        chosen = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        wanted = {*item.fixturenames, *(each for each in chosen if isinstance(each, str))}
+        if str(item.path.relative_to(TESTS)).startswith(SLOW) or wanted & SERVERS:
             item.add_marker(pytest.mark.slow)
 
 
@@ -75,6 +84,19 @@ def mariadb(mariadb_server: mariadb_rig.MariaDB) -> Iterator[str]:
     url = mariadb_server.create()
     yield url
     mariadb_server.drop(url)
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    """An S3 that all tests of this process use; nobody kills it."""
+    absent = seaweed_rig.missing()
+    if absent:
+        pytest.skip(absent)
+    os.environ.update(seaweed_rig.KEYS)
+    server = SeaweedFS(tmp_path_factory.mktemp("s3"))
+    server.start()
+    yield server
+    server.kill()
 
 
 @pytest.fixture

@@ -113,7 +113,11 @@ def _unnamed(connection: Connection, wanted: dict[int, tuple[int, bytes]]) -> se
 
 def _drop(connection: Connection, wanted: dict[int, tuple[int, bytes]], doomed: set[int]) -> None:
     # The rows are locked first, then the versions looked at again: a commit that is about to name
-    # one of them either did so before, and is seen, or finds it gone.
+    # one of them either did so before, and is seen, or finds it gone.  On two nodes of a Galera
+    # cluster locks do not meet, only what is written: so this takes a number of each folder.
+    owners = {user for user, _ in (wanted[row] for row in doomed)}
+    mine = folders.c.user.in_(owners)
+    connection.execute(update(folders).where(mine).values(seq=folders.c.seq + 1))
     locked = select(contents.c.id).where(contents.c.id.in_(doomed)).with_for_update()
     rows = set(connection.execute(locked).scalars())
     still = _unnamed(connection, {row: wanted[row] for row in rows})
@@ -135,28 +139,37 @@ def _sweep(site: Site, needed: set[int], *, dry_run: bool) -> list[int]:
     """Delete packs that were dying for the whole grace; their sizes."""
     until = site.clock.now_ms() - GRACE_MS
     query = select(packs.c.id, packs.c.hash, packs.c.size, packs.c.dying).where(
-        packs.c.dying > 0, packs.c.dying <= until
+        packs.c.dying != 0, packs.c.dying <= until
     )
     doomed = [row for row in site.database.read(asked(query)) if row[0] not in needed]
     swept = []
     for row, name, size, dying in doomed:
-        if dry_run or site.database.transact(_deletion(site, row, bytes(name), dying)):
+        if dry_run or _delete(site, row, bytes(name), dying):
             swept.append(size)
     return swept
 
 
-def _deletion(site: Site, row: int, name: bytes, dying: int) -> Callable[[Connection], bool]:
-    def work(connection: Connection) -> bool:
-        # Nobody has taken the mark off since it was read; with the row locked nobody will.
-        gone = delete(packs).where(packs.c.id == row, packs.c.dying == dying)
-        if connection.execute(gone).rowcount != 1:
-            return False
-        # The file goes before the row does for good: a crash in between leaves a dying row without
-        # a file, which is deleted again, and not a file that nobody knows of.
-        site.store.delete(name)
-        return True
+def _delete(site: Site, row: int, name: bytes, dying: int) -> bool:
+    """Delete a pack; False where somebody came to need it.
 
-    return work
+    First its row is given up for good, in a transaction of its own, then the file goes, then the
+    row.  In one step the file would be gone, and a COMMIT that fails, as in a Galera cluster where
+    a commit on another node took the mark off meanwhile, would bring the row back.  A crash in
+    between leaves a row that was given up, which the next run deletes.
+    """
+    if dying > 0 and not site.database.transact(partial(_give_up, row=row, dying=dying)):
+        return False
+    site.store.delete(name)
+    given_up = delete(packs).where(packs.c.id == row, packs.c.dying < 0)
+    return site.database.transact(told(given_up)) == 1
+
+
+def _give_up(connection: Connection, row: int, dying: int) -> bool:
+    """Nobody may take the mark off from here on.  True also where a former run did this."""
+    mine = packs.c.id == row
+    change = update(packs).where(mine, packs.c.dying == dying).values(dying=-dying)
+    connection.execute(change)
+    return connection.scalar(select(packs.c.dying).where(mine)) == -dying
 
 
 def _mark(site: Site, needed: set[int], now: int) -> None:
@@ -168,7 +181,7 @@ def _mark(site: Site, needed: set[int], now: int) -> None:
     query = select(packs.c.id, packs.c.dying, packs.c.created)
     rows = site.database.read(asked(query))
     idle = [row for row, dying, made in rows if not dying and row not in needed and made < now]
-    alive = [row for row, dying, _ in rows if dying and row in needed]
+    alive = [row for row, dying, _ in rows if dying > 0 and row in needed]
     for change, chosen in ((now, idle), (0, alive)):
         for batch in batches(chosen):
             statement = update(packs).where(packs.c.id.in_(batch)).values(dying=change)

@@ -14,13 +14,14 @@ from typing import Final
 
 import msgspec
 from blake3 import blake3
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, select, update
 
 from dblike_delta.recipe import Extent, Recipe
 from dblike_srv.collect import Stored, stored_contents
 from dblike_srv.contents import PackReader, State, batches, check_contents
 from dblike_srv.db import asked
 from dblike_srv.models import contents, packs
+from dblike_srv.packs import Pack, name_pack
 from dblike_srv.relocate import Move, Moves, merged, unseen
 from dblike_srv.scrub import is_sound
 from dblike_srv.site import Site
@@ -217,24 +218,13 @@ def _copy(site: Site, known: dict[int, _Pack], runs: list[Extent]) -> tuple[Move
     except BaseException:
         writer.abort()
         raise
-    number = site.database.transact(lambda c: _name(c, hasher.digest(), size, site.clock.now_ms()))
+    pack = Pack(hasher.digest(), size)
+    number, _ = site.database.transact(lambda c: name_pack(c, site, pack, site.clock.now_ms()))
     moves = (
         (run.pack, Move(run.offset, run.length, number, place))
         for run, place in zip(runs, places, strict=True)
     )
     return Moves(moves), size
-
-
-def _name(connection: Connection, name: bytes, size: int, now: int) -> int:
-    """The row of a pack; one that is there already does not die."""
-    number = connection.execute(select(packs.c.id).where(packs.c.hash == name)).scalar()
-    if number is not None:
-        connection.execute(update(packs).where(packs.c.id == number).values(dying=0))
-        return int(number)
-    row = {"hash": name, "size": size, "created": now, "dying": 0}
-    result = connection.execute(insert(packs).values(row))
-    assert result.inserted_primary_key is not None
-    return int(result.inserted_primary_key[0])
 
 
 def _naming(site: Site, moves: Moves) -> Iterator[Stored]:

@@ -18,6 +18,9 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 Natural = Annotated[int, msgspec.Meta(ge=0)]
 
 
+REDIS = ("redis://", "rediss://", "unix://")
+
+
 class ConfigError(Exception):
     """A configuration that can't be used: which key, and what to do."""
 
@@ -150,14 +153,14 @@ def decode_config(values: dict[str, Any]) -> Config:
 
 
 def _check_offered(config: Config) -> None:
-    """Refuse what has its key already and does nothing yet: nobody is to believe it works."""
+    """Refuse what is none of the words or URLs that a key may have."""
     for url in (config.site.url, *(peer.url for peer in config.peers)):
         if url and not url.startswith(("http://", "https://")):
             raise ConfigError(f"site.url and peers: {url!r} is no http:// or https:// URL")
     if config.replication.follow not in ("all", "peers"):
         raise ConfigError('replication.follow is "all" or "peers"')
-    if config.notify != "local":
-        raise ConfigError('notify: this release has "local" only, for the workers of one host')
+    if config.notify != "local" and not config.notify.startswith(REDIS):
+        raise ConfigError('notify is "local", or redis://HOST:PORT where a site has several hosts')
     if config.log.format not in ("text", "json"):
         raise ConfigError('log.format is "text" or "json"')
 

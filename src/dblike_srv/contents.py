@@ -18,6 +18,7 @@ from dblike_delta.recipe import Extent, Recipe
 from dblike_srv.db import CHUNK, find_rows
 from dblike_srv.models import contents, packs
 from dblike_srv.site import Site
+from dblike_srv.store.base import Away
 
 _T = TypeVar("_T")
 
@@ -133,7 +134,10 @@ class PackReader:
 
 
 def check_contents(site: Site, user: int, hashes: Iterable[bytes]) -> list[bytes]:
-    """Read contents, compare them with their hashes, remember the result; the damaged ones."""
+    """Read contents, compare them with their hashes, remember the result; the damaged ones.
+
+    Raises Away where the store can't be asked.
+    """
 
     def load(connection: Connection) -> tuple[dict[bytes, Content], dict[int, bytes]]:
         held = find_contents(connection, user, hashes)
@@ -163,6 +167,8 @@ def _verdict(reader: PackReader, content: Content) -> State:
     try:
         for piece in reader.pieces(content.recipe.extents):
             hasher.update(piece)
+    except Away:
+        raise  # which says nothing of the content
     except OSError:
         return State.DAMAGED
     return State.CHECKED if hasher.digest() == content.hash else State.DAMAGED

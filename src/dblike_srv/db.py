@@ -25,7 +25,7 @@ from sqlalchemy.pool import StaticPool
 
 from dblike_delta.seams import Random
 from dblike_srv import mysql
-from dblike_srv.errors import Busy, NoSpace
+from dblike_srv.errors import Busy, NoSpace, Unreachable
 
 _T = TypeVar("_T")
 
@@ -52,11 +52,21 @@ class Database:
 
     def __init__(self, url: str, random: Random, *, answer: int = mysql.ANSWER) -> None:
         """`answer` is how many seconds a database server may take for a statement."""
-        self._random = random
+        self._url, self._random = url, random
         self.engine = _engine(url, answer)
         self.embedded = self.engine.dialect.name == "sqlite"
         self._writing = threading.Lock()
         self._queue = _queue_file(self.engine) if self.embedded else None
+
+    def reach(self) -> None:
+        """Connect to the database server.  Raises Unreachable."""
+        if self.embedded:
+            return
+        try:
+            self.engine.connect().close()
+        except DBAPIError as error:
+            why = mysql.explain(error.orig, mysql.parse(self._url))
+            raise Unreachable(f"database: {why}", retry_after=AWAY) from error
 
     def close(self) -> None:
         """Let go of all connections."""

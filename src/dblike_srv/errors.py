@@ -10,6 +10,7 @@ SiteError
 ├── QuotaExceeded       above the user's quota                                       507
 ├── NoSpace             the site's disk is full                                      507
 └── Busy                try again after `retry_after` seconds                        503
+    └── Unreachable     the database does not answer; for the administrator's eyes
 """
 
 from __future__ import annotations
@@ -66,3 +67,7 @@ class Busy(SiteError):
     def __init__(self, detail: str, *, retry_after: float = 1.0) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
+
+
+class Unreachable(Busy):
+    """The database can't be used: why, and what to do."""

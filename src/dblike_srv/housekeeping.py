@@ -1,4 +1,4 @@
-"""What a running site does by itself: one worker of the host at a time, every now and then."""
+"""What a running site does by itself: one worker of one host at a time, every now and then."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+from sqlalchemy import Connection, insert, select, update
+
 from dblike_delta.seams import Clock
 from dblike_srv import maintenance, uploads
 from dblike_srv.auth import throttle
+from dblike_srv.models import leases
 from dblike_srv.site import Site
 
 log = logging.getLogger(__name__)
@@ -20,6 +23,8 @@ log = logging.getLogger(__name__)
 FIRST: Final = 300.0
 EVERY: Final = 3600.0
 """Seconds from a worker's start to its first round, and between rounds."""
+LEFT_MS: Final = 24 * 3600 * 1000
+"""What was half written for so long is nobody's any more."""
 
 
 class Housekeeping:
@@ -37,16 +42,35 @@ class Housekeeping:
             wait = self._every
             with turn(Path(self._site.config.data), self._site.clock, self._every) as mine:
                 if mine:
+                    self.host_round()
+                if mine and self._is_ours():
                     self.round()
 
+    def host_round(self) -> None:
+        """What each host does for itself."""
+        site, yesterday = self._site, self._site.clock.now_ms() - LEFT_MS
+        self._do(
+            lambda: uploads.remove_idle_uploads(site),
+            lambda: site.store.tidy(yesterday),
+        )
+
     def round(self) -> None:
-        """Everything once.  What fails is logged, and tried again in the next round."""
-        tasks: tuple[Callable[[], object], ...] = (
+        """Everything of the site once."""
+        self._do(
             lambda: throttle.tidy(self._site),
-            lambda: uploads.remove_idle_uploads(self._site),
             lambda: maintenance.gc(self._site, dry_run=False),
             lambda: maintenance.compact(self._site),
         )
+
+    def _is_ours(self) -> bool:
+        try:
+            return take_turn(self._site, self._every)
+        except Exception:
+            log.exception("housekeeping can't reach the database")
+            return False
+
+    def _do(self, *tasks: Callable[[], object]) -> None:
+        """What fails is logged, and tried again in the next round."""
         for task in tasks:
             if self._stopping.is_set():
                 return
@@ -78,3 +102,22 @@ def turn(data: Path, clock: Clock, every: float) -> Iterator[bool]:
         if due:
             last.truncate(0)
             last.write(str(clock.now_ms()))
+
+
+def take_turn(site: Site, every: float) -> bool:
+    """Whether no host of the site keeps house, or did so lately; then the turn is this one's."""
+    lease = int(every * 900)
+
+    def work(connection: Connection) -> bool:
+        now, mine = site.clock.now_ms(), leases.c.name == "housekeeping"
+        until = connection.scalar(select(leases.c.until).where(mine).with_for_update())
+        if until is not None and now < until <= now + lease:
+            return False
+        values = {"holder": bytes(16), "until": now + lease}
+        if until is None:
+            connection.execute(insert(leases).values(name="housekeeping", **values))
+        else:
+            connection.execute(update(leases).where(mine).values(values))
+        return True
+
+    return site.database.transact(work)

@@ -1,8 +1,8 @@
 """Packs and the contents in them, within the transaction that comes to need them.
 
-Garbage collection marks packs that nothing needs as dying, and deletes them when they were so for
-long enough.  Whoever comes to need one takes the mark off in the same transaction; what was deleted
-just before is noticed here, and not found out by a reader.
+Garbage collection marks packs that nothing needs as dying (the time since when), and deletes them
+when they were so for long enough.  Whoever comes to need one takes the mark off in the same
+transaction.  One that is just being deleted has a negative mark: it is as good as gone.
 """
 
 from __future__ import annotations
@@ -30,18 +30,20 @@ class Pack(msgspec.Struct, frozen=True):
 
 def name_pack(connection: Connection, site: Site, pack: Pack, now: int) -> tuple[int, bool]:
     """The number of a pack that was put, and whether it is new.  Raises Busy."""
-    query = select(packs.c.id).where(packs.c.hash == pack.name).with_for_update()
-    number = connection.execute(query).scalar()
-    fresh = number is None
-    if number is None:
+    query = select(packs.c.id, packs.c.dying).where(packs.c.hash == pack.name)
+    held = connection.execute(query.with_for_update()).first()
+    if held is None:
         row = {"hash": pack.name, "size": pack.size, "created": now, "dying": 0}
         done = connection.execute(insert(packs).values(row)).inserted_primary_key
         assert done is not None
-        number = done[0]
-    if not _is_there(site, pack.name):
+        number = int(done[0])
+    else:
+        number = int(held.id)
+        _revive(connection, number, held.dying)
+    if (held is not None and held.dying < 0) or not _is_there(site, pack.name):
         # An older pack of the same bytes was being collected just when this one was put.
         raise Busy("a pack was collected while it was written again")
-    return int(number), fresh
+    return number, held is None
 
 
 def claim_packs(connection: Connection, site: Site, numbers: Iterable[int]) -> set[int]:
@@ -50,13 +52,16 @@ def claim_packs(connection: Connection, site: Site, numbers: Iterable[int]) -> s
     for batch in batches(sorted(lost)):
         query = select(packs.c.id, packs.c.hash, packs.c.dying).where(packs.c.id.in_(batch))
         for number, name, dying in connection.execute(query.with_for_update()).all():
-            if dying and not _is_there(site, bytes(name)):
+            if dying < 0 or (dying and not _is_there(site, bytes(name))):
                 continue
             lost.discard(number)
-            if dying:
-                change = update(packs).where(packs.c.id == number).values(dying=0)
-                connection.execute(change)
+            _revive(connection, number, dying)
     return lost
+
+
+def _revive(connection: Connection, number: int, dying: int) -> None:
+    if dying > 0:
+        connection.execute(update(packs).where(packs.c.id == number).values(dying=0))
 
 
 def write_contents(connection: Connection, user: int, fresh: Iterable[Content], now: int) -> None:

@@ -21,9 +21,7 @@ def check_ready(site: Site) -> str:
         log.exception("not ready: the database")
         return "the database can't be reached"
     try:
-        site.store.size(bytes(32))
-    except FileNotFoundError:
-        pass
+        site.store.check()
     except Exception:
         log.exception("not ready: the store")
         return "the store can't be reached"

@@ -20,6 +20,7 @@ from dblike_srv.contents import PIECE, State, batches, check_contents
 from dblike_srv.db import asked
 from dblike_srv.models import contents, packs
 from dblike_srv.site import Site
+from dblike_srv.store.base import Away
 
 PAGE: Final = 900
 
@@ -62,13 +63,15 @@ def scrub(site: Site) -> ScrubReport:
 
 
 def is_sound(site: Site, name: bytes, size: int) -> bool:
-    """Whether a pack is all there and what its name says."""
+    """Whether a pack is all there and what its name says.  Raises Away."""
     hasher = blake3()
     try:
         if site.store.size(name) != size:
             return False
         for at in range(0, size, PIECE):
             hasher.update(site.store.read(name, at, min(PIECE, size - at)))
+    except Away:
+        raise
     except OSError:
         return False
     return hasher.digest() == name

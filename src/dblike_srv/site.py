@@ -79,6 +79,7 @@ def open_site(
     seal = Seal(config.key)
     Path(config.data).mkdir(parents=True, exist_ok=True, mode=0o700)
     database = Database(config.database_url, random)
+    database.reach()
     site_id = open_schema(database, random.bytes(16))
     return Site(
         config=config,

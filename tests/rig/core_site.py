@@ -97,6 +97,12 @@ class CountingStore:
     def names(self) -> Iterator[bytes]:
         return self.inner.names()
 
+    def check(self) -> None:
+        self.inner.check()
+
+    def tidy(self, before_ms: int) -> int:
+        return self.inner.tidy(before_ms)
+
 
 class CoreSite:
     """A site, one user, and that user's folder `home`."""

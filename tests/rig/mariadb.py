@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -126,6 +127,18 @@ class MariaDB:
                 for statement in statements:
                     cursor.execute(statement)
                 return list(cursor.fetchall())
+
+    def connect(self) -> pymysql.Connection[Any]:
+        """A connection of DBLike's account that does nothing."""
+        return pymysql.connect(host="127.0.0.1", port=self.port, user=USER, password=PASSWORD)
+
+    def end_all_but(self, spared: Sequence[int]) -> None:
+        """End the account's other connections."""
+        query = f"SELECT id FROM information_schema.processlist WHERE user = '{USER}'"
+        for (number,) in self.root(query):
+            if number not in spared:
+                with contextlib.suppress(pymysql.Error):  # it ended meanwhile
+                    self.root(f"KILL {number}")
 
     def add_account(self) -> None:
         """The account that the URLs name."""

@@ -28,9 +28,31 @@ class Fault:
     piece: int = 1 << 16
     answer: bytes | None = None
     refuse: bool = False
+    lose_reply_to: tuple[bytes, ...] = ()
+    """Once these were all seen in requests, in this order, the next reply never arrives."""
 
 
 FINE = Fault()
+
+
+class _Ear:
+    """Listens to the requests of a connection for what its fault waits for."""
+
+    def __init__(self, words: tuple[bytes, ...]) -> None:
+        self.owner = threading.current_thread()
+        self._words = list(words)
+        self._waits = bool(words)
+        self._tail = b""
+
+    @property
+    def heard_all(self) -> bool:
+        return self._waits and not self._words
+
+    def hear(self, data: bytes) -> None:
+        text = self._tail + data
+        while self._words and (at := text.find(self._words[0])) >= 0:
+            text = text[at + len(self._words.pop(0)) :]
+        self._tail = text[-64:]
 
 
 @dataclass
@@ -42,6 +64,8 @@ class Proxy:
     connections: int = 0
     sent: int = 0
     received: int = 0
+    lost: int = 0
+    """Replies that the server gave and that never arrived."""
     _listener: socket.socket = field(init=False)
     _open: set[socket.socket] = field(init=False, default_factory=set)
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
@@ -51,8 +75,12 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     @property
+    def port(self) -> int:
+        return int(self._listener.getsockname()[1])
+
+    @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        return f"http://127.0.0.1:{self.port}"
 
     def drop_all(self) -> None:
         """Cut every open connection at once, as a network does that goes away."""
@@ -97,11 +125,12 @@ class Proxy:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with self._lock:
             self._open |= {client, server}
+        ear = _Ear(fault.lose_reply_to)
         up = threading.Thread(
-            target=self._pump, args=(client, server, fault.cut_request, fault, True), daemon=True
+            target=self._pump, args=(client, server, fault.cut_request, fault, ear), daemon=True
         )
         up.start()
-        self._pump(server, client, fault.cut_reply, fault, False)
+        self._pump(server, client, fault.cut_reply, fault, ear)
         up.join()
         with self._lock:
             self._open -= {client, server}
@@ -109,11 +138,19 @@ class Proxy:
         _kill(server, reset=False)
 
     def _pump(
-        self, source: socket.socket, sink: socket.socket, cut: int | None, fault: Fault, up: bool
+        self, source: socket.socket, sink: socket.socket, cut: int | None, fault: Fault, ear: _Ear
     ) -> None:
         passed = 0
+        up = threading.current_thread() is not ear.owner
         try:
             while data := source.recv(fault.piece):
+                if up:
+                    ear.hear(data)
+                elif ear.heard_all:
+                    self.lost += 1
+                    _kill(source, reset=fault.reset)
+                    _kill(sink, reset=fault.reset)
+                    return
                 if fault.delay:
                     time.sleep(fault.delay)  # the delay is what is being injected
                 if cut is not None and passed + len(data) > cut:

@@ -66,6 +66,13 @@ class Server:
         self._drain = threading.Thread(target=self.process.stdout.read, daemon=True)
         self._drain.start()
 
+    def kill_workers(self) -> None:
+        """SIGKILL to the processes that serve; the one above them starts others."""
+        assert self.process is not None
+        pid = self.process.pid
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)
+
     def stop(self) -> None:
         """Ask it to end, and wait."""
         assert self.process is not None

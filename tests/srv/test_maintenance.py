@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 from blake3 import blake3
+from sqlalchemy import update
 
 from dblike_delta.commands import Copy, Literal
 from dblike_delta.messages import Refusal, Want
 from dblike_delta.versions import Kind
 from dblike_srv import collect, compact
 from dblike_srv.config import decode_config
-from dblike_srv.errors import Conflict
+from dblike_srv.errors import Busy, Conflict
+from dblike_srv.housekeeping import take_turn
 from dblike_srv.maintenance import backup, gc, scrub
 from dblike_srv.models import contents, journal, packs, users, versions
 from dblike_srv.site import open_site
@@ -85,6 +87,41 @@ def test_a_commit_takes_the_mark_off_a_dying_pack(core: CoreSite) -> None:
     age(core, 2)
     assert gc(core.site).packs == 0
     assert core.read(b"b") == BLOB
+
+
+def give_up(core: CoreSite) -> None:
+    """What is left of a collection that was killed before it deleted the file."""
+    dying = update(packs).where(packs.c.dying > 0).values(dying=-packs.c.dying)
+    core.site.database.transact(lambda connection: connection.execute(dying))
+
+
+def test_a_pack_that_is_being_deleted_is_as_good_as_gone(core: CoreSite) -> None:
+    core.laptop.put(b"a", BLOB)
+    core.laptop.delete(b"a")
+    age(core, 31)
+    gc(core.site)
+    give_up(core)
+    with pytest.raises(Busy):
+        core.laptop.put(b"b", BLOB)
+    assert gc(core.site).packs == 1
+    assert core.laptop.put(b"b", BLOB).status == "accepted"
+    assert core.read(b"b") == BLOB
+
+
+def test_a_base_that_is_being_deleted_is_missed(core: CoreSite) -> None:
+    core.laptop.put(b"a", BLOB)
+    doomed = update(packs).values(dying=-1)
+    core.site.database.transact(lambda connection: connection.execute(doomed))
+    change = [Literal(b"head"), Copy(0, len(BLOB))]
+    assert core.laptop.edit(b"b", BLOB, change).status == "base-missing"
+
+
+def test_one_host_of_a_site_keeps_house(core: CoreSite) -> None:
+    assert [take_turn(core.site, 3600) for _ in range(2)] == [True, False]
+    core.clock.advance(HOUR_MS)
+    assert take_turn(core.site, 3600)
+    core.clock.advance(-3 * HOUR_MS)  # a clock that was set back keeps nobody from it
+    assert take_turn(core.site, 3600)
 
 
 def test_shared_bytes_stay_as_long_as_anything_needs_them(core: CoreSite) -> None:

@@ -19,6 +19,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dblike_srv.__main__ import COMMANDS, main
+from rig.mariadb import PASSWORD as PASSWORD_THERE
+from rig.mariadb import MariaDB
 
 PROGRAM = [sys.executable, "-m", "dblike_srv"]
 PASSWORD = "correct horse"
@@ -281,3 +283,55 @@ def test_ones_own_gunicorn_serves_it_too(
                 return
         except urllib.error.URLError:
             continue
+
+
+# --- a database server
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"port": "1"}, "no answer from 127.0.0.1:1: is it running?"),
+        ({"password": "wrong-secret"}, "lets no user 'dblike' in with this password"),
+        ({"name": "dblike_absent"}, "CREATE DATABASE dblike_absent"),
+        ({"name": "mysql"}, "GRANT ALL ON mysql.* TO 'dblike'"),
+    ],
+)
+def test_a_database_that_can_not_be_used(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    mariadb_server: MariaDB,
+    wrong: dict[str, str],
+    said: str,
+) -> None:
+    """One line: where, why, and what to do; never the password."""
+    url = mariadb_server.url(wrong.get("name", "dblike0"))
+    url = url.replace(str(mariadb_server.port), wrong.get("port", str(mariadb_server.port)))
+    url = url.replace(PASSWORD_THERE, wrong.get("password", PASSWORD_THERE))
+    monkeypatch.setenv("DBLIKE_DATABASE", url)
+    for command in ("init", "run", "status", "migrate"):
+        output = run(command, "--data", "d", code=1).output
+        assert said in output
+        assert len(output.splitlines()) == 1
+        assert "secret" not in output
+        assert PASSWORD_THERE not in output
+
+
+def test_a_url_that_is_none(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DBLIKE_DATABASE", "mysql://u:secret@host")
+    output = run("init", "--data", "d", code=2).output
+    assert "the URL names no database" in output
+    assert "secret" not in output
+
+
+def test_a_database_is_used_by_each_command(
+    run: Run, monkeypatch: pytest.MonkeyPatch, mariadb: str
+) -> None:
+    monkeypatch.setenv("DBLIKE_DATABASE", mariadb)
+    at = ("--data", "d")
+    run("init", *at)
+    run("user", "add", "ada", "--password-stdin", *at, text=PASSWORD + "\n")
+    assert "ada" in run("user", "list", *at).output
+    for command in ("status", "gc", "compact", "scrub", "migrate"):
+        run(command, *at)
+    assert "mariadb-backup" in run("backup", "b", *at, code=1).output

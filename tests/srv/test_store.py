@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,20 +11,27 @@ import pytest
 from dblike_srv.store.base import PackStore
 from dblike_srv.store.local import LocalStore
 from dblike_srv.store.mem import MemoryStore
+from dblike_srv.store.s3 import S3Store
 from rig.core_site import SeededRandom
-from rig.s3 import s3_store
+from rig.seaweed import BUCKET
 
 NAME, OTHER = b"\1" * 32, b"\2" * 32
-STORES: dict[str, Callable[[Path], PackStore]] = {
-    "mem": lambda _: MemoryStore(),
-    "local": lambda directory: LocalStore(directory, SeededRandom()),
-    "s3": s3_store,
+Make = Callable[[Path, pytest.FixtureRequest], PackStore]
+STORES: dict[str, Make] = {
+    "mem": lambda *_: MemoryStore(),
+    "local": lambda directory, _: LocalStore(directory, SeededRandom()),
+    "s3": lambda directory, request: s3_store(directory, request.getfixturevalue("seaweed").url),
 }
+
+
+def s3_store(directory: Path, endpoint: str) -> S3Store:
+    """A store below a prefix of its own."""
+    return S3Store(f"s3://{BUCKET}/{directory.name}", endpoint, directory / "tmp", SeededRandom())
 
 
 @pytest.fixture(params=STORES)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> PackStore:
-    return STORES[request.param](tmp_path)
+    return STORES[request.param](tmp_path, request)
 
 
 def put(store: PackStore, name: bytes, *pieces: bytes) -> None:
@@ -113,6 +121,21 @@ def test_delete_is_final_and_may_be_repeated(store: PackStore) -> None:
     with pytest.raises(FileNotFoundError):
         store.read(NAME, 0, 3)
     assert list(store.names()) == [OTHER]
+
+
+def test_a_store_that_works_says_so(store: PackStore) -> None:
+    store.check()
+
+
+def test_what_a_killed_writer_left_goes(store: PackStore) -> None:
+    put(store, NAME, b"kept")
+    writer = store.writer()
+    writer.write(b"x" * (2 << 20))
+    soon = time.time_ns() // 1_000_000 + 60_000
+    assert store.tidy(soon - 2 * 3_600_000) == 0
+    assert store.tidy(soon) == (0 if isinstance(store, MemoryStore) else 1)
+    assert store.read(NAME, 0, 4) == b"kept"
+    writer.abort()
 
 
 def test_a_pack_that_was_replaced_on_disk_is_read_anew(tmp_path: Path) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import pymysql
 import pytest
 
 from conftest import Spawn
+from dblike_delta.exchange import Exchange, Refused
+from dblike_delta.messages import LoginRequest
 from rig.mariadb import MariaDB, missing, start_mariadb
+from rig.plain_http import PlainTransport
 from rig.programs import Program, wait_until, wait_until_same
 from rig.servers import PASSWORD, Server
 
@@ -66,3 +71,37 @@ def test_two_devices_go_on_when_their_database_was_killed(
     wait_until_same(laptop, phone, also=lambda tree: "a/meanwhile" in tree)
     assert [writing.end(), reading.end()] == [0, 0]
     assert laptop.json("status")["in_sync"]
+
+
+def test_too_many_connections_are_said_and_pass(server: Server, database: MariaDB) -> None:
+    exchange = Exchange(PlainTransport(server.url))
+    exchange.login(LoginRequest(user=server.add_user(), password=PASSWORD, device="laptop"))
+    database.root("SET GLOBAL max_connections = 10")
+    held: list[pymysql.Connection[pymysql.cursors.Cursor]] = []
+
+    def take_all() -> bool:
+        database.end_all_but([connection.thread_id() for connection in held])
+        with contextlib.suppress(pymysql.Error):
+            while True:
+                held.append(database.connect())
+        return ready(server) == AWAY
+
+    wait_until(take_all)
+    with pytest.raises(Refused) as refused:
+        exchange.folders()
+    assert (refused.value.status, refused.value.temporary) == (503, True)
+    for connection in held:
+        connection.close()
+    wait_until(lambda: ready(server) == READY)
+    assert [folder.name for folder in exchange.folders()] == ["home"]
+
+
+def test_workers_that_start_without_their_database_wait_for_it(
+    server: Server, database: MariaDB
+) -> None:
+    database.kill()
+    server.kill_workers()
+    database.start()
+    wait_until(lambda: ready(server) == READY)
+    assert server.process is not None
+    assert server.process.poll() is None

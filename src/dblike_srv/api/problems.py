@@ -16,6 +16,7 @@ from dblike_delta.messages import Problem
 from dblike_srv import errors
 from dblike_srv.accounts import Forbidden, TooMany, Unauthorized
 from dblike_srv.api.body import BodyCut, BodySlow
+from dblike_srv.store.base import Away
 
 PROBLEM_TYPE = "application/problem+json"
 
@@ -61,6 +62,7 @@ STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.QuotaExceeded, 507, "quota exceeded"),
     (errors.NoSpace, 507, "no space"),
     (errors.Busy, 503, "busy"),
+    (Away, 503, "busy"),
     (errors.SiteError, 422, "invalid"),
     (LimitError, 413, "too large"),
     (PathError, 422, "invalid path"),
@@ -100,6 +102,8 @@ def _of_http(error: HTTPException) -> Response:
 
 
 def _detail(error: Exception) -> str:
+    if isinstance(error, Away):
+        return "the site's store is away"  # and where that is, is the log's to say
     if isinstance(error, RecursionError):
         return "nested too deeply"
     return str(error)

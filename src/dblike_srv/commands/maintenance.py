@@ -94,6 +94,7 @@ def migrate(place: Place) -> None:
     config = place.read()
     database = Database(config.database_url, SystemRandom(), answer=A_DAY)
     try:
+        database.reach()
         done = schema.migrate(database)
     finally:
         database.close()

@@ -1,7 +1,8 @@
 """The pack store: where literal bytes lie, in immutable packs that are named by their BLAKE3 hash.
 
 A pack is written under a temporary name, and has its own name only when it is durable.  Errors:
-`FileNotFoundError` where there is no such pack, any other `OSError` where the store fails.
+`FileNotFoundError` where there is no such pack, `Away` where the store can't be asked now, which
+says nothing of the pack, any other `OSError` where it fails.
 """
 
 from __future__ import annotations
@@ -11,6 +12,12 @@ from pathlib import Path
 from typing import Protocol
 
 Data = bytes | bytearray | memoryview
+
+
+class Away(OSError):
+    """The store does not answer: it is worth asking again after `retry_after` seconds."""
+
+    retry_after = 2.0
 
 
 class PackWriter(Protocol):
@@ -53,3 +60,9 @@ class PackStore(Protocol):
 
     def names(self) -> Iterator[bytes]:
         """All packs, in no order."""
+
+    def check(self) -> None:
+        """Whether the store can be used, in one try; OSError, which says why, where not."""
+
+    def tidy(self, before_ms: int) -> int:
+        """Remove what writers that were killed left behind before that moment; how much it was."""

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dblike_delta.seams import Random
-from dblike_srv.store.spool import SpoolWriter
+from dblike_srv.store.spool import SpoolWriter, remove_older
 
 
 class LocalStore:
@@ -68,6 +68,12 @@ class LocalStore:
         for entry in self._packs.glob("??/*"):
             with contextlib.suppress(ValueError):
                 yield bytes.fromhex(entry.name)
+
+    def check(self) -> None:
+        os.stat(self._packs)
+
+    def tidy(self, before_ms: int) -> int:
+        return remove_older(self._temporary, before_ms)
 
     def path(self, name: bytes) -> Path:
         """Where a pack lies."""

@@ -36,6 +36,12 @@ class MemoryStore:
     def names(self) -> Iterator[bytes]:
         return iter(list(self.packs))
 
+    def check(self) -> None:
+        """Memory is always there."""
+
+    def tidy(self, before_ms: int) -> int:  # noqa: ARG002 - the protocol's
+        return 0
+
     def _pack(self, name: bytes) -> bytes:
         try:
             return self.packs[name]

@@ -96,3 +96,14 @@ def _write_all(descriptor: int, data: Data) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def remove_older(directory: Path, before_ms: int) -> int:
+    """Remove files that were last written before that moment; how many."""
+    removed = 0
+    for path in directory.iterdir():
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime_ns // 1_000_000 < before_ms:
+                path.unlink()
+                removed += 1
+    return removed
