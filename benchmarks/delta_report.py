@@ -88,15 +88,10 @@ def charts(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
         if row["bytes"]:
             sizes.setdefault(row["corpus"], {})[row["engine"]] = sum(row["bytes"].values())
     yield "bytes", bars("bytes of signature and delta together, logarithmic", sizes, {})
-    yield (
-        "blocks",
-        curves(
-            "signature and literals by block size; large: choose_block_size, and sqrt(size)",
-            "bytes of a block",
-            "bytes",
-            list(block_curves(rows)),
-        ),
-    )
+    drawn = list(block_curves(rows))
+    if drawn:
+        title = "signature and literals by block size; large: choose_block_size, and sqrt(size)"
+        yield "blocks", curves(title, "bytes of a block", "bytes", drawn)
 
 
 def block_curves(rows: Sequence[Row]) -> Iterator[Curve]:
