@@ -222,6 +222,8 @@ def memory(rows: Sequence[Row]) -> Iterator[str]:
 
 def blocks(rows: Sequence[Row]) -> Iterator[str]:
     """Bytes by block size."""
+    if not of_kind(rows, "blocks"):
+        return
     yield "## Block size\n"
     yield "![bytes by block size](charts/delta-blocks.svg)\n"
     yield (

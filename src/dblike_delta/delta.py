@@ -47,7 +47,7 @@ class DeltaEncoder:
         self._joined = Coalescer()
 
     def update(self, data: Data) -> list[Command]:
-        """The file's next bytes."""
+        """The file's next bytes; LimitError over `vain_limit`."""
         try:
             return self._join(self._scanner.feed(data))
         except OverflowError:
@@ -142,7 +142,7 @@ class Delta:
 
     @classmethod
     def load(cls, file: Readable, limits: Limits = DEFAULT_LIMITS) -> Delta:
-        """Read and check a delta to the end of the file."""
+        """Read and check a delta to the end of the file; FormatError or LimitError."""
         delta, decoder = cls(), DeltaDecoder(limits)
         try:
             for piece in read_pieces(file):
@@ -202,8 +202,9 @@ def delta(
 ) -> Delta:
     """The delta that makes `file`, read once from where it stands, out of the signature's base.
 
-    `hash`: also the new file's BLAKE3, so that `patch` can tell whether it got the right base.
-    `progress`: is told the bytes read; what it raises ends the work.
+    `vain_limit`: as for DeltaEncoder, LimitError over it.  `hash`: also the new file's BLAKE3, so
+    that `patch` can tell whether it got the right base.  `progress`: is told the bytes read; what
+    it raises ends the work.  A large file is read and hashed by a thread while this one searches.
     """
     result = Delta(base_size=signature.size)
     encoder = DeltaEncoder(signature, vain_limit=vain_limit)

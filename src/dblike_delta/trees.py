@@ -83,7 +83,10 @@ class TreeResult(msgspec.Struct, frozen=True):
 
 
 def sign_tree(root: Path) -> TreeSignature:
-    """The signature of a directory.  What is no file, directory or symlink is passed over."""
+    """The signature of a directory.  What is no file, directory or symlink is passed over.
+
+    So is `.dblike`, which is the client's own.  It is kept in memory, signatures and all.
+    """
     entries: dict[bytes, Entry] = {}
     signatures: dict[bytes, bytes] = {}
     for path, found in walk(root):
