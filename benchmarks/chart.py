@@ -57,7 +57,7 @@ def curves(title: str, across: str, up: str, drawn: Sequence[Curve]) -> str:
         room = _HEIGHT - 2 * _MARGIN
         return _MARGIN + wide * (_WIDTH - 2 * _MARGIN), _HEIGHT - _MARGIN - tall * room
 
-    parts = [_text(10, 18, title), _text(_WIDTH / 2, _HEIGHT - 12, across), _text(10, 44, up)]
+    parts = [_text(10, 18, title), _text(_WIDTH / 2, _HEIGHT - 12, across), _text(10, 56, up)]
     for log in range(math.ceil(left), math.floor(right) + 1):
         x, _ = place(2.0**log, 10**low)
         parts.append(_line(x, _MARGIN, x, _HEIGHT - _MARGIN, "#ddd"))
