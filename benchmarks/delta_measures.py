@@ -16,7 +16,7 @@ from typing import Any
 import xxhash
 
 from benchmarks.delta_corpora import MIB, Corpus, colliding, noise, put
-from benchmarks.delta_engines import ENGINES, GaveUpError, Run, sent
+from benchmarks.delta_engines import ENGINES, GaveUpError, Run, ours
 from dblike_delta import (
     Copy,
     DeltaEncoder,
@@ -148,7 +148,7 @@ def growth(folder: Path, size: int) -> Iterator[Row]:
         spent = []
         for wanted in (size, 2 * size):
             corpus = put(folder, name, *make(wanted))
-            spent.append(min(sent(corpus, folder).seconds["delta"] for _ in range(5)))
+            spent.append(min(ours(corpus, folder, 4096).seconds["delta"] for _ in range(7)))
         ratio = round(spent[1] / max(1e-4, spent[0]), 2)
         seconds = [round(value, 4) for value in spent]
         yield {
