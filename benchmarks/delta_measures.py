@@ -148,7 +148,7 @@ def growth(folder: Path, size: int) -> Iterator[Row]:
         spent = []
         for wanted in (size, 2 * size):
             corpus = put(folder, name, *make(wanted))
-            spent.append(min(ours(corpus, folder, 4096).seconds["delta"] for _ in range(7)))
+            spent.append(min(ours(corpus, folder, 4096).cpu["delta"] for _ in range(7)))
         ratio = round(spent[1] / max(1e-4, spent[0]), 2)
         seconds = [round(value, 4) for value in spent]
         yield {

@@ -195,7 +195,7 @@ def engine_line(row: Row, own: Mapping[str, Row]) -> tuple[str, ...]:
 def growth(rows: Sequence[Row]) -> Iterator[str]:
     """Linear work."""
     yield "## Twice the size\n"
-    yield "The delta's seconds for inputs made to be slow, and for twice as much of them.\n"
+    yield "CPU time of the delta for inputs made to be slow, and for twice as much of them.\n"
     lines = [
         (
             row["corpus"],

@@ -23,29 +23,39 @@ from dblike_delta.limits import DEFAULT_LIMITS, Limits
 from dblike_delta.messages import Record, Trailer
 from dblike_delta.patch import patch
 from dblike_delta.paths import ancestors, check_path, display
-from dblike_delta.streams import Readable, read_pieces
+from dblike_delta.streams import Progress, Readable, read_pieces
 from dblike_delta.trees import TreeResult, hashed, open_file, walk
 from dblike_delta.versions import Kind
 
 
-def patch_tree(root: Path, changeset: Readable, *, limits: Limits = DEFAULT_LIMITS) -> TreeResult:
+def patch_tree(
+    root: Path,
+    changeset: Readable,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    progress: Progress | None = None,
+) -> TreeResult:
     """Make of the directory what the changeset was made from; nobody else may change it meanwhile.
 
     Until the changeset was read to its end, and every content is here and right, nothing changes
     but for a directory of ours in `root`, which goes again.  Then deletes, directories, files and
     symlinks take their places; to repeat it does no harm.  What the changeset does not speak of
     stays, and so does a deleted directory that still holds such things.  DeltaError of any kind:
-    nothing was changed.  OSError: perhaps a part was; try again.
+    nothing was changed.  OSError: perhaps a part was; try again.  `progress`: is told the bytes
+    read of the changeset; what it raises ends the work, and nothing was changed.
     """
     with (
         tempfile.TemporaryDirectory(prefix=".patch-", dir=root) as name,
         tempfile.SpooledTemporaryFile(SPOOL) as body,
     ):
         contents = _Contents(root, Path(name), cast("IO[bytes]", body), limits)
-        decoder = Decoder()
+        decoder, done = Decoder(), 0
         for piece in read_pieces(changeset):
             for event in decoder.receive(bytes(piece)):
                 contents.take(event)
+            done += len(piece)
+            if progress is not None:
+                progress(done)
         decoder.close()
         contents.finish()
         _carry_out(root, contents.records, contents.staged)

@@ -28,7 +28,7 @@ from dblike_delta.messages import Record, Trailer
 from dblike_delta.paths import check_path, display, is_reserved, join
 from dblike_delta.plan import Entry
 from dblike_delta.signature import Signature, signature
-from dblike_delta.streams import Writable, read_pieces, write_all
+from dblike_delta.streams import Progress, Writable, read_pieces, write_all
 from dblike_delta.versions import Kind
 
 _MAGIC: Final = b"DBLT\x01"
@@ -82,11 +82,13 @@ class TreeResult(msgspec.Struct, frozen=True):
     copied: int = 0
 
 
-def sign_tree(root: Path) -> TreeSignature:
+def sign_tree(root: Path, *, progress: Progress | None = None) -> TreeSignature:
     """The signature of a directory.  What is no file, directory or symlink is passed over.
 
     So is `.dblike`, which is the client's own.  It is kept in memory, signatures and all.
+    `progress`: is told the bytes read of all files; what it raises ends the work.
     """
+    done = 0
     entries: dict[bytes, Entry] = {}
     signatures: dict[bytes, bytes] = {}
     for path, found in walk(root):
@@ -94,23 +96,32 @@ def sign_tree(root: Path) -> TreeSignature:
             entries[path] = entry_of(root, path, found)
             continue
         with open_file(root, path) as file:
-            signed = signature(file, hash=True)
+            signed = signature(file, hash=True, progress=onward(progress, done))
+        done += signed.size or 0
         entries[path] = entry_of(root, path, found, signed.hash, signed.size or 0)
         signatures[path] = signed.pack()
     return TreeSignature(entries, signatures)
 
 
-def delta_tree(old: TreeSignature, root: Path, out: Writable) -> TreeResult:
+def delta_tree(
+    old: TreeSignature, root: Path, out: Writable, *, progress: Progress | None = None
+) -> TreeResult:
     """Write the changeset that makes the directory `root` of the one that was signed.
 
     IntegrityError for a file that changes while it is read; what was written is then of no use.
+    `progress`: is told the bytes read of all files; what it raises ends the work.
     """
-    writer = _TreeWriter(old, root, out)
+    writer = _TreeWriter(old, root, out, progress)
     present = set()
     for path, found in walk(root):
         writer.add(path, found)
         present.add(path)
     return writer.finish(sorted(old.entries.keys() - present))
+
+
+def onward(progress: Progress | None, done: int) -> Progress | None:
+    """The same for a part of the work, before which so many bytes were done."""
+    return None if progress is None else lambda part: progress(done + part)
 
 
 def whole_body(encoder: Encoder, file: IO[bytes], size: int, digest: bytes) -> Iterator[Part]:
@@ -132,11 +143,13 @@ def whole_body(encoder: Encoder, file: IO[bytes], size: int, digest: bytes) -> I
 class _TreeWriter:
     """Writes records and bodies, and counts."""
 
-    def __init__(self, old: TreeSignature, root: Path, out: Writable) -> None:
-        self._old, self._root, self._out = old, root, out
+    def __init__(
+        self, old: TreeSignature, root: Path, out: Writable, progress: Progress | None
+    ) -> None:
+        self._old, self._root, self._out, self._progress = old, root, out, progress
         self._encoder = Encoder()
         self._known = {entry.hash for entry in old.entries.values() if entry.hash}
-        self._changed = self._literal = self._copied = 0
+        self._changed = self._literal = self._copied = self._done = 0
 
     def add(self, path: bytes, found: os.stat_result) -> None:
         """What is at a path now."""
@@ -153,7 +166,12 @@ class _TreeWriter:
             self._add_known(path, found, base)
 
     def _add_known(self, path: bytes, found: os.stat_result, base: Signature) -> None:
-        with open_file(self._root, path) as file, delta(base, file) as change:
+        progress = onward(self._progress, self._done)
+        with (
+            open_file(self._root, path) as file,
+            delta(base, file, progress=progress) as change,
+        ):
+            self._done += change.size
             entry = entry_of(self._root, path, found, change.hash, change.size)
             if entry.hash == base.hash:
                 if entry != self._old.entries.get(path):
@@ -168,7 +186,8 @@ class _TreeWriter:
 
     def _add_new(self, path: bytes, found: os.stat_result) -> None:
         with open_file(self._root, path) as file:
-            digest, size = hashed(file)
+            digest, size = hashed(file, onward(self._progress, self._done))
+            self._done += size
             entry = entry_of(self._root, path, found, digest, size)
             body = digest not in self._known
             self._put(record_of(path, entry, body=body))
@@ -258,10 +277,12 @@ def open_file(root: Path, path: bytes) -> Iterator[IO[bytes]]:
         yield cast("IO[bytes]", file)
 
 
-def hashed(file: IO[bytes]) -> tuple[bytes, int]:
+def hashed(file: IO[bytes], progress: Progress | None = None) -> tuple[bytes, int]:
     """BLAKE3-256 and size of what a file has from where it stands."""
     hasher, size = blake3(), 0
     for piece in read_pieces(file):
         hasher.update(piece)
         size += len(piece)
+        if progress is not None:
+            progress(size)
     return hasher.digest(), size

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from dblike_delta import TreeSignature, delta_tree, patch_tree, sign_tree
 from dblike_delta.changeset import Encoder
-from dblike_delta.errors import DeltaError, FormatError, IntegrityError
+from dblike_delta.errors import Cancelled, DeltaError, FormatError, IntegrityError
 from dblike_delta.messages import Record, Trailer
 from dblike_delta.trees import NOBODY, record_of, walk, whole_body
 from dblike_delta.versions import Kind
@@ -140,6 +140,28 @@ def test_what_is_not_spoken_of_stays(pair: tuple[Path, Path]) -> None:
     (old / "d" / "mine").write_bytes(b"mine")
     patch_tree(old, io.BytesIO(gone))
     assert [path.name for path in (old / "d").iterdir()] == ["mine"]
+
+
+def enough(_: int) -> None:
+    raise Cancelled("enough")
+
+
+def test_progress_is_told_and_may_end_the_work(pair: tuple[Path, Path]) -> None:
+    old, new = pair
+    made, before = changeset(old, new), seen(old)
+    with pytest.raises(Cancelled):
+        sign_tree(old, progress=enough)
+    with pytest.raises(Cancelled):
+        delta_tree(sign_tree(old), new, io.BytesIO(), progress=enough)
+    with pytest.raises(Cancelled):
+        patch_tree(old, io.BytesIO(made), progress=enough)
+    assert seen(old) == before
+    told: list[list[int]] = [[], [], []]
+    signed = sign_tree(old, progress=told[0].append)
+    delta_tree(signed, new, io.BytesIO(), progress=told[1].append)
+    patch_tree(old, io.BytesIO(made), progress=told[2].append)
+    assert [done[-1] for done in told] == [200_002, 200_005, len(made)]
+    assert all(done == sorted(done) for done in told)
 
 
 def record(path: bytes, content: bytes = b"content", kind: Kind = Kind.FILE) -> Record:
