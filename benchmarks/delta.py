@@ -56,7 +56,7 @@ def parts(
     return {
         **measured,
         "kernel": lambda: [measures.in_memory(min(size, 256 * MIB))],
-        "growth": lambda: list(measures.growth(folder, size // 8)),
+        "growth": lambda: list(measures.growth(folder, size // 16)),
         "paper": lambda: list(measures.paper(far_apart(fetched_to))),
         "recipes": lambda: [measures.recipes()],
         "memory": lambda: [measures.memory(size), measures.memory(12 * size)],

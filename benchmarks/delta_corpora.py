@@ -166,7 +166,10 @@ def databases(folder: Path, size: int) -> tuple[bytes, bytes]:
 
 
 def colliding(size: int) -> tuple[bytes, bytes]:
-    """Blocks that collide in librsync's sum: Thue-Morse words and their opposites."""
+    """Blocks that collide in librsync's sum: Thue-Morse words and their opposites.
+
+    All are different up to 64 MiB each.
+    """
     words = [b"a", b"b"]
     for _ in range(7):
         words = [words[0] + words[1], words[1] + words[0]]
