@@ -26,6 +26,8 @@ from dblike_delta.streams import (
 
 SPOOL: Final = 8 << 20
 """A delta of more bytes than this waits in a temporary file."""
+_LARGE: Final = 64 << 10
+"""A literal of this size is written as it is; smaller ones together."""
 _ROOM: Final = 256 << 10
 """Of the search's buffer beyond the blocks that may still match: it stays in the L2 cache."""
 
@@ -176,19 +178,27 @@ class _DeltaWriter:
         self._put(DELTA_MAGIC)
 
     def write(self, commands: list[Command]) -> None:
+        small = bytearray()
         for command in commands:
             self._delta.count(command)
             if isinstance(command, Copy):
-                self._put(encode_copy(*command))
+                small += encode_copy(*command)
+                continue
+            small += encode_literal_header(len(command.data))
+            if len(command.data) < _LARGE:
+                small += command.data
             else:
-                self._put(encode_literal_header(len(command.data)))
+                self._put(small)
                 self._put(command.data)
+                small = bytearray()
+        self._put(small)
 
     def finish(self) -> None:
         self._put(END)
 
     def _put(self, data: Data) -> None:
-        write_all(self._file, data)
+        if data:
+            write_all(self._file, data)
         self._delta.encoded += len(data)
 
 
