@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import gzip
 import random
+import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from blake3 import blake3
 
 MIB = 1 << 20
+
+
+RELEASES = (("Django", "5.1.4", "5.1.5"), ("SQLAlchemy", "2.0.35", "2.0.36"))
+"""Consecutive releases of two projects: source archives, as decompressed tars."""
+FAR = ("Django", "5.1", "5.1.5")
+"""Five patch levels apart, as the two kernel sources of rsync's paper."""
 
 
 class Corpus(NamedTuple):
@@ -21,25 +33,86 @@ class Corpus(NamedTuple):
     new: Path
 
 
-def corpora(folder: Path, size: int, releases: list[Path]) -> Iterator[Corpus]:
-    """All pairs of files; those of one are overwritten when the next one is asked for."""
-    chance, base = random.Random(20260101), noise("base", size)
-    # Made one after the other: together they would take ten times the size.
+def made(folder: Path, size: int) -> dict[str, Callable[[], Corpus]]:
+    """Pairs that are made.  The next pair overwrites the files: together they are large."""
+    chance = random.Random(20260101)
+
+    def base() -> bytes:
+        return noise("base", size)
+
     pairs: dict[str, Callable[[], tuple[bytes, bytes]]] = {
-        "200 edits": lambda: (base, edited(base, chance)),
-        "identical": lambda: (base, base),
-        "unrelated": lambda: (base, noise("other", size)),
-        "appended": lambda: (base, base + noise("tail", size // 100)),
-        "inserted in front": lambda: (base, b"in front" + base),
-        "moved blocks": lambda: (base, moved(base, chance)),
+        "200 edits": lambda: (base(), edited(base(), chance)),
+        "identical": lambda: (base(), base()),
+        "unrelated": lambda: (base(), noise("other", size)),
+        "appended": lambda: (base(), base() + noise("tail", size // 100)),
+        "inserted in front": lambda: (base(), b"in front" + base()),
+        "moved blocks": lambda: (base(), moved(base(), chance)),
         "zeros": lambda: (bytes(size), bytes(size) + b"end"),
         "log": lambda: logs(size // 4),
         "sqlite, 1 % of rows": lambda: databases(folder, size // 8),
     }
-    for name, make in pairs.items():
-        yield put(folder, name, *make())
-    for one, other in zip(releases[::2], releases[1::2], strict=True):
-        yield Corpus(f"{one.name} to {other.name}", one, other)
+
+    def write(name: str) -> Corpus:
+        return put(folder, name, *pairs[name]())
+
+    return {name: partial(write, name) for name in pairs}
+
+
+def releases(folder: Path) -> dict[str, Callable[[], Corpus]]:
+    """Pairs that are fetched."""
+    return {
+        f"{name} {old} to {new}": partial(fetched, folder, name, old, new)
+        for name, old, new in RELEASES
+    }
+
+
+def fetched(folder: Path, name: str, old: str, new: str) -> Corpus:
+    """Two releases of a project, fetched by pip unless they are there."""
+    paths = [release(folder, name, version) for version in (old, new)]
+    return Corpus(f"{name} {old} to {new}", *paths)
+
+
+def release(folder: Path, name: str, version: str) -> Path:
+    """The decompressed source archive of a release."""
+    tar = folder / f"{name}-{version}.tar"
+    if not tar.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        command += ["--no-binary=:all:", f"--dest={folder}", f"{name}=={version}"]
+        subprocess.run(command, check=True, capture_output=True, text=True)
+        (packed,) = (path for path in folder.glob("*.gz") if is_of(path, name, version))
+        with gzip.open(packed) as source, tar.open("wb") as out:
+            shutil.copyfileobj(source, out, MIB)
+    return tar
+
+
+def far_apart(folder: Path) -> Corpus:
+    """The releases that are compared as in rsync's paper.
+
+    Who packed them left other times, owners, modes and paths (with a version), which change the
+    header of every file and are no change of the sources.  So they are packed again.
+    """
+    pair = fetched(folder, *FAR)
+    return Corpus(pair.name, *(repacked(path) for path in (pair.old, pair.new)))
+
+
+def repacked(tar: Path) -> Path:
+    """The same files in an archive without times, owners, modes, and the directory above."""
+    plain = tar.with_suffix(".plain.tar")
+    with tarfile.open(tar) as source, tarfile.open(plain, "w", format=tarfile.GNU_FORMAT) as out:
+        for member in source:
+            content = source.extractfile(member) if member.isfile() else None
+            member.name, member.mtime = member.name.partition("/")[2] or ".", 0
+            member.uid = member.gid = member.mode = 0
+            member.uname = member.gname = ""
+            member.pax_headers = {}
+            out.addfile(member, content)
+    return plain
+
+
+def is_of(path: Path, name: str, version: str) -> bool:
+    """Whether a source archive is that of a release; their names' case differs."""
+    return path.name.lower() == f"{name}-{version}.tar.gz".lower()
 
 
 def noise(seed: str, size: int) -> bytes:
@@ -93,7 +166,10 @@ def databases(folder: Path, size: int) -> tuple[bytes, bytes]:
 
 
 def colliding(size: int) -> tuple[bytes, bytes]:
-    """Blocks that collide in librsync's sum: Thue-Morse words and their opposites."""
+    """Blocks that collide in librsync's sum: Thue-Morse words and their opposites.
+
+    All are different up to 64 MiB each.
+    """
     words = [b"a", b"b"]
     for _ in range(7):
         words = [words[0] + words[1], words[1] + words[0]]

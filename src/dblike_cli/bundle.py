@@ -13,19 +13,17 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import msgspec
-from blake3 import blake3
 
 from dblike_cli.entries import stamp_of
 from dblike_cli.state import Known, State
 from dblike_delta import messages as m
 from dblike_delta.changeset import Body, Decoder, Encoder, Event
+from dblike_delta.errors import IntegrityError
 from dblike_delta.exchange import Exchange, Transport
-from dblike_delta.formats import Magic, encode_literal_header
+from dblike_delta.trees import whole_body
 from dblike_delta.versions import Dot, Kind
 
 _PIECE = 1 << 20
-_DELTA_MAGIC = Magic.DELTA.to_bytes(4, "big")
-_DELTA_END = b"\0"
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -81,23 +79,14 @@ def _write_body(target: BinaryIO, encoder: Encoder, root: Path, known: Known) ->
     agreed on: a body that has none counts for nothing."""
     entry = known.synced.entry
     assert entry is not None
-    digest = blake3()
     try:
         full = os.path.join(os.fsencode(root), known.path)
         with open(os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
             if known.stamp and stamp_of(os.fstat(file.fileno())) != known.stamp:
                 return False
-            head = encode_literal_header(entry.size) if entry.size else b""
-            target.writelines(encoder.data(_DELTA_MAGIC + head))
-            while data := file.read(_PIECE):
-                digest.update(data)
-                target.writelines(encoder.data(data))
-    except OSError:
+            target.writelines(whole_body(encoder, file, entry.size, entry.hash))
+    except (OSError, IntegrityError):
         return False
-    if digest.digest() != entry.hash:
-        return False
-    target.writelines(encoder.data(_DELTA_END))
-    target.writelines(encoder.trailer(m.Trailer(entry.hash, entry.size)))
     return True
 
 

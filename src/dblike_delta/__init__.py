@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from dblike_delta.limits import Limits
     from dblike_delta.recipe import Extent, Recipe
     from dblike_delta.rolling import RollingChecksum
+    from dblike_delta.tree_patch import patch_tree
+    from dblike_delta.trees import TreeSignature, delta_tree, sign_tree
     from dblike_delta.versions import Version, VersionVector, merge
 
 __all__ = [
@@ -47,13 +49,17 @@ __all__ = [
     "RollingChecksum",
     "Signature",
     "SignatureBuilder",
+    "TreeSignature",
     "Version",
     "VersionVector",
     "choose_block_size",
     "delta",
+    "delta_tree",
     "merge",
     "patch",
+    "patch_tree",
     "reconcile",
+    "sign_tree",
     "signature",
     "trim",
 ]
@@ -68,6 +74,10 @@ _HOMES = {
     "Extent": "recipe",
     "Recipe": "recipe",
     "RollingChecksum": "rolling",
+    "TreeSignature": "trees",
+    "delta_tree": "trees",
+    "patch_tree": "tree_patch",
+    "sign_tree": "trees",
     "Version": "versions",
     "VersionVector": "versions",
     "merge": "versions",

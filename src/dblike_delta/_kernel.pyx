@@ -51,6 +51,7 @@ cdef extern from "_core/core.h" nogil:
                           uint8_t out, uint8_t new)
     void dk_strong(const dk_params *p, const uint8_t *data, size_t size, uint8_t *out)
     const char *dk_select_name()
+    int dk_select_by(const char *name, const dk_params *p, const uint8_t *data, uint64_t *mask)
     void dk_rows(dk_signer *s, const uint8_t *data, size_t size, uint8_t *out)
     int64_t dk_row_place(const dk_index *x, uint64_t block)
     uint64_t dk_row_length(const dk_index *x, uint64_t block)
@@ -112,6 +113,16 @@ def strong_sum(parameters, const uint8_t[::1] data):
     _fill(&p, parameters)
     dk_strong(&p, &data[0] if data.shape[0] else &nothing, data.shape[0], digest)
     return digest[:p.strong_size]
+
+
+def selected_by(str instructions, parameters, const uint8_t[::1] data):
+    cdef dk_params p
+    cdef uint64_t mask = 0
+    cdef bytes name = instructions.encode()
+    _fill(&p, parameters)
+    if data.shape[0] < 64 + 7:
+        raise ValueError("too few bytes")
+    return mask if dk_select_by(name, &p, &data[0], &mask) else None
 
 
 def bad_place(parameters, bytes rows, int64_t size):

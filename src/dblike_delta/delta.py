@@ -26,6 +26,8 @@ from dblike_delta.streams import (
 
 SPOOL: Final = 8 << 20
 """A delta of more bytes than this waits in a temporary file."""
+_LARGE: Final = 64 << 10
+"""A literal of this size is written as it is; smaller ones together."""
 _ROOM: Final = 256 << 10
 """Of the search's buffer beyond the blocks that may still match: it stays in the L2 cache."""
 
@@ -47,7 +49,7 @@ class DeltaEncoder:
         self._joined = Coalescer()
 
     def update(self, data: Data) -> list[Command]:
-        """The file's next bytes."""
+        """The file's next bytes; LimitError over `vain_limit`."""
         try:
             return self._join(self._scanner.feed(data))
         except OverflowError:
@@ -142,7 +144,7 @@ class Delta:
 
     @classmethod
     def load(cls, file: Readable, limits: Limits = DEFAULT_LIMITS) -> Delta:
-        """Read and check a delta to the end of the file."""
+        """Read and check a delta to the end of the file; FormatError or LimitError."""
         delta, decoder = cls(), DeltaDecoder(limits)
         try:
             for piece in read_pieces(file):
@@ -176,19 +178,27 @@ class _DeltaWriter:
         self._put(DELTA_MAGIC)
 
     def write(self, commands: list[Command]) -> None:
+        small = bytearray()
         for command in commands:
             self._delta.count(command)
             if isinstance(command, Copy):
-                self._put(encode_copy(*command))
+                small += encode_copy(*command)
+                continue
+            small += encode_literal_header(len(command.data))
+            if len(command.data) < _LARGE:
+                small += command.data
             else:
-                self._put(encode_literal_header(len(command.data)))
+                self._put(small)
                 self._put(command.data)
+                small = bytearray()
+        self._put(small)
 
     def finish(self) -> None:
         self._put(END)
 
     def _put(self, data: Data) -> None:
-        write_all(self._file, data)
+        if data:
+            write_all(self._file, data)
         self._delta.encoded += len(data)
 
 
@@ -202,8 +212,9 @@ def delta(
 ) -> Delta:
     """The delta that makes `file`, read once from where it stands, out of the signature's base.
 
-    `hash`: also the new file's BLAKE3, so that `patch` can tell whether it got the right base.
-    `progress`: is told the bytes read; what it raises ends the work.
+    `vain_limit`: as for DeltaEncoder, LimitError over it.  `hash`: also the new file's BLAKE3, so
+    that `patch` can tell whether it got the right base.  `progress`: is told the bytes read; what
+    it raises ends the work.  A large file is read and hashed by a thread while this one searches.
     """
     result = Delta(base_size=signature.size)
     encoder = DeltaEncoder(signature, vain_limit=vain_limit)

@@ -240,7 +240,7 @@ class DeltaDecoder:
         """END was read."""
 
     def feed(self, data: Data) -> list[Event]:
-        """The commands that `data` completes."""
+        """The commands that `data` completes; FormatError or LimitError."""
         events: list[Event] = []
         view = memoryview(data)
         if self._buffer:

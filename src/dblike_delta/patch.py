@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 from blake3 import blake3
 
-from dblike_delta.commands import Copy, Data, End, Event
+from dblike_delta.commands import Copy, Data, Event, Literal
 from dblike_delta.delta import Delta
 from dblike_delta.errors import BaseMismatch, IntegrityError
 from dblike_delta.formats import DeltaDecoder
@@ -19,11 +19,14 @@ from dblike_delta.streams import (
     Seekable,
     Writable,
     read_pieces,
+    reader,
     size_of,
     write_all,
 )
 
 _PIECE: Final = 1 << 20
+_LARGE: Final = 64 << 10
+"""A literal of this size is written as it is."""
 
 
 class PatchResult(msgspec.Struct, frozen=True):
@@ -70,31 +73,61 @@ def _events(pieces: Iterable[memoryview], decoder: DeltaDecoder) -> Iterator[Eve
 def _apply(
     base: Seekable, events: Iterable[Event], out: Writable, progress: Progress | None
 ) -> PatchResult:
-    hasher, copied, literal, done = blake3(), 0, 0, 0
+    gathered, copied, literal = _Output(base, out, progress), 0, 0
     for event in events:
-        if isinstance(event, End):
-            continue
         if isinstance(event, Copy):
+            gathered.copy(event.offset, event.length)
             copied += event.length
-            parts: Iterable[Data] = _read_range(base, event)
-        else:
+        elif isinstance(event, Literal):
+            gathered.literal(event.data)
             literal += len(event.data)
-            parts = (event.data,)
-        for part in parts:
-            hasher.update(part)
-            write_all(out, part)
-            done += len(part)
-            if progress is not None:
-                progress(done)
-    return PatchResult(copied + literal, hasher.digest(), copied, literal)
+    return PatchResult(copied + literal, gathered.finish(), copied, literal)
 
 
-def _read_range(base: Seekable, copy: Copy) -> Iterator[memoryview]:
-    base.seek(copy.offset)
-    missing = copy.length
-    while missing:
-        data = base.read(min(missing, _PIECE))
-        if not data:
-            raise BaseMismatch("the base became shorter while it was read")
-        missing -= len(data)
-        yield memoryview(data)
+class _Output:
+    """Gathers what is written, so that many small commands are hashed and written at once."""
+
+    def __init__(self, base: Seekable, out: Writable, progress: Progress | None) -> None:
+        self._read, self._seek, self._out, self._progress = reader(base), base.seek, out, progress
+        self._room = memoryview(bytearray(_PIECE))
+        self._filled = self._done = 0
+        self._hasher = blake3()
+
+    def copy(self, offset: int, length: int) -> None:
+        """Add bytes of the base."""
+        self._seek(offset)
+        while length:
+            if self._filled == _PIECE:
+                self._flush()
+            got = self._read(self._room[self._filled : self._filled + length])
+            if not got:
+                raise BaseMismatch("the base became shorter while it was read")
+            self._filled += got
+            length -= got
+
+    def literal(self, data: Data) -> None:
+        """Add bytes of the delta; many are not copied."""
+        if len(data) > _PIECE - self._filled or len(data) >= _LARGE:
+            self._flush()
+        if len(data) >= _LARGE:
+            self._put(data)
+        else:
+            self._room[self._filled : self._filled + len(data)] = data
+            self._filled += len(data)
+
+    def finish(self) -> bytes:
+        """Write the rest; the hash of all."""
+        self._flush()
+        return self._hasher.digest()
+
+    def _flush(self) -> None:
+        part, self._filled = self._room[: self._filled], 0
+        if part:
+            self._put(part)
+
+    def _put(self, part: Data) -> None:
+        self._hasher.update(part)
+        write_all(self._out, part)
+        self._done += len(part)
+        if self._progress is not None:
+            self._progress(self._done)

@@ -69,6 +69,7 @@ class Signature(msgspec.Struct, frozen=True):
 
     @property
     def block_size(self) -> int:
+        """Bytes of a block; the last one may be shorter."""
         return self.header.block_size
 
     @property
@@ -83,6 +84,7 @@ class Signature(msgspec.Struct, frozen=True):
 
     @property
     def blocks(self) -> int:
+        """How many blocks: one for each row."""
         return len(self.rows) // self.header.row_size
 
     def pack(self) -> bytes:
@@ -113,7 +115,7 @@ class Signature(msgspec.Struct, frozen=True):
 
     @classmethod
     def unpack(cls, data: Data, limits: Limits = DEFAULT_LIMITS) -> Signature:
-        """The signature in `data`."""
+        """The signature in `data`; errors as `load`."""
         return cls.load(io.BytesIO(data), limits)
 
     @classmethod
@@ -140,6 +142,8 @@ class SignatureBuilder:
     """Signs a file while it streams through: `update` with its bytes, then `finish`.
 
     `seed`: 16 random bytes, so that nobody can prepare colliding blocks; drawn where not given.
+    `strong_size`: bytes of a strong sum, 8 to 16, or 1 to 32 in rdiff's format; the most where not
+    given.  ValueError for a size that can't be.
     """
 
     def __init__(
@@ -182,7 +186,10 @@ class SignatureBuilder:
         self._rest += view[whole:]
 
     def finish(self, content_hash: bytes = b"") -> Signature:
-        """The signature; `content_hash` is the file's BLAKE3-256, where the caller has it."""
+        """The signature; `content_hash` is the file's BLAKE3-256, where the caller has it.
+
+        ValueError where that has not 32 bytes.
+        """
         if len(content_hash) not in {0, 32}:
             raise ValueError("a content hash has 32 bytes")
         if self._rest:
@@ -206,8 +213,9 @@ def signature(
     """The signature of a file, read once from where it stands.
 
     `block_size`: chosen by the file's size where that can be asked, else 2 KiB.  `format`: "xxh3",
-    or "librsync" for rdiff's.  `hash`: also the file's BLAKE3, into the signature.  `progress`: is
-    told the bytes done; what it raises ends the work.
+    or "librsync" for rdiff's.  `strong_size`, `seed`: as for SignatureBuilder.  `hash`: also the
+    file's BLAKE3, into the signature.  `progress`: is told the bytes done; what it raises ends the
+    work.  A large file is read by a thread while this one signs.
     """
     if block_size is None:
         block_size = _default_block(file, format)

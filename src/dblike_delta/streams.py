@@ -14,6 +14,7 @@ PIECE: Final = 1 << 20
 _PIECES_ALONE = 8
 """A thread is worth its start for files over 8 MiB."""
 _WORTH_A_THREAD = 256 << 10
+_NO_BYTES = "the file gave no bytes: non-blocking files can't be read"
 _T = TypeVar("_T")
 
 Progress = Callable[[int], object]
@@ -41,19 +42,32 @@ class Seekable(Readable, Protocol):
         """Go there."""
 
 
+def reader(file: Readable) -> Callable[[memoryview], int]:
+    """A function that reads into a buffer: how many bytes, none at the end."""
+    into: Callable[[memoryview], int | None] | None = getattr(file, "readinto", None)
+
+    def read(view: memoryview) -> int:
+        if into is None:
+            data = _read(file, len(view))
+            view[: len(data)] = data
+            return len(data)
+        got = into(view)
+        if got is None:
+            raise DeltaError(_NO_BYTES)
+        return got
+
+    return read
+
+
 def read_pieces(file: Readable, size: int = PIECE) -> Iterator[memoryview]:
     """All of the file.  A piece is good until the next one is asked for."""
-    into = getattr(file, "readinto", None)
-    if into is None:
+    if getattr(file, "readinto", None) is None:
         while piece := _read(file, size):
             yield memoryview(piece)
         return
-    buffer = bytearray(size)
-    view = memoryview(buffer)
-    while got := into(buffer):
+    read, view = reader(file), memoryview(bytearray(size))
+    while got := read(view):
         yield view[:got]
-    if got is None:
-        raise DeltaError("the file gave no bytes: non-blocking files can't be read")
 
 
 def read_ahead(file: Readable, use: Callable[[memoryview], object]) -> Iterator[memoryview]:
@@ -61,19 +75,17 @@ def read_ahead(file: Readable, use: Callable[[memoryview], object]) -> Iterator[
 
     In a large file the next piece is read and used by a thread while the caller works on this one.
     """
-    into = getattr(file, "readinto", None)
-    if into is None:
+    if getattr(file, "readinto", None) is None:
         for piece in read_pieces(file):
             use(piece)
             yield piece
         return
+    read = reader(file)
 
     def fetch(view: memoryview) -> memoryview:
-        got = into(view)
-        if got is None:
-            raise DeltaError("the file gave no bytes: non-blocking files can't be read")
-        use(view[:got])
-        return view[:got]
+        piece = view[: read(view)]
+        use(piece)
+        return piece
 
     views = [memoryview(bytearray(PIECE)) for _ in range(2)]
     for _ in range(_PIECES_ALONE):
@@ -153,5 +165,5 @@ def size_of(file: Seekable) -> int:
 def _read(file: Readable, size: int) -> bytes:
     data = file.read(size)
     if data is None:
-        raise DeltaError("the file gave no bytes: non-blocking files can't be read")
+        raise DeltaError(_NO_BYTES)
     return data

@@ -16,7 +16,8 @@ def trim(commands: Iterable[Command], base: Seekable) -> Iterator[Command]:
     """The same new file with as few literal bytes as the neighbours of each literal allow.
 
     A search by blocks sends whole blocks around an edit.  What follows a copy in the base often is
-    what the literal begins with, and what comes before the next copy is what it ends with.
+    what the literal begins with, and what comes before the next copy is what it ends with.  Up to
+    64 KiB are compared at each end of a literal.
     """
     trimmer = _Trimmer(base)
     for command in commands:

@@ -97,6 +97,16 @@ def test_rows_of_a_large_file_are_the_same() -> None:
     assert _kernel.Signer(p).rows(data) == _kernel_py.Signer(p).rows(data)
 
 
+@given(st.binary(min_size=71, max_size=71), st.sampled_from([128, 512, 4096]))
+def test_wider_instructions_select_the_same(data: bytes, block: int) -> None:
+    p = numbers(Magic.XXH3, block, 16)._replace(threshold=1 << 31)
+    plain = _kernel.selected_by("plain", p, data)
+    assert plain is not None
+    for wider in ("avx2", "avx512"):
+        assert _kernel.selected_by(wider, p, data) in {plain, None}
+    assert _kernel.selected_by(_kernel.instructions, p, data) == plain
+
+
 @given(st.binary(min_size=40, max_size=400), st.integers(100, 5000))
 def test_places_beyond_their_blocks_are_found_alike(rows: bytes, size: int) -> None:
     p: Parameters = numbers(Magic.XXH3, 256, 8)

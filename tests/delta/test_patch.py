@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import random
 
 import pytest
 from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dblike_delta import Delta, delta, patch, signature
+from dblike_delta import Copy, Delta, Literal, delta, patch, signature
 from dblike_delta.errors import (
     BaseMismatch,
     Cancelled,
@@ -18,8 +19,8 @@ from dblike_delta.errors import (
     IntegrityError,
     LimitError,
 )
-from dblike_delta.formats import DELTA_MAGIC, END, encode_copy
-from edits import noise, pairs, signed
+from dblike_delta.formats import DELTA_MAGIC, END, encode_commands, encode_copy
+from edits import applied, noise, pairs, signed
 
 OLD = noise(1, 20_000)
 NEW = OLD[:5000] + b"new" + OLD[6000:]
@@ -75,16 +76,56 @@ def test_a_copy_beyond_the_base_is_refused() -> None:
         patch(io.BytesIO(OLD[:100]), io.BytesIO(encoded()), io.BytesIO())
 
 
-class Shrinking(io.BytesIO):
-    """Loses its bytes once its size was asked."""
+class Shrinking:
+    """Loses its bytes once its size was asked; has no `readinto`."""
 
-    def read(self, size: int | None = -1, /) -> bytes:
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        return len(OLD)
+
+    def read(self, size: int, /) -> bytes:
         return b""
 
 
 def test_a_base_that_shrinks_is_an_error() -> None:
     with pytest.raises(BaseMismatch, match="shorter"):
-        patch(Shrinking(OLD), io.BytesIO(encoded()), io.BytesIO())
+        patch(Shrinking(), io.BytesIO(encoded()), io.BytesIO())
+
+
+class Slow:
+    """Reads and writes few bytes at once, as anything may."""
+
+    def __init__(self, data: bytes = b"") -> None:
+        self.file = io.BytesIO(data)
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        return self.file.seek(offset, whence)
+
+    def read(self, size: int, /) -> bytes:
+        return self.file.read(min(size, 7))
+
+    def write(self, data: bytes, /) -> int:
+        return self.file.write(data[:1000])
+
+
+def test_large_and_small_commands_take_their_turns() -> None:
+    chance, old = random.Random(1), noise(7, 300_000)
+    lengths = [1, 50, 5000, 70_000, 200_000]
+    commands: list[Copy | Literal] = []
+    for _ in range(60):
+        length = chance.choice(lengths)
+        if chance.random() < 0.5:
+            commands.append(Copy(chance.randrange(len(old) - length), length))
+        else:
+            commands.append(Literal(noise(chance.randrange(99), length)))
+    out, made = Slow(), encode_commands(commands)
+    done: list[int] = []
+    result = patch(io.BytesIO(old), io.BytesIO(made), out, progress=done.append)
+    assert out.file.getvalue() == applied(old, commands)
+    assert done == sorted(set(done))
+    assert done[-1] == result.size
+    again = io.BytesIO()
+    assert patch(Slow(old), Slow(made), again) == result
+    assert again.getvalue() == out.file.getvalue()
 
 
 def test_every_prefix_is_an_error() -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import doctest
 import io
-from pathlib import Path
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +12,6 @@ from dblike_delta.commands import Copy, Literal
 from dblike_delta.formats import encode_commands
 from edits import applied, commands_for, literal_bytes, noise, pairs, signed
 
-ROOT = Path(__file__).parent.parent.parent
 OLD = noise(1, 300_000)
 
 
@@ -52,11 +48,3 @@ def test_a_removed_byte_costs_nothing() -> None:
     new = OLD[:150_000] + OLD[150_001:]
     trimmed = list(trim(commands_for(signed(OLD, 2048), new), io.BytesIO(OLD)))
     assert trimmed == [Copy(0, 150_000), Copy(150_001, 149_999)]
-
-
-@pytest.mark.parametrize("page", ["how-it-works.md", "formats-delta.md"])
-def test_the_examples_in_the_documents_are_true(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    results = doctest.testfile(str(ROOT / "docs" / page), module_relative=False)
-    assert results.attempted > 5
-    assert results.failed == 0

@@ -32,9 +32,11 @@ from dblike_delta.errors import DeltaError
 from dblike_delta.formats import DeltaDecoder, encode_commands, whole_literal
 from dblike_delta.patch import patch
 from dblike_delta.paths import check_path
+from dblike_delta.plan import Entry
 from dblike_delta.recipe import Extent, Recipe
 from dblike_delta.signature import Signature, signature
-from dblike_delta.versions import VersionVector
+from dblike_delta.trees import TreeSignature
+from dblike_delta.versions import Kind, VersionVector
 
 BASE = bytes(range(256)) * 8
 DEVICE = bytes(range(16))
@@ -83,6 +85,14 @@ def use_signature(data: bytes) -> None:
     made.close()
 
 
+def decode_tree(data: bytes) -> None:
+    """A tree's signature whose sum is made right again."""
+    body = data[:-8]
+    found = TreeSignature.unpack(body + xxhash.xxh3_64_digest(body))
+    for path in found.entries:
+        found.of(path)
+
+
 def decode_messages(data: bytes) -> None:
     for kind in (m.LoginRequest, m.FetchRequest, m.CommitReply, m.RestoreRequest, m.Record):
         for decoder in (msgspec.msgpack, msgspec.json):
@@ -108,6 +118,10 @@ def _compressed() -> bytes:
 
 
 DELTA = encode_commands([Copy(5, 300), Literal(b"x" * 80), Copy(70_000 % 2000, 9), Literal(b"y")])
+TREE = TreeSignature(
+    {b"d": Entry(Kind.DIRECTORY), b"d/f": Entry(Kind.FILE, bytes(32), 2048, 0o644, 10**18)},
+    {b"d/f": signature(io.BytesIO(BASE), block_size=512).pack()},
+)
 TARGETS: dict[str, tuple[Callable[[bytes], object], list[bytes]]] = {
     "changeset": (decode_changeset, [_changeset(), _compressed()]),
     "changeset, sums right": (decode_resealed, [_changeset(), _compressed()]),
@@ -135,6 +149,7 @@ TARGETS: dict[str, tuple[Callable[[bytes], object], list[bytes]]] = {
         Recipe.unpack,
         [Recipe.of([Extent(1, 0, 9), Extent(2, 5, 70), Extent(1, 9000, 3)]).pack()],
     ),
+    "tree signature": (decode_tree, [TREE.pack()]),
     "vector": (VersionVector.unpack, [VersionVector.of({DEVICE: 7, bytes(16): 2**60}).pack()]),
     "path": (check_path, [b"a/b/c", b".dblike/x", "ü/e\u0301".encode()]),
     "messages": (

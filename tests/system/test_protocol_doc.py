@@ -1,4 +1,4 @@
-"""The sessions of docs/protocol.md, typed into a real shell against a real server."""
+"""The sessions in the documents, typed into a real shell against a real server."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ import pytest
 
 from srv.conftest import start_server
 
-PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
-def steps() -> list[tuple[str, str]]:
+def steps(page: str) -> list[tuple[str, str]]:
     """Each command of the page's sessions, with the output that it shows."""
     found: list[tuple[str, str]] = []
-    for block in re.findall(r"```console\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL):
+    text = (DOCS / page).read_text(encoding="utf-8")
+    for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL):
         for line in block.splitlines(keepends=True):
             if line.startswith("$ "):
                 found.append((line[2:], ""))
@@ -33,13 +34,14 @@ def steps() -> list[tuple[str, str]]:
     not (shutil.which("curl") and shutil.which("rdiff")),
     reason="needs curl and rdiff: apt-get install curl rdiff",
 )
-def test_the_page_says_what_happens(tmp_path: Path, spawn: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("page", ["protocol.md", "recipes.md"])
+def test_the_page_says_what_happens(page: str, tmp_path: Path, spawn: Callable[..., Any]) -> None:
     """Every command ends well and prints what the page says."""
     server = start_server(spawn, tmp_path)
     work = tmp_path / "shell"
     work.mkdir()
     mark = "--- step"
-    script = "set -e\n" + "".join(f"{command}echo '{mark}'\n" for command, _ in steps())
+    script = "set -e\n" + "".join(f"{command}echo '{mark}'\n" for command, _ in steps(page))
     done = subprocess.run(
         ["bash", "-c", script],
         cwd=work,
@@ -50,7 +52,7 @@ def test_the_page_says_what_happens(tmp_path: Path, spawn: Callable[..., Any]) -
         check=False,
     )
     printed = done.stdout.split(f"{mark}\n")
-    for (command, expected), output in zip(steps(), printed, strict=False):
+    for (command, expected), output in zip(steps(page), printed, strict=False):
         # curl prints a body that ends without a newline right before the mark.
         assert output.rstrip("\n") == expected.rstrip("\n"), (
             command,

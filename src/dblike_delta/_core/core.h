@@ -50,6 +50,8 @@ void dk_md4(const uint8_t *data, size_t size, uint8_t out[16]);
 /* select.c: bit i says that data + i is selected; count <= 64, data[count + 6] is read */
 uint64_t dk_select(const dk_params *p, const uint8_t *data, size_t count);
 const char *dk_select_name(void);
+/* Of 64 positions, with these instructions; 0 where this machine has not got them. */
+int dk_select_by(const char *name, const dk_params *p, const uint8_t *data, uint64_t *mask);
 
 /* sign.c */
 typedef struct {

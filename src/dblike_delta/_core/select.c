@@ -75,12 +75,26 @@ static uint64_t select_64(const dk_params *p, const uint8_t *data) {
 
 static selector chosen = select_64;
 
-__attribute__((constructor)) static void choose(void) {
+/* NULL where this machine has not these instructions. */
+static selector named(const char *name) {
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("bmi2"))
-        chosen = select_avx512;
-    else if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2"))
-        chosen = select_avx2;
+    if (!strcmp(name, "plain")) return select_64;
+    if (!__builtin_cpu_supports("bmi2")) return NULL;
+    if (!strcmp(name, "avx512") && __builtin_cpu_supports("avx512f")) return select_avx512;
+    if (!strcmp(name, "avx2") && __builtin_cpu_supports("avx2")) return select_avx2;
+    return NULL;
+}
+
+__attribute__((constructor)) static void choose(void) {
+    chosen = named("avx512");
+    if (!chosen) chosen = named("avx2");
+    if (!chosen) chosen = select_64;
+}
+
+int dk_select_by(const char *name, const dk_params *p, const uint8_t *data, uint64_t *mask) {
+    selector select = named(name);
+    if (select) *mask = select(p, data);
+    return select != NULL;
 }
 
 uint64_t dk_select(const dk_params *p, const uint8_t *data, size_t count) {
@@ -93,6 +107,12 @@ const char *dk_select_name(void) {
 #else
 uint64_t dk_select(const dk_params *p, const uint8_t *data, size_t count) {
     return select_plain(p, data, count);
+}
+
+int dk_select_by(const char *name, const dk_params *p, const uint8_t *data, uint64_t *mask) {
+    if (strcmp(name, "plain")) return 0;
+    *mask = select_plain(p, data, 64);
+    return 1;
 }
 
 const char *dk_select_name(void) { return "plain"; }

@@ -1,0 +1,243 @@
+"""A tree's signature, changeset and patch: whatever two trees there are, one becomes the other."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+from blake3 import blake3
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dblike_delta import TreeSignature, delta_tree, patch_tree, sign_tree
+from dblike_delta.changeset import Encoder
+from dblike_delta.errors import Cancelled, DeltaError, FormatError, IntegrityError
+from dblike_delta.messages import Record, Trailer
+from dblike_delta.trees import NOBODY, record_of, walk, whole_body
+from dblike_delta.versions import Kind
+from edits import noise
+
+NAMES = st.sampled_from(["a", "b", "c\udcff", "x.y"])
+FILES = st.tuples(
+    st.sampled_from([b"", b"small", noise(1, 3000), noise(2, 3000)]), st.integers(6, 7)
+)
+LINKS = st.sampled_from(["a", "../outside", "/etc"])
+TREES = st.recursive(
+    FILES | LINKS, lambda inner: st.dictionaries(NAMES, inner, max_size=4), max_leaves=8
+).map(lambda tree: tree if isinstance(tree, dict) else {"a": tree})
+
+
+def grow(root: Path, tree: dict[str, object]) -> Path:
+    """Make a tree: a dictionary is a directory, a text a symlink, a pair content and mode."""
+    root.mkdir(exist_ok=True)
+    for name, what in tree.items():
+        path = root / name
+        if isinstance(what, dict):
+            grow(path, what)
+        elif isinstance(what, str):
+            path.symlink_to(what)
+        else:
+            assert isinstance(what, tuple)
+            path.write_bytes(what[0])
+            path.chmod(what[1] << 6)
+            os.utime(path, ns=(10**18, 10**18 + len(what[0])))
+    return root
+
+
+def seen(root: Path) -> dict[bytes, object]:
+    """All that counts of a tree."""
+    found: dict[bytes, object] = {}
+    for path, status in walk(root):
+        full = root / os.fsdecode(path)
+        if stat.S_ISREG(status.st_mode):
+            found[path] = full.read_bytes(), status.st_mode, status.st_mtime_ns
+        elif stat.S_ISLNK(status.st_mode):
+            found[path] = os.readlink(full)
+        else:
+            found[path] = status.st_mode
+    return found
+
+
+def changeset(old: Path, new: Path) -> bytes:
+    out = io.BytesIO()
+    delta_tree(TreeSignature.unpack(sign_tree(old).pack()), new, out)
+    return out.getvalue()
+
+
+@settings(max_examples=60)
+@given(TREES, TREES)
+def test_one_tree_becomes_the_other(old: dict[str, object], new: dict[str, object]) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        one, other = grow(Path(place, "old"), old), grow(Path(place, "new"), new)
+        made = changeset(one, other)
+        for _ in range(2):  # again does no harm
+            patch_tree(one, io.BytesIO(made))
+            assert seen(one) == seen(other)
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    body = noise(3, 200_000)
+    old = grow(tmp_path / "old", {"d": {"big": (body, 6)}, "gone": (b"x", 6), "kept": (b"k", 6)})
+    edited = body[:90_000] + b"edit" + body[90_000:]
+    new = grow(tmp_path / "new", {"d": {"big": (edited, 6)}, "kept": (b"k", 6), "e": {"l": "d"}})
+    return old, new
+
+
+def test_an_edit_travels_as_a_delta_and_a_move_as_a_hash(pair: tuple[Path, Path]) -> None:
+    old, new = pair
+    (old / "moves").write_bytes(noise(4, 50_000))
+    shutil.copy(old / "moves", new / "d" / "moved")
+    signed, out = sign_tree(old), io.BytesIO()
+    result = delta_tree(signed, new, out)
+    assert (result.changed, result.deleted) == (4, 2)
+    assert result.literal < 2000
+    assert len(out.getvalue()) < 4000
+    out.seek(0)
+    assert patch_tree(old, out).deleted == 2
+    assert seen(old) == seen(new)
+
+
+def test_equal_trees_have_an_empty_changeset(pair: tuple[Path, Path]) -> None:
+    out = io.BytesIO()
+    assert delta_tree(sign_tree(pair[0]), pair[0], out).changed == 0
+    assert len(out.getvalue()) < 64
+
+
+def test_a_cut_or_damaged_changeset_changes_nothing(pair: tuple[Path, Path]) -> None:
+    old, new = pair
+    made, before = changeset(old, new), seen(old)
+    for at in range(0, len(made), 97):
+        damaged = bytearray(made)
+        damaged[at] ^= 1
+        for wrong in (made[:at], bytes(damaged)):
+            with pytest.raises(DeltaError):
+                patch_tree(old, io.BytesIO(wrong))
+            assert seen(old) == before
+
+
+def test_another_base_is_refused(pair: tuple[Path, Path]) -> None:
+    old, new = pair
+    made = changeset(old, new)
+    (old / "d" / "big").write_bytes(noise(9, 200_000))
+    before = seen(old)
+    with pytest.raises(IntegrityError):
+        patch_tree(old, io.BytesIO(made))
+    assert seen(old) == before
+
+
+def test_what_is_not_spoken_of_stays(pair: tuple[Path, Path]) -> None:
+    old, new = pair
+    made = changeset(old, new)
+    shutil.rmtree(new / "d")
+    patch_tree(old, io.BytesIO(made))
+    gone = changeset(old, new)
+    (old / "d" / "mine").write_bytes(b"mine")
+    patch_tree(old, io.BytesIO(gone))
+    assert [path.name for path in (old / "d").iterdir()] == ["mine"]
+
+
+def enough(_: int) -> None:
+    raise Cancelled("enough")
+
+
+def test_progress_is_told_and_may_end_the_work(pair: tuple[Path, Path]) -> None:
+    old, new = pair
+    made, before = changeset(old, new), seen(old)
+    with pytest.raises(Cancelled):
+        sign_tree(old, progress=enough)
+    with pytest.raises(Cancelled):
+        delta_tree(sign_tree(old), new, io.BytesIO(), progress=enough)
+    with pytest.raises(Cancelled):
+        patch_tree(old, io.BytesIO(made), progress=enough)
+    assert seen(old) == before
+    told: list[list[int]] = [[], [], []]
+    signed = sign_tree(old, progress=told[0].append)
+    delta_tree(signed, new, io.BytesIO(), progress=told[1].append)
+    patch_tree(old, io.BytesIO(made), progress=told[2].append)
+    assert [done[-1] for done in told] == [200_002, 200_005, len(made)]
+    assert all(done == sorted(done) for done in told)
+
+
+def record(path: bytes, content: bytes = b"content", kind: Kind = Kind.FILE) -> Record:
+    size, digest = len(content), blake3(content).digest()
+    return Record(path, NOBODY, 1, 0, kind, digest, size, 0o644, body=kind is Kind.FILE)
+
+
+def written(*records: Record, content: bytes = b"content") -> io.BytesIO:
+    encoder, out = Encoder(), io.BytesIO()
+    for each in records:
+        out.writelines(encoder.record(each))
+        if each.body:
+            digest = blake3(content).digest()
+            out.writelines(whole_body(encoder, io.BytesIO(content), len(content), digest))
+    out.writelines(encoder.finish())
+    out.seek(0)
+    return out
+
+
+@pytest.mark.parametrize("path", [b"../x", b"/x", b"a//x", b"a/../x", b".dblike/x", b"a\0"])
+def test_a_path_that_leads_out_is_refused(path: bytes, tmp_path: Path) -> None:
+    root = grow(tmp_path / "root", {"a": {}})
+    with pytest.raises(DeltaError):
+        patch_tree(root, written(record(path)))
+    assert os.listdir(tmp_path) == ["root"]
+
+
+def test_no_symlink_is_followed(tmp_path: Path) -> None:
+    outside = grow(tmp_path / "outside", {"x": (b"theirs", 6)})
+    root = grow(tmp_path / "root", {"link": str(outside)})
+    link = Record(b"new", NOBODY, 1, 0, Kind.SYMLINK, target=os.fsencode(outside))
+    gone = Record(b"link/x", NOBODY, 1, 0, Kind.DELETED)
+    for stream in (written(record(b"link/x")), written(link, record(b"new/x"))):
+        with pytest.raises(DeltaError):
+            patch_tree(root, stream)
+    patch_tree(root, written(gone))
+    assert (outside / "x").read_bytes() == b"theirs"
+    assert os.listdir(root) == ["link"]
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        pytest.param([record(b"a"), record(b"a")], id="a path twice"),
+        pytest.param([record(b"a"), record(b"a/b")], id="a file in a file"),
+        pytest.param([record(b"none/a")], id="in a directory that is not here"),
+        pytest.param([record(b"a", b"other")], id="another content than was said"),
+    ],
+)
+def test_what_can_be_no_tree_is_refused(records: list[Record], tmp_path: Path) -> None:
+    with pytest.raises(DeltaError):
+        patch_tree(tmp_path, written(*records))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_body_without_a_record_or_a_trailer_is_refused(tmp_path: Path) -> None:
+    encoder = Encoder()
+    stray = [*encoder.trailer(Trailer(bytes(32), 0)), *encoder.finish()]
+    with pytest.raises(FormatError):
+        patch_tree(tmp_path, io.BytesIO(b"".join(stray)))
+    encoder = Encoder()
+    unfinished = [*encoder.record(record(b"a")), *encoder.finish()]
+    with pytest.raises(FormatError, match="no trailer"):
+        patch_tree(tmp_path, io.BytesIO(b"".join(unfinished)))
+
+
+def test_a_tree_signature_is_checked(tmp_path: Path) -> None:
+    signed = sign_tree(grow(tmp_path / "t", {"a": (b"x", 6), "d": {"l": "a"}}))
+    packed = signed.pack()
+    assert TreeSignature.unpack(packed) == signed
+    for at in range(len(packed)):
+        with pytest.raises(DeltaError):
+            TreeSignature.unpack(packed[:at])
+        with pytest.raises(DeltaError):
+            TreeSignature.unpack(packed[:at] + bytes([packed[at] ^ 255]) + packed[at + 1 :])
+    entry = signed.entries[b"a"]
+    with pytest.raises(DeltaError):
+        TreeSignature.unpack(TreeSignature({b"../a": entry}, {}).pack())
+    assert record_of(b"a", entry).hash == blake3(b"x").digest()
