@@ -128,7 +128,7 @@ class Session:
         """All that a cycle needs; `exchange` stands in for the plain one."""
         from dblike_cli.context import Context, Settings
         from dblike_cli.realfs import RealFS
-        from dblike_delta.memory import keep_memory
+        from dblike_delta.system import keep_memory
 
         keep_memory()
         config = self.config
