@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
 import sys
-import threading
 from types import FrameType
 from typing import Any, Final, NoReturn
 
@@ -91,15 +91,12 @@ def _run(arguments: list[str] | None) -> int:
     return int(code or Exit.DONE)
 
 
-def _leave(code: int) -> None:
-    """End at once where a request hangs, for which the interpreter would wait."""
-    for thread in threading.enumerate():
-        if thread.name.startswith("beside"):
-            thread.join(0.5)
-            if thread.is_alive():
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
+def _leave(code: int) -> NoReturn:
+    """End at once: a request that hangs would be waited for, and Python takes 40 ms to tidy up."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _fail(error: BaseException) -> int:

@@ -17,6 +17,7 @@ from dblike_cli.syscalls import EXCHANGE, NOREPLACE, renameat2, syncfs
 from dblike_delta.commands import Data
 from dblike_delta.paths import name as name_of
 from dblike_delta.paths import parent
+from dblike_delta.system import Strides
 
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -29,10 +30,11 @@ _UNSUPPORTED: Final = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 class RealFile:
     """A descriptor."""
 
-    __slots__ = ("fd",)
+    __slots__ = ("_strides", "fd")
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+        self._strides = Strides()
 
     def read(self, size: int) -> bytes:
         data = os.read(self.fd, size)
@@ -58,6 +60,7 @@ class RealFile:
         view = memoryview(data)
         while done < view.nbytes:
             done += os.write(self.fd, view[done:])
+        self._strides.wrote(self.fd, done)
 
     def copy_from(self, source: File, offset: int, length: int) -> None:
         if isinstance(source, RealFile):

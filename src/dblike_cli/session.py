@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 BESIDE = "beside"
 """The name of the threads that send, hash and write beside the cycle."""
-_BESIDE = 3
+_THREADS = 3
 """How many of them: a large file keeps two cores busy."""
 PATIENCE = 2
 """Rounds over all servers before a command gives up; `watch` never does."""
@@ -128,12 +128,12 @@ class Session:
         """All that a cycle needs; `exchange` stands in for the plain one."""
         from dblike_cli.context import Context, Settings
         from dblike_cli.realfs import RealFS
-        from dblike_delta.memory import keep_memory
+        from dblike_delta.system import keep_memory
 
         keep_memory()
         config = self.config
         filesystem = self._work.enter_context(contextlib.closing(RealFS(self.root)))
-        executor = ThreadPoolExecutor(_BESIDE, BESIDE)
+        executor = ThreadPoolExecutor(_THREADS, BESIDE)
         # Nobody waits for a request that hangs; what is in it will be sent again with the same dot.
         self._work.callback(executor.shutdown, wait=False, cancel_futures=True)
         return Context(

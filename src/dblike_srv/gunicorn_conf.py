@@ -16,7 +16,7 @@ from typing import Any, Final
 from gunicorn.http import message
 from gunicorn.workers.gthread import ThreadWorker
 
-from dblike_delta.memory import keep_memory
+from dblike_delta.system import keep_memory
 from dblike_srv.housekeeping import Housekeeping
 from dblike_srv.replication.supervisor import Supervisor
 

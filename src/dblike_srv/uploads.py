@@ -1,9 +1,9 @@
 """Resumable uploads: a changeset that comes in several requests, and goes on after a cut.
 
 An upload is a directory: `pack` holds the literals so far, `state` how far the stream came and what
-is known of its versions.  The state is replaced at the end of each request, also of one that was
-cut; a worker that did not see the beginning reads the pack once to go on.  Nothing here needs to
-survive a power cut: an upload of another boot is forgotten, and sent again.
+is known of its versions.  The state is replaced every few MiB, and at the end of each request, also
+of one that was cut; a worker that did not see the beginning reads the pack once to go on.  Nothing
+here needs to survive a power cut: an upload of another boot is forgotten, and sent again.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from dblike_srv.store.spool import SpoolWriter
 
 REMEMBERED: Final = 16
 """Uploads that a worker keeps open; the least recently used one is read from disk again."""
+SAVE_EVERY: Final = 6 << 20
+"""Bytes of the stream after which the state is written also within a request."""
 IDLE_MS: Final = 24 * 3600 * 1000
 """An upload that nobody went on with for so long may be removed."""
 
@@ -60,7 +62,8 @@ class _Upload:
         size = 0 if state is None else state.size
         self._writer = SpoolWriter(directory / "pack", site.store.adopt, size=size)
         self.intake = new_intake(site, identity, self._writer)
-        self._decoder = Decoder(start=0 if state is None else state.offset)
+        self._saved = 0 if state is None else state.offset
+        self._decoder = Decoder(start=self._saved)
         if state is not None:
             self.intake.resume(state.intake)
 
@@ -77,6 +80,8 @@ class _Upload:
                 for event in self._decoder.receive(chunk):
                     self.intake.take(event)
                 self.sound = True
+                if self.offset - self._saved >= SAVE_EVERY:
+                    self.save()
         finally:
             if not self._decoder.finished:
                 self._decoder = Decoder(start=self.offset)
@@ -91,7 +96,7 @@ class _Upload:
         temporary = self._directory / "state.new"
         temporary.write_bytes(msgspec.msgpack.encode(state))
         os.replace(temporary, self._directory / "state")
-        self.sound = True
+        self.sound, self._saved = True, self.offset
 
     def finish(self, site: Site, identity: Identity, folder: FolderRef) -> CommitReply:
         """Commit what came."""

@@ -97,6 +97,20 @@ def test_at_most_a_block_is_sent_again(core: CoreSite) -> None:
     assert got.offset > len(data) // 2
 
 
+def test_a_worker_that_dies_within_a_long_request_loses_at_most_8_mib(core: CoreSite) -> None:
+    data = stream([core.laptop.file(b"long", SeededRandom(3).bytes(20 << 20))])
+    missing = []
+
+    def chunks() -> Iterable[bytes]:
+        for at in range(0, len(data), 1 << 20):
+            missing.append(at - (status(core) or 0))
+            yield data[at : at + (1 << 20)]
+
+    identity = core.laptop.identity
+    uploads.append_upload(core.site, identity, core.folder, NAME, 0, chunks(), complete=True)
+    assert max(missing) <= 8 << 20
+
+
 def test_a_wrong_offset_says_the_right_one(core: CoreSite) -> None:
     data = three_files(core)
     with pytest.raises(Conflict) as caught:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from dblike_delta.beside import Beside
+from dblike_delta.system import Strides
 from dblike_srv.store.base import Data
 
 BUFFER: Final = 1 << 20
@@ -32,6 +33,7 @@ class SpoolWriter:
         self._buffer = bytearray()
         self._descriptor = -1
         self._written = 0  # or about to be
+        self._strides = Strides()
         self._beside = Beside(_THREADS)
         if size is not None:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -89,13 +91,13 @@ class SpoolWriter:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._descriptor = os.open(self._path, flags, 0o600)
         self._written += len(data)
-        self._beside.do(lambda: _write_all(self._descriptor, data))
+        self._beside.do(lambda: self._write_all(data))
 
-
-def _write_all(descriptor: int, data: Data) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
+    def _write_all(self, data: Data) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+        self._strides.wrote(self._descriptor, len(data))
 
 
 def remove_older(directory: Path, before_ms: int) -> int:
