@@ -40,7 +40,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Larger changesets are sent in resumable appends of this size."""
     read_size: int = 1 << 20
     fetch_wants: int = 10_000
-    changes_limit: int = 10_000
+    changes_limit: int = 2_500
+    """Paths of a page of the site's news; the next page is on its way while one is taken in."""
     apply_batch: int = 2_000
     """Files that share their barriers and their state transaction."""
     compress: int = 1

@@ -40,6 +40,7 @@ class Reader:
     def batches(self, changes: Sequence[Upload]) -> Iterator[list[Outgoing]]:
         """The changes in order, as many together as make one commit; a large file is alone."""
         config = self._context.config
+        limit = config.batch_bytes // 4  # the first leaves early: the site waits for it
         batch: list[Outgoing] = []
         size = 0
         self._tick = disk_time(self._context)
@@ -48,15 +49,14 @@ class Reader:
             if item is None:
                 continue
             size += len(item.data or b"")
-            if batch and (
-                item.large or size > config.batch_bytes or len(batch) >= config.batch_records
-            ):
+            if batch and (item.large or size > limit or len(batch) >= config.batch_records):
                 batch = self._with_bodies(batch)
                 size = _bytes(batch) + len(item.data or b"")
-                full = size > config.batch_bytes // 2 or len(batch) >= config.batch_records
+                full = size > limit // 2 or len(batch) >= config.batch_records
                 if item.large or full:
                     yield batch
                     batch, size = [], len(item.data or b"")
+                    limit = config.batch_bytes
                     self._tick = disk_time(self._context)
             batch.append(item)
             if item.large:

@@ -37,16 +37,20 @@ class _Sorted(msgspec.Struct):
 def hear(context: Context) -> int:
     """Take in all changes since the cursor; what to add to our clock to get the site's.
 
-    Each page of changes is remembered together with the cursor that covers it.
+    Each page of changes is remembered together with the cursor that covers it, while the next one
+    is on its way.
     """
-    offset, more = 0, True
-    while more:
-        page, step = correction(context, lambda: _page(context))
-        offset = offset or step
+    page, offset = correction(context, lambda: _page(context))
+    while True:
+        ahead = context.executor.submit(_changes, context, page.cursor) if page.more else None
         with context.state.transaction():
             _take(context, page)
-        more = page.more
-    return offset
+        if ahead is None:
+            return offset
+        try:
+            page = ahead.result()
+        except Refused:
+            page = _page(context)
 
 
 def _page(context: Context) -> Changes:

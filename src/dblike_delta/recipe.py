@@ -93,8 +93,13 @@ class Recipe:
         An extent's offset is told as the distance from where the last extent of the same pack
         ended, which is a small number in a file that was edited here and there.
         """
-        places = {pack: at for at, pack in enumerate(_first_uses(self.extents))}
         out = bytearray()
+        if len(self.extents) == 1:  # what most files have; the same as below
+            [(pack, offset, length)] = self.extents
+            for number in (1, pack, 0, _folded(offset), length):
+                put_varint(out, number)
+            return bytes(out)
+        places = {pack: at for at, pack in enumerate(_first_uses(self.extents))}
         for number in (len(places), *places):
             put_varint(out, number)
         ends = dict.fromkeys(places, 0)

@@ -96,6 +96,8 @@ class Intake:
         self._allowance = allowance
         self._body: _Body | None = None
         self._pending = bytearray()
+        self.size = writer.size
+        """Bytes of the pack so far."""
 
     def take(self, event: Event) -> None:
         """The next event."""
@@ -199,14 +201,10 @@ class Intake:
     def _left(self) -> int:
         return self._allowance - self.size
 
-    @property
-    def size(self) -> int:
-        """Bytes of the pack so far."""
-        return self._writer.size + len(self._pending)
-
     def store(self, data: bytes | bytearray | memoryview) -> Extent:
         """Append literal bytes to the pack; small ones are hashed and written together."""
         extent = Extent(NEW_PACK, self.size, len(data))
+        self.size += len(data)
         if len(data) >= _FLUSH // 4:
             self.flush()
             self._put(data)
