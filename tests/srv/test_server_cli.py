@@ -140,7 +140,7 @@ def test_failures_are_one_line(
 
 
 @pytest.mark.parametrize(
-    "command", sorted(set(COMMANDS) - {"run", "init", "user", "device", "folder"})
+    "command", sorted(set(COMMANDS) - {"run", "init", "join", "user", "device", "folder"})
 )
 def test_nothing_is_made_by_accident(run: Run, tmp_path: Path, command: str) -> None:
     words = (command, "elsewhere") if command == "backup" else (command,)
