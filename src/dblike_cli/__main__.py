@@ -95,9 +95,6 @@ def _run(arguments: list[str] | None) -> int:
 def _leave(code: int) -> NoReturn:
     """End at once: all is closed.  The interpreter would take every object of a large cycle apart,
     and wait for a request that hangs."""
-    for thread in threading.enumerate():
-        if thread.name.startswith("beside"):
-            thread.join(0.5)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()

@@ -34,6 +34,8 @@ BESIDE = "beside"
 """The name of the threads that send, hash and write beside the cycle."""
 _THREADS = 3
 """How many of them: a large file keeps two cores busy."""
+_KEPT = 64 << 20
+"""Bytes of memory: two appends of an upload come and go."""
 PATIENCE = 2
 """Rounds over all servers before a command gives up; `watch` never does."""
 
@@ -130,7 +132,7 @@ class Session:
         from dblike_cli.realfs import RealFS
         from dblike_delta.system import keep_memory
 
-        keep_memory()
+        keep_memory(_KEPT)
         config = self.config
         filesystem = self._work.enter_context(contextlib.closing(RealFS(self.root)))
         executor = ThreadPoolExecutor(_THREADS, BESIDE)

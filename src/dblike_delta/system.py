@@ -21,15 +21,16 @@ if _sync_file_range is not None:
     _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
 
-def keep_memory() -> None:
+def keep_memory(most: int) -> None:
     """Let glibc keep the memory of large buffers for the next ones, and share it among threads.
 
-    It gives them back by default, and a page fault for each 4 KiB of each buffer was most of what a
+    It keeps about `most` bytes that nobody uses: what comes and goes in a transfer.  By default
+    it gives them back, and a page fault for each 4 KiB of each buffer was most of what a
     transfer of 1 GiB cost.
     """
     if _mallopt is not None:
         _mallopt(_MMAP_THRESHOLD, 32 << 20)
-        _mallopt(_TRIM_THRESHOLD, 64 << 20)
+        _mallopt(_TRIM_THRESHOLD, most)
         _mallopt(_ARENA_MAX, 2)
 
 

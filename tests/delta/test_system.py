@@ -26,5 +26,5 @@ def test_what_can_not_be_synced_is_no_error() -> None:
 
 
 def test_memory_may_be_kept_twice() -> None:
-    keep_memory()
-    keep_memory()
+    keep_memory(64 << 20)
+    keep_memory(16 << 20)
