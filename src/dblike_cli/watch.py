@@ -151,6 +151,7 @@ class Loop:
         self._blind = 0
         self._in_sync: bool | None = None
         self._learn_at = 0.0
+        self._site = ""
         session.transport.moved = self._events.reconnect
 
     def run(self) -> None:
@@ -233,10 +234,19 @@ class Loop:
             self._events.reconnect()
         self._timers.retry(frozenset(item.path for item in report.pending if item.code in _PASSING))
         self._show_unsettled(report)
+        self._show_site()
         if report.in_sync != self._in_sync:
             self._in_sync = report.in_sync
             line = "in sync" if report.in_sync else None
             self._reporter.say({"event": "status", "in_sync": report.in_sync}, line)
+
+    def _show_site(self) -> None:
+        """Which site serves, where it is another one than before."""
+        name = self._session.transport.find().name
+        if name != self._site:
+            line = f"goes on at {name}" if self._site else None
+            self._site = name
+            self._reporter.say({"event": "site", "server": name}, line)
 
     def _show_unsettled(self, report: Report) -> None:
         """Each path that is not in sync, once for as long as it stays so for that reason."""
