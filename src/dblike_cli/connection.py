@@ -8,14 +8,14 @@ changeset go to the socket as they are, and a small request leaves in one piece.
 from __future__ import annotations
 
 import http.client
-import select
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
+from dblike_cli.line import Line
 from dblike_cli.netlimit import TokenBucket
 from dblike_delta.changeset import Part
 from dblike_delta.exchange import Request, Unreachable
@@ -47,6 +47,11 @@ class Address(msgspec.Struct, frozen=True):
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == (443 if self.secure else 80) else f"{host}:{self.port}"
 
+    @property
+    def url(self) -> str:
+        """As it stands in a config."""
+        return f"http{'s' if self.secure else ''}://{self.name}{self.prefix}"
+
 
 class Wire(msgspec.Struct, frozen=True):
     """What every connection of a transport shares."""
@@ -57,31 +62,49 @@ class Wire(msgspec.Struct, frozen=True):
     tls: ssl.SSLContext | None
 
 
+class Deaf(Unreachable):
+    """The server is silent: it may be there or not."""
+
+
 class Connection:
     """A socket that takes one request at a time."""
 
-    def __init__(self, address: Address, wire: Wire) -> None:
+    def __init__(self, address: Address, wire: Wire, connect: float | None = None) -> None:
+        """`connect` is how long that may take, if not as long as usual."""
         self._address = address
         self._wire = wire
         try:
-            self._sock = open_socket(address, wire.timeouts.connect, wire.tls)
+            sock = open_socket(address, connect or wire.timeouts.connect, wire.tls)
         except (OSError, UnicodeError) as error:
-            raise Unreachable(f"{address.name}: {reason(error)}") from None
+            raise _failure(address, error) from None
+        self._line = Line(sock)
 
-    def exchange(self, request: Request) -> http.client.HTTPResponse:
-        """Send, and wait for the reply's head; the connection is closed where that fails."""
+    def exchange(
+        self,
+        request: Request,
+        alive: Callable[[], bool] | None = None,
+        head: float | None = None,
+    ) -> http.client.HTTPResponse:
+        """Send, and wait for the reply's head; the connection is closed where that fails.
+
+        `alive` says whether there is no better than to wait for a server that is silent; `head` is
+        how long to wait at most, if not as long as usual.
+        """
+        self._line.alive = alive
         try:
             self._send(request)
-            self._sock.settimeout(self._wire.timeouts.head)
-            reply = http.client.HTTPResponse(self._sock, method=request.method)
+            self._line.limit = head or self._wire.timeouts.head
+            reply = http.client.HTTPResponse(
+                cast("socket.socket", self._line), method=request.method
+            )
             reply.begin()
             if reply.length is None and not reply.chunked:
                 # Ours always say where a reply ends; one that does not was cut inside its head.
                 raise http.client.HTTPException("a reply without a length")
-            self._sock.settimeout(self._wire.timeouts.data)
+            self._line.limit = self._wire.timeouts.data
         except (OSError, http.client.HTTPException, ValueError) as error:
             self.close()
-            raise Unreachable(f"{self._address.name}: {reason(error)}") from None
+            raise _failure(self._address, error) from None
         except BaseException:
             self.close()
             raise
@@ -90,22 +113,22 @@ class Connection:
     @property
     def waits(self) -> bool:
         """Whether it can take a request: a readable one was closed, or is out of step."""
-        return not _readable(self._sock)
+        return not self._line.readable
 
     def close(self) -> None:
         """Drop it."""
-        self._sock.close()
+        self._line.close()
 
     def _send(self, request: Request) -> None:
         """Head and body.  A server may answer early and stop reading: then its reply says why."""
         up = self._wire.up
-        self._sock.settimeout(self._wire.timeouts.data)
+        self._line.limit = self._wire.timeouts.data
         try:
             for piece in _gather(_stream(self._address, request), up.piece(_CHUNK)):
                 up.take(len(piece))
-                self._sock.sendall(piece)
+                self._line.send(piece)
         except (BrokenPipeError, ConnectionResetError):
-            if not _readable(self._sock):
+            if not self._line.readable:
                 raise
 
 
@@ -177,6 +200,11 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__} {error}".strip()
 
 
+def _failure(address: Address, error: BaseException) -> Unreachable:
+    kind = Deaf if isinstance(error, TimeoutError) else Unreachable
+    return kind(f"{address.name}: {reason(error)}")
+
+
 def _stream(address: Address, request: Request) -> Iterator[Part]:
     """The bytes of a request: its head, then its body."""
     body, length = request.body, request.length
@@ -225,9 +253,3 @@ def _cut(part: Part, largest: int) -> Iterator[memoryview]:
     view = memoryview(part)
     for at in range(0, len(view), largest):
         yield view[at : at + largest]
-
-
-def _readable(sock: socket.socket) -> bool:
-    poller = select.poll()
-    poller.register(sock, select.POLLIN | select.POLLHUP)
-    return bool(poller.poll(0))

@@ -77,7 +77,7 @@ class Context:
     `folder` is the folder's id or name as the site knows it.  `executor` carries what can run
     beside the cycle (one upload while the next is prepared).  `renew` makes this installation a new
     device at the site and returns it; it is called when the site says that the device's counter was
-    used before (a restored backup, a copied folder).
+    used before (a restored backup, a copied folder).  `place` is the name of the site that serves.
     """
 
     fs: FileSystem
@@ -91,3 +91,4 @@ class Context:
     reporter: Reporter = dataclasses.field(default_factory=Silent)
     executor: Executor = dataclasses.field(default_factory=Inline)
     renew: Callable[[], Device] | None = None
+    place: Callable[[], str] = lambda: ""

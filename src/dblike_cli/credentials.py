@@ -16,13 +16,17 @@ _LARGEST: Final = 1 << 16
 
 
 class Credential(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Who this device is at its sites.  Neither shown nor logged: `token` is the secret."""
+    """Who this device is at its sites.  Neither shown nor logged: `token` is the secret.
+
+    `issuer` is the URL of the site that made the token.
+    """
 
     token: str
     user: str
     device_id: str
     folder: str
     folder_id: str
+    issuer: str = ""
 
     def __repr__(self) -> str:
         return f"Credential(user={self.user!r}, device_id={self.device_id!r})"

@@ -15,8 +15,13 @@ from dblike_cli.session import Session
 
 _CONNECT: Final = 10.0
 """Seconds for connecting and shaking hands: a starved server must not hold us for ever."""
+_CONNECT_ELSE: Final = 2.0
+"""The same where there is another site."""
 _PING: Final = 25.0
 """Seconds without a message after which we ask whether the other side is still there."""
+_PING_ELSE: Final = 10.0
+_PONG_ELSE: Final = 3.0
+"""The same, and how long we wait for the answer, where there is another site."""
 _FIRST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 30.0
 
@@ -75,24 +80,29 @@ class Events:
             self._ending.wait(self._session.random.uniform(_FIRST_PAUSE, longest))
 
     def _connect(self, attempt: int) -> Any:
-        """A connection to the site that serves requests; the next one where that failed."""
+        """A connection to the site that serves requests; to another one where that failed."""
         import websocket
 
         transport = self._session.transport
-        start = transport.addresses.index(transport.site)
-        address = transport.addresses[(start + attempt) % len(transport.addresses)]
-        sock = open_socket(address, _CONNECT, transport.tls)
+        ways = [transport.find(), *transport.others()]
+        address = ways[attempt % len(ways)]
+        patience = _CONNECT_ELSE if transport.has_choice else _CONNECT
+        try:
+            sock = open_socket(address, patience, transport.tls)
+        except OSError:
+            transport.lost(address)
+            raise
         try:
             # With a socket of our own the library asks no proxy and follows no redirect.
             client = websocket.create_connection(
                 _url(address),
-                timeout=_CONNECT,
+                timeout=patience,
                 header=[f"Authorization: Bearer {self._session.credential.token}"],
                 suppress_origin=True,
                 redirect_limit=0,
                 socket=sock,
             )
-            client.settimeout(_PING)
+            client.settimeout(_PING_ELSE if transport.has_choice else _PING)
         except BaseException:
             sock.close()
             raise
@@ -111,10 +121,14 @@ class Events:
                 opcode, data = client.recv_data(control_frame=True)
             except websocket.WebSocketTimeoutException:
                 if silent:
+                    self._session.transport.is_there()  # requests need not find that out again
                     return
                 silent = True
                 client.ping()
+                self._be_patient(client, _PONG_ELSE)
                 continue
+            if silent:
+                self._be_patient(client, _PING_ELSE)
             silent = False
             if opcode == websocket.ABNF.OPCODE_CLOSE:
                 return
@@ -122,6 +136,10 @@ class Events:
                 notice = json.loads(data)
                 if notice["folder"] == self._session.credential.folder_id:
                     self._hear(str(notice["cursor"]))
+
+    def _be_patient(self, client: Any, seconds: float) -> None:
+        if self._session.transport.has_choice:
+            client.settimeout(seconds)
 
 
 def _url(address: Address) -> str:

@@ -1,28 +1,27 @@
-"""The transport over HTTP: connections that are kept, and failing over between sites.
+"""The transport over HTTP: one of several sites carries a request, and another one where it can't.
 
 Redirects are never followed and proxies of the environment are not asked: the bearer token goes to
-the named servers and nowhere else.
+the named servers and those that they named, and nowhere else.
 """
 
 from __future__ import annotations
 
 import ssl
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
 
-from dblike_cli.connection import Address, Connection, HttpResponse, Timeouts, Wire
+from dblike_cli.connection import Address, HttpResponse, Timeouts, Wire
 from dblike_cli.netlimit import TokenBucket
+from dblike_cli.sites import BUSY, Site, Sites, repeatable
 from dblike_delta.exchange import Request, Response, Unreachable
 from dblike_delta.seams import Clock, Random
 
-_BUSY: Final = frozenset({500, 502, 503, 504})
-"""Answers that another server, or a short wait, may change."""
-_RETURN_AFTER: Final = 60.0
-"""Seconds after which the first server is tried again while another one serves."""
+_AWAY: Final = frozenset({502, 503, 504})
+"""Those that speak of the server, and not of the request."""
+_UNAUTHORIZED: Final = 401
 _LONGEST_WAIT: Final = 30.0
 
 Pause = Callable[[float], object]
@@ -35,67 +34,12 @@ class Tries(msgspec.Struct, frozen=True):
     pause: float = 0.25
 
 
-class Site:
-    """One server, and the connections to it that wait for the next request."""
-
-    def __init__(self, address: Address, wire: Wire) -> None:
-        self.address = address
-        self._wire = wire
-        self._lock = threading.Lock()
-        self._kept: list[Connection] = []
-
-    def send(self, request: Request) -> HttpResponse:
-        """Send and wait for the reply's head; raises Unreachable.
-
-        The server may close a connection just when it is used again; then the request goes out once
-        more on a new one, which is safe because every step may be repeated.
-        """
-        kept = self._take()
-        if kept is not None:
-            try:
-                return self._exchange(kept, request)
-            except Unreachable:
-                if not repeatable(request):
-                    raise
-        return self._exchange(Connection(self.address, self._wire), request)
-
-    def close(self) -> None:
-        """Drop the connections that wait."""
-        with self._lock:
-            kept, self._kept = self._kept, []
-        for connection in kept:
-            connection.close()
-
-    def _exchange(self, connection: Connection, request: Request) -> HttpResponse:
-        def done(reusable: bool) -> None:
-            if reusable:
-                with self._lock:
-                    self._kept.append(connection)
-            else:
-                connection.close()
-
-        reply = HttpResponse(connection.exchange(request), self._wire.down, done)
-        if 300 <= reply.status < 400:
-            reply.close()
-            where = reply.headers.get("location", "")[:200]
-            name = self.address.name
-            raise Unreachable(f"{name}: redirects to {where!r}; name that server if it is the one")
-        return reply
-
-    def _take(self) -> Connection | None:
-        with self._lock:
-            while self._kept:
-                connection = self._kept.pop()
-                if connection.waits:
-                    return connection
-                connection.close()
-        return None
-
-
 class HttpTransport:
-    """Carries requests to one of several servers, and stays with the one that works.
+    """Carries requests to one of several sites, and stays with the one that works.
 
-    `pause` is how it waits: whoever wants to end waits early passes a pause that ends early.
+    `urls` are in order of preference.  `pause` is how it waits: whoever wants to end waits early
+    passes a pause that ends early.  `issuer` is the URL of the site that made the token: on that
+    its word alone counts.  `moved` is called each time that another site serves.
     """
 
     def __init__(
@@ -110,22 +54,66 @@ class HttpTransport:
         timeouts: Timeouts | None = None,
         tries: Tries | None = None,
     ) -> None:
-        self._clock = clock
         self._random = random
         self._pause = pause
         self._tries = tries or Tries()
-        self.addresses = [address_of(url) for url in urls]
+        self._ca = ca
+        self.issuer = ""
         up, down = (TokenBucket(rate, clock, pause) for rate in rates)
-        self.tls = _tls(ca) if any(address.secure for address in self.addresses) else None
-        wire = Wire(up, down, timeouts or Timeouts(), self.tls)
-        self._sites = [Site(address, wire) for address in self.addresses]
-        self._current = 0
-        self._away_since = 0.0
+        self._wire = Wire(up, down, timeouts or Timeouts(), None)
+        self.moved: Callable[[], None] = lambda: None
+        self._sites = Sites(clock, random, lambda _: self.moved())
+        self._add(urls, learned=False)
+
+    # --- the sites
+
+    def learn(self, urls: Iterable[str]) -> None:
+        """Sites that a site named; they come after those of the config."""
+        self._add(urls, learned=True)
 
     @property
-    def site(self) -> Address:
-        """The server that serves now."""
-        return self.addresses[self._current]
+    def tls(self) -> ssl.SSLContext | None:
+        """How encrypted connections are made; None where no site has such."""
+        return self._wire.tls
+
+    @property
+    def has_choice(self) -> bool:
+        """Whether there is another site to go to."""
+        return len(self._sites.all()) > 1
+
+    def find(self) -> Address:
+        """The site that serves; one is chosen where none does.  Raises Unreachable."""
+        failures: list[str] = []
+        site = self._sites.choose((), failures)
+        if site is None:
+            raise Unreachable("; ".join(failures))
+        self._sites.serve(site)
+        return site.address
+
+    def others(self) -> list[Address]:
+        """The sites that do not serve now, the best first."""
+        return [site.address for site in self._sites.all() if site is not self._sites.serving]
+
+    def lost(self, address: Address) -> None:
+        """No connection to this site can be made: let the next request go elsewhere."""
+        if self.has_choice:
+            for site in self._sites.all():
+                if site.address == address:
+                    self._sites.fail(site)
+
+    def is_there(self) -> bool:
+        """Whether the site that serves answers, or at least no other does; it is left if not."""
+        site = self._sites.serving
+        if site is None or not self.has_choice or self._sites.is_best(site):
+            return True
+        self._sites.fail(site)
+        return False
+
+    def go_home(self, back: Callable[[], None]) -> None:
+        """To be called between two pieces of work: see Sites."""
+        self._sites.go_home(back)
+
+    # --- requests
 
     def request(self, request: Request) -> Response:
         """Send and wait for the reply's head; raises Unreachable when no server answers."""
@@ -136,7 +124,7 @@ class HttpTransport:
             except Unreachable:
                 wait = self._backoff(attempt)
             else:
-                if reply.status not in _BUSY:
+                if reply.status not in BUSY:
                     return reply
                 wait = self._asked(reply) or self._backoff(attempt)
                 reply.close()
@@ -145,43 +133,58 @@ class HttpTransport:
 
     def close(self) -> None:
         """Drop all connections that wait."""
-        for site in self._sites:
-            site.close()
+        for site in self._sites.all():
+            site.close(for_good=True)
+
+    def _add(self, urls: Iterable[str], *, learned: bool) -> None:
+        addresses = [address_of(url) for url in urls]
+        if self._wire.tls is None and any(address.secure for address in addresses):
+            self._wire = msgspec.structs.replace(self._wire, tls=_tls(self._ca))
+        self._sites.add(addresses, lambda: self._wire, learned=learned)
 
     def _round(self, request: Request) -> HttpResponse:
-        """Every server once, from the current one on; where all are busy, the last one's word."""
-        start = self._first_choice()
-        busy: HttpResponse | None = None
+        """Every site once, from the one that serves on; where none can, the last one's word."""
+        tried: list[Site] = []
         failures: list[str] = []
-        for step in range(len(self._sites) if repeatable(request) else 1):
-            index = (start + step) % len(self._sites)
+        said: HttpResponse | None = None
+        while site := self._sites.choose(tried, failures):
+            tried.append(site)
             try:
-                reply = self._sites[index].send(request)
+                reply = site.send(request, self._watch(site))
             except Unreachable as error:
+                self._sites.fail(site)
                 failures.append(str(error))
-                continue
-            if busy is not None:
-                busy.close()
-            if reply.status not in _BUSY:
-                self._stay_with(index)
-                return reply
-            busy = reply
-        if busy is None:
-            raise Unreachable("; ".join(failures))
-        return busy
+            else:
+                if said is not None:
+                    said.close()
+                if self._is_final(request, site, reply):
+                    self._sites.serve(site)
+                    return reply
+                said = reply
+                if reply.status in _AWAY and self.has_choice:
+                    self._sites.fail(site)
+            if not repeatable(request):
+                break
+        return self._last_word(said, failures)
 
-    def _first_choice(self) -> int:
-        """The current server; after a while away from the first one, that one again."""
-        now = self._clock.monotonic()
-        if self._current and now - self._away_since > _RETURN_AFTER:
-            self._away_since = now
-            return 0
-        return self._current
+    def _watch(self, site: Site) -> Callable[[], bool] | None:
+        """Who says whether to go on waiting for a silent site; nobody, if there is no other."""
+        return (lambda: self._sites.is_best(site)) if self.has_choice else None
 
-    def _stay_with(self, index: int) -> None:
-        if index and not self._current:
-            self._away_since = self._clock.monotonic()
-        self._current = index
+    def _is_final(self, request: Request, site: Site, reply: HttpResponse) -> bool:
+        """Whether no other site is to be asked."""
+        if reply.status == _UNAUTHORIZED and "Authorization" in request.headers:
+            return site.address == address_of(self.issuer) or not self.has_choice
+        return reply.status not in BUSY
+
+    def _last_word(self, said: HttpResponse | None, failures: list[str]) -> HttpResponse:
+        if said is None:
+            raise Unreachable("; ".join(dict.fromkeys(failures)))
+        if said.status == _UNAUTHORIZED and failures:
+            # A token is good at every site: one that says no may not have heard of it yet.
+            said.close()
+            raise Unreachable(f"a site does not know this login; {'; '.join(failures)}")
+        return said
 
     def _asked(self, reply: HttpResponse) -> float:
         """Seconds that the server asks us to wait, a little spread; 0 where it does not."""
@@ -202,11 +205,6 @@ def address_of(url: str) -> Address:
     secure = parts.scheme == "https"
     port = parts.port or (443 if secure else 80)
     return Address(parts.hostname or "", port, secure, parts.path.rstrip("/"))
-
-
-def repeatable(request: Request) -> bool:
-    """Whether the body can be sent twice."""
-    return request.body is None or isinstance(request.body, bytes | list | tuple)
 
 
 def _tls(ca: str) -> ssl.SSLContext:

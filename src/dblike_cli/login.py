@@ -15,8 +15,9 @@ import msgspec
 from dblike_cli import __version__, credentials
 from dblike_cli.config import Config, Tls, check_servers, read_config, render_config
 from dblike_cli.errors import ClientError, LoggedOut, NotFound, StateDamaged, Usage
+from dblike_cli.learned import write_learned
 from dblike_cli.options import Common
-from dblike_cli.session import Session, open_transport
+from dblike_cli.session import SITES, Session, open_transport
 from dblike_cli.state import State
 from dblike_delta import messages as m
 from dblike_delta.exchange import Exchange, Refused
@@ -53,8 +54,9 @@ def link(common: Common, request: LinkRequest) -> Session:
                 user=request.user, password=password, device=config.device, device_id=known
             ),
         )
+        issuer = transport.find().url
         folder = _folder(exchange, config.folder)
-    _write(root, config, reply, folder)
+    _write(root, config, reply, folder, issuer)
     return Session(common, root)
 
 
@@ -161,7 +163,9 @@ def _folder(exchange: Exchange, name: str) -> m.FolderView:
     )
 
 
-def _write(root: Path, config: Config, reply: m.LoginReply, folder: m.FolderView) -> None:
+def _write(
+    root: Path, config: Config, reply: m.LoginReply, folder: m.FolderView, issuer: str
+) -> None:
     """The link on the disk.  The config comes last: without it the directory is not linked."""
     own = root / ".dblike"
     own.mkdir(parents=True, exist_ok=True)
@@ -173,6 +177,8 @@ def _write(root: Path, config: Config, reply: m.LoginReply, folder: m.FolderView
         device_id=reply.device_id,
         folder=config.folder,
         folder_id=folder.id,
+        issuer=issuer,
     )
+    write_learned(own / SITES, reply.servers, config)
     credentials.write_credential(own / "credential", credential)
     credentials.write_private(own / "config.json", render_config(config))

@@ -42,9 +42,11 @@ def offer(context: Context) -> bool:
     left for `offer_large`.  Raises DotReused and Unreachable.
     """
     state = context.state
-    site = state.site
+    if state.offers.empty():
+        return False
+    site = context.place()
     elsewhere = site != state.meta.noted(_OFFERED)
-    if state.offers.empty() or not (elsewhere or context.clock.monotonic() >= state.offer_at):
+    if not elsewhere and context.clock.monotonic() < state.offer_at:
         return False
     with contextlib.suppress(Refused):  # to the next commit it says so, too, and is heard
         _offer_all(context, everything=elsewhere)

@@ -7,13 +7,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from dblike_cli import lock
+from dblike_cli.context import Context
 from dblike_cli.cycle import run_cycle
 from dblike_cli.exits import Exit
+from dblike_cli.learned import is_stale
 from dblike_cli.output import Output, path_fields, plural, size
 from dblike_cli.report import Code, Direction, Pending, Report
-from dblike_cli.session import Session
-from dblike_delta.exchange import Exchange
+from dblike_cli.session import SITES, Session
+from dblike_delta.exchange import Exchange, Unreachable
 from dblike_delta.paths import display
+
+_TRIES = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +34,8 @@ def run(session: Session, direction: Direction, wish: Wish) -> Exit:
     """Run a cycle, and say what came of it."""
     with lock.hold(session.own / "lock", direction.value):
         report = cycle(session, direction, wish)
+    if not wish.dry_run and is_stale(session.own / SITES):
+        session.learn()
     say(session.output, report, dry_run=wish.dry_run)
     code = report.exit_code
     # A dry run that found something to do did what it was asked.
@@ -40,23 +46,37 @@ def run(session: Session, direction: Direction, wish: Wish) -> Exit:
 def cycle(
     session: Session, direction: Direction, wish: Wish, exchange: Exchange | None = None
 ) -> Report:
-    """Run a cycle; whoever calls holds the lock."""
+    """Run a cycle; whoever calls holds the lock.
+
+    What a site left half done when it died goes on at another one.
+    """
     with session.reporter() as reporter:
-        return run_cycle(
-            session.context(reporter, exchange),
-            direction,
-            paths=wish.paths,
-            dry_run=wish.dry_run,
-            max_delete=wish.max_delete,
-            checksum=wish.checksum,
-        )
+        for _ in range(_TRIES):
+            try:
+                return _once(session.context(reporter, exchange), direction, wish)
+            except Unreachable:
+                if not session.transport.has_choice:
+                    raise
+                session.reset()
+        return _once(session.context(reporter, exchange), direction, wish)
+
+
+def _once(context: Context, direction: Direction, wish: Wish) -> Report:
+    return run_cycle(
+        context,
+        direction,
+        paths=wish.paths,
+        dry_run=wish.dry_run,
+        max_delete=wish.max_delete,
+        checksum=wish.checksum,
+    )
 
 
 def say(output: Output, report: Report, *, dry_run: bool) -> None:
     """The result on stdout; what is not in sync on stderr."""
     lines = list(planned_lines(report)) if dry_run else _summary(output, report)
     output.result(report_document(report), lines)
-    for line in (*unsettled(report), *short_lines(report)):
+    for line in (*unsettled(report), *short_lines(report.short)):
         output.note(line)
 
 
@@ -70,10 +90,10 @@ def unsettled(report: Report) -> Iterator[str]:
         yield f"dblike: {report.brake.message}"
 
 
-def short_lines(report: Report) -> Iterator[str]:
-    """A line where fewer sites hold something than should."""
-    if report.short:
-        count = plural(report.short, "version")
+def short_lines(short: int) -> Iterator[str]:
+    """A line where fewer sites hold versions than should."""
+    if short:
+        count = plural(short, "version")
         yield f"fewer sites than wanted hold {count} of yours: offered again until enough do"
 
 

@@ -17,6 +17,7 @@ from dblike_cli.config import Config, read_config
 from dblike_cli.credentials import Credential, read_credential, write_credential
 from dblike_cli.errors import NotLinked, Usage
 from dblike_cli.eventlog import EventLog
+from dblike_cli.learned import read_learned, write_learned
 from dblike_cli.options import Common
 from dblike_cli.output import CycleReporter, Output
 from dblike_delta.errors import PathError
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
     from dblike_cli.report import Reporter
     from dblike_cli.state import State
     from dblike_delta.exchange import Exchange
+    from dblike_delta.messages import SiteView
 
+SITES = "sites"
+"""The file of the sites that a site named."""
 BESIDE = "beside"
 """The name of the threads that send, hash and write beside the cycle."""
 _THREADS = 3
@@ -77,12 +81,27 @@ class Session:
 
     @property
     def transport(self) -> HttpTransport:
-        """The connection to the servers of the config."""
+        """The connection to the servers of the config, and to the sites that they named."""
         if self._transport is None:
-            self._transport = self._exits.enter_context(
-                contextlib.closing(open_transport(self.config, self.pause, self._rates))
-            )
+            transport = open_transport(self.config, self.pause, self._rates)
+            self._transport = self._exits.enter_context(contextlib.closing(transport))
+            transport.learn(read_learned(self.own / SITES, self.config))
         return self._transport
+
+    def learn(self) -> list[SiteView]:
+        """Ask which sites there are, and remember that; empty where that can't be asked."""
+        from dblike_delta.exchange import Refused, Unreachable
+
+        file, views = self.own / SITES, []
+        try:
+            views = self.exchange.sites()
+            urls = [view.url for view in views if view.url]
+        except Unreachable:
+            return []
+        except Refused:  # a site of a release that can't say
+            urls = read_learned(file, self.config)
+        self.transport.learn(write_learned(file, urls, self.config))
+        return views
 
     @property
     def exchange(self) -> Exchange:
@@ -90,6 +109,7 @@ class Session:
         if self._exchange is None:
             from dblike_delta.exchange import Exchange
 
+            self.transport.issuer = self.credential.issuer
             agent = f"dblike/{__version__}"
             self._exchange = Exchange(self.transport, self.credential.token, agent=agent)
         return self._exchange
@@ -150,6 +170,7 @@ class Session:
             reporter=reporter,
             executor=executor,
             renew=self.renew,
+            place=lambda: self.transport.find().name,
         )
 
     @property
@@ -163,8 +184,12 @@ class Session:
         """Become a new device, in the name of the old one; remembered before it is used."""
         reply = self.exchange.new_device(self.config.device)
         self._credential = msgspec.structs.replace(
-            self.credential, token=reply.token, device_id=reply.device_id
+            self.credential,
+            token=reply.token,
+            device_id=reply.device_id,
+            issuer=self.transport.find().url,
         )
+        self.transport.issuer = self._credential.issuer
         write_credential(self.own / "credential", self._credential)
         self.output.warn("this copy of the folder goes on as a new device")
         return self.device

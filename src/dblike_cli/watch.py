@@ -25,10 +25,12 @@ from dblike_cli.session import Session
 from dblike_cli.timers import FIRST_RETRY, LONGEST_RETRY, Timers
 from dblike_cli.treewatch import TreeWatch, watch_limit, watch_tree
 from dblike_cli.wakeups import Wakeups
-from dblike_delta.exchange import Refused
+from dblike_delta.exchange import Refused, Unreachable
 
 _GRACE: Final = 5
 """Seconds that a step may take to its end after the end of all was asked for."""
+_LEARN: Final = 3600.0
+"""Seconds between two questions which sites there are; each new connection asks, too."""
 _ENDS: Final = frozenset({Exit.USAGE, Exit.STATE_DAMAGED, Exit.PROTOCOL})
 """Failures that no waiting mends."""
 _PASSING: Final = frozenset(
@@ -148,6 +150,9 @@ class Loop:
         self._unsettled: frozenset[str] = frozenset()
         self._blind = 0
         self._in_sync: bool | None = None
+        self._learn_at = 0.0
+        self._site = ""
+        session.transport.moved = self._events.reconnect
 
     def run(self) -> None:
         """Until the end is asked for."""
@@ -156,6 +161,7 @@ class Loop:
         self._wakeups.again(None)
         while not self._wakeups.stopping:
             hints = self._due(self._wakeups.wait(self._timers.seconds()))
+            self._session.transport.go_home(self._wakeups.remote)
             if hints is not None and not self._wakeups.stopping:
                 self._step(hints)
 
@@ -169,6 +175,8 @@ class Loop:
     def _hear(self, cursor: str) -> None:
         """The site says where the folder stands there; called by the thread that listens."""
         self._heard = cursor
+        if not cursor:
+            self._learn_at = 0.0
         self._wakeups.remote(back=not cursor)
 
     def _due(self, hints: Hints | None) -> Hints | None:
@@ -187,6 +195,10 @@ class Loop:
     def _is_news(self) -> bool:
         """Whether what was heard of the site is more than what is here: our own commits are not."""
         return not self._heard or self._heard != self._session.state.meta.cursor
+
+    @property
+    def _elsewhere(self) -> bool:
+        return self._session.transport.has_choice
 
     @property
     def _is_blind(self) -> bool:
@@ -213,16 +225,28 @@ class Loop:
         if self._failures:
             self._reporter.trouble({"event": "resumed"}, "syncing again")
         self._failures, self._trouble, self._max_delete = 0, "", None
+        if self._session.clock.monotonic() >= self._learn_at:
+            self._learn_at = self._session.clock.monotonic() + _LEARN
+            self._session.learn()
         if report.new_device:
             self._session.reset()
             self._context = None
             self._events.reconnect()
         self._timers.retry(frozenset(item.path for item in report.pending if item.code in _PASSING))
         self._show_unsettled(report)
+        self._show_site()
         if report.in_sync != self._in_sync:
             self._in_sync = report.in_sync
             line = "in sync" if report.in_sync else None
             self._reporter.say({"event": "status", "in_sync": report.in_sync}, line)
+
+    def _show_site(self) -> None:
+        """Which site serves, where it is another one than before."""
+        name = self._session.transport.find().name
+        if name != self._site:
+            line = f"goes on at {name}" if self._site else None
+            self._site = name
+            self._reporter.say({"event": "site", "server": name}, line)
 
     def _show_unsettled(self, report: Report) -> None:
         """Each path that is not in sync, once for as long as it stays so for that reason."""
@@ -253,6 +277,8 @@ class Loop:
             self._trouble = text
             fields = {"event": "paused", "exit_code": int(code), "reason": text}
             self._reporter.trouble(fields, f"{text}; waiting")
+        if self._failures == 1 and isinstance(error, Unreachable) and self._elsewhere:
+            return  # it died in the middle of something: at another site that goes on at once
         longest = min(FIRST_RETRY * 2.0**self._failures, LONGEST_RETRY)
         wait = self._session.random.uniform(longest / 2, longest)
         if isinstance(error, Refused) and error.retry_after:

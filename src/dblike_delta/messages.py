@@ -280,8 +280,7 @@ CommitStatus = Literal[
 class CommitResult(msgspec.Struct, frozen=True, array_like=True):
     """What became of one version of a changeset, in the order in which they were sent.
 
-    `context` is what the device may now say that it knows of the path, sealed; empty for a delete
-    that holds, for nothing is left that could be edited.  `superseded` says
+    `context` is what the device may now say that it knows of the path, sealed.  `superseded` says
     that the path's winner is another version than this one (a conflict, or an edit that beat a
     delete): the device will hear of it as a change, and `context` is without it until then.
     `highest` is the device's highest known counter, with `dot-reused`; `superseded` says there that

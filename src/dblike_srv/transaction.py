@@ -229,8 +229,6 @@ class Transaction:
             # The device has yet to show the winner to anyone: until it does, an edit is no answer
             # to the winner and must not dominate it.
             known = self._known_to(tree, item.record).with_dot(dot)
-        elif item.record.kind == Kind.DELETED:
-            return CommitResult(device, counter, status)  # nothing is left that could be edited
         sealed = self._site.seal.context(self._folder.id, path, known.pack())
         return CommitResult(device, counter, status, sealed, superseded=superseded)
 

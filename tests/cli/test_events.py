@@ -17,8 +17,9 @@ from typing import Any, cast
 import pytest
 
 from dblike_cli.events import Events
-from dblike_cli.http import address_of
+from dblike_cli.http import HttpTransport
 from dblike_cli.session import Session
+from dblike_delta.seams import SystemClock
 
 FOLDER, TOKEN = "f" * 32, "token"
 PATIENCE = 30
@@ -32,6 +33,10 @@ class Socket:
         stream = connection.makefile("rb")
         lines = iter(stream.readline, b"")
         self.head = b"".join(takewhile(lambda line: line != b"\r\n", lines)).decode()
+        if not self.head.startswith("GET /healthz"):
+            self._read_key()
+
+    def _read_key(self) -> None:
         key = next(
             line.split()[1]
             for line in self.head.splitlines()
@@ -69,7 +74,12 @@ class Server:
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
-                self.came.put(Socket(self.listener.accept()[0]))
+                site = Socket(self.listener.accept()[0])
+                if site.head.startswith("GET /healthz"):
+                    site.connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                    site.close()
+                else:
+                    self.came.put(site)
 
     def next(self) -> Socket:
         self.open.append(self.came.get(timeout=PATIENCE))
@@ -106,11 +116,13 @@ def heard() -> queue.Queue[str]:
 @pytest.fixture
 def listen(heard: queue.Queue[str]) -> Iterator[Callable[..., Events]]:
     started: list[Events] = []
+    transports: list[HttpTransport] = []
 
     def start(*urls: str) -> Events:
-        addresses = [address_of(url) for url in urls]
+        transport = HttpTransport(urls, clock=SystemClock(), random=Random(), pause=lambda _: None)
+        transports.append(transport)
         session = SimpleNamespace(
-            transport=SimpleNamespace(addresses=addresses, site=addresses[0], tls=None),
+            transport=transport,
             credential=SimpleNamespace(token=TOKEN, folder_id=FOLDER),
             random=Random(),
         )
@@ -121,6 +133,8 @@ def listen(heard: queue.Queue[str]) -> Iterator[Callable[..., Events]]:
     yield start
     for events in started:
         events.close()
+    for transport in transports:
+        transport.close()
 
 
 def test_what_the_site_says_is_heard(

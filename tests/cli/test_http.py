@@ -16,18 +16,28 @@ from dblike_cli.http import HttpTransport, Tries
 from dblike_delta.exchange import Request, Unreachable
 from dblike_delta.seams import SystemClock, SystemRandom
 
+PATIENCE = 20
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 @dataclass
 class Server:
-    """Reads whole requests, and answers each as `answer(number, head, body)` says."""
+    """Reads whole requests, and answers each as `answer(number, head, body)` says.
+
+    Questions after its health are no requests.  While it is stopped it takes connections, and what
+    comes on them, but for their ends.  With `stays` it does not close where a reply has none.
+    """
 
     answer: Callable[[int, bytes, bytes], bytes | None] = lambda *_: OK
+    health: bytes = OK
+    stopped: bool = False
+    stays: bool = False
+    probed: threading.Event = field(default_factory=threading.Event)
     requests: list[tuple[bytes, bytes]] = field(default_factory=list)
     connections: int = 0
 
     def __post_init__(self) -> None:
+        self.ended = threading.Event()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -41,21 +51,38 @@ class Server:
 
     def _serve(self, connection: socket.socket) -> None:
         with connection, connection.makefile("rb") as stream, contextlib.suppress(OSError):
-            while head := _head(stream):
+            while head := self._next(stream):
                 length = 0
                 for line in head.splitlines():
                     if line.lower().startswith(b"content-length:"):
                         length = int(line.partition(b":")[2])
                 body = _chunks(stream) if b"chunked" in head else stream.read(length)
+                if head.startswith((b"GET /healthz", b"GET /readyz")):
+                    connection.sendall(self.health)
+                    self.probed.set()
+                    continue
                 self.requests.append((head, body))
                 reply = self.answer(len(self.requests), head, body)
                 if reply is None:
                     return
                 connection.sendall(reply)
+                if self.stays:
+                    self.ended.wait(PATIENCE)
                 if b"\r\n\r\n" not in reply or b"Connection: close" in reply:
                     return
 
+    def _next(self, stream: BinaryIO) -> bytes:
+        if self.stopped:
+            self.ended.wait(PATIENCE)
+            return b""
+        head = _head(stream)
+        if head and self.stopped:
+            self.ended.wait(PATIENCE)
+            return b""
+        return head
+
     def close(self) -> None:
+        self.ended.set()
         self.listener.close()
 
 
@@ -85,6 +112,23 @@ def server() -> Iterator[Server]:
     made.close()
 
 
+BUSY = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"
+
+
+UNKNOWN = b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n"
+MINE = Request("GET", "/v1/time", {"Authorization": "Bearer t"})
+SLOW = Timeouts(PATIENCE, PATIENCE, PATIENCE)
+
+
+class Later(SystemClock):
+    """A clock that can be put forward."""
+
+    ahead = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead
+
+
 _opened: list[HttpTransport] = []
 
 
@@ -111,6 +155,12 @@ def transport(*urls: str, waits: list[float] | None = None, **options: Any) -> H
 def read(carrier: HttpTransport, request: Request | None = None) -> bytes:
     reply = carrier.request(request or Request("GET", "/v1/time"))
     return b"".join(reply.chunks())
+
+
+def status(carrier: HttpTransport, request: Request) -> int:
+    reply = carrier.request(request)
+    reply.close()
+    return reply.status
 
 
 def dead_url() -> str:
@@ -179,7 +229,7 @@ def test_a_reply_not_read_to_its_end_costs_its_connection(server: Server) -> Non
 def test_the_next_server_is_asked_when_one_is_gone(server: Server) -> None:
     carrier = transport(dead_url(), server.url)
     assert read(carrier) == b"ok"
-    assert server.url.endswith(carrier.site.name)
+    assert server.url.endswith(carrier.find().name)
 
 
 def test_the_next_server_is_asked_when_one_is_busy(server: Server) -> None:
@@ -190,22 +240,181 @@ def test_the_next_server_is_asked_when_one_is_busy(server: Server) -> None:
     busy.close()
 
 
-def test_the_first_server_is_asked_again_later(server: Server) -> None:
-    class Later(SystemClock):
-        ahead = 0.0
+def test_it_goes_home_between_two_pieces_of_work(server: Server) -> None:
+    """Never by itself: an upload that has begun at a site ends there."""
+    first = Server(lambda number, *_: None if number <= 2 else OK)
+    clock = Later()
+    carrier = transport(first.url, server.url, clock=clock)
+    moves: list[str] = []
+    carrier.moved = lambda: moves.append(carrier.find().name)
+    back = threading.Event()
+    read(carrier)
+    carrier.go_home(back.set)
+    assert not back.is_set(), "it failed a moment ago"
+    clock.ahead = 1000.0
+    read(carrier)
+    carrier.go_home(back.set)
+    assert back.wait(PATIENCE)
+    read(carrier)
+    assert carrier.find().name in server.url
+    carrier.go_home(back.set)
+    read(carrier)
+    assert [name for name in moves if name in first.url] == moves[1:]
+    assert carrier.find().name in first.url
+    first.close()
 
-        def monotonic(self) -> float:
-            return super().monotonic() + self.ahead
 
-    first = Server(lambda number, *_: None if number == 1 else OK)
+def test_it_stays_where_home_is_not_ready(server: Server) -> None:
+    first = Server(lambda *_: None)
     clock = Later()
     carrier = transport(first.url, server.url, clock=clock)
     read(carrier)
-    assert carrier.site.name in server.url
+    first.health = BUSY
     clock.ahead = 1000.0
+    carrier.go_home(lambda: None)
+    for thread in threading.enumerate():
+        if thread.name == "home":
+            thread.join(PATIENCE)
+    clock.ahead = 2000.0
+    carrier.go_home(lambda: None)
     read(carrier)
-    assert carrier.site.name in first.url
+    assert carrier.find().name in server.url
     first.close()
+
+
+# --- sites that hang
+
+
+def test_a_site_that_hangs_is_not_waited_for(server: Server) -> None:
+    first = Server(stopped=True)
+    carrier = transport(first.url, server.url, timeouts=SLOW)
+    assert read(carrier) == b"ok"
+    assert carrier.find().name in server.url
+    first.close()
+
+
+def test_a_site_that_begins_to_hang_is_left(server: Server) -> None:
+    first = Server()
+    carrier = transport(first.url, server.url, timeouts=SLOW)
+    read(carrier)
+    first.stopped = True
+    assert [read(carrier) for _ in range(3)] == [b"ok"] * 3
+    assert len(first.requests) == 1
+    assert len(server.requests) == 3
+    first.close()
+
+
+def test_a_site_that_stops_reading_is_left(server: Server) -> None:
+    first = Server()
+    carrier = transport(first.url, server.url, timeouts=SLOW)
+    read(carrier)
+    first.stopped = True
+    body = bytes(64 << 20)
+    read(carrier, Request("POST", "/x", {}, [body], len(body)))
+    assert server.requests[0][1] == body
+    first.close()
+
+
+def test_a_site_that_hangs_in_a_reply_has_cut_it(server: Server) -> None:
+    first = Server(lambda *_: OK.replace(b"2", b"9"), stays=True)
+    carrier = transport(first.url, server.url, timeouts=SLOW)
+    reply = carrier.request(Request("GET", "/large"))
+    first.stopped = True
+    with pytest.raises(Unreachable, match="cut"):
+        list(reply.chunks())
+    first.close()
+
+
+def test_a_site_that_takes_its_time_is_waited_for(server: Server) -> None:
+    """A long commit is no reason to leave: it answers when it is asked whether it is there."""
+    probed = threading.Event()
+    first = Server(probed=probed)
+
+    def slow(*_: Any) -> bytes:
+        probed.clear()
+        assert probed.wait(PATIENCE)
+        probed.clear()
+        assert probed.wait(PATIENCE)
+        return OK
+
+    first.answer = slow
+    carrier = transport(first.url, server.url, timeouts=SLOW)
+    assert read(carrier) == b"ok"
+    assert server.requests == []
+    assert carrier.find().name in first.url
+    first.close()
+
+
+def test_where_none_answers_the_one_that_serves_is_waited_for(server: Server) -> None:
+    """On a machine or a line that is at its end all are slow: to leave would help nobody."""
+    other = Server(stopped=True)
+    release = threading.Timer(3.0, lambda: None)
+
+    def slow(*_: Any) -> bytes:
+        server.stopped = True
+        release.start()
+        release.join()
+        return OK
+
+    carrier = transport(server.url, other.url, timeouts=SLOW)
+    read(carrier)
+    server.answer = slow
+    assert read(carrier) == b"ok"
+    assert carrier.find().name in server.url
+    other.close()
+
+
+# --- a login that a site does not know
+
+
+def test_a_site_that_has_not_heard_of_the_login_yet(server: Server) -> None:
+    first = Server(lambda *_: UNKNOWN)
+    carrier = transport(first.url, server.url)
+    carrier.issuer = server.url
+    assert read(carrier, MINE) == b"ok"
+    first.close()
+
+
+def test_the_issuer_s_no_counts(server: Server) -> None:
+    first = Server(lambda *_: UNKNOWN)
+    carrier = transport(first.url, server.url)
+    carrier.issuer = first.url
+    assert status(carrier, MINE) == 401
+    assert server.requests == []
+    first.close()
+
+
+def test_a_no_counts_when_all_say_it(server: Server) -> None:
+    first = Server(lambda *_: UNKNOWN)
+    server.answer = lambda *_: UNKNOWN
+    carrier = transport(first.url, server.url)
+    assert status(carrier, MINE) == 401
+    first.close()
+
+
+def test_a_no_is_for_now_while_the_issuer_can_t_be_asked(server: Server) -> None:
+    server.answer = lambda *_: UNKNOWN
+    carrier = transport(dead_url(), server.url, tries=Tries(1))
+    with pytest.raises(Unreachable, match="does not know this login"):
+        carrier.request(MINE)
+    # A password is another matter.
+    assert status(carrier, Request("POST", "/v1/login")) == 401
+
+
+# --- sites that a site named
+
+
+def test_learned_sites_come_last(server: Server) -> None:
+    learned = Server()
+    carrier = transport(server.url)
+    carrier.learn([learned.url, server.url + "/"])
+    read(carrier)
+    assert carrier.find().name in server.url
+    assert [address.name for address in carrier.others()] == [learned.url[7:]]
+    server.stopped = True
+    read(carrier)
+    assert carrier.find().name in learned.url
+    learned.close()
 
 
 def test_when_all_are_busy_their_word_is_handed_on(server: Server) -> None:

@@ -36,13 +36,6 @@ def device(tmp_path: Path, sites: Sites) -> Iterator[NewLaptop]:
         each.close()
 
 
-def move(sites: Sites, name: str, *devices: Laptop) -> None:
-    """From here on site `name` serves."""
-    sites.serving = name
-    for each in devices:
-        each.state.site = name
-
-
 def live(sites: Sites, name: str) -> set[bytes]:
     found = sites.records(name).items()
     return {path for path, record in found if record.kind != Kind.DELETED}
@@ -66,7 +59,7 @@ def test_a_site_that_is_behind_reverts_nothing(sites: Sites, device: NewLaptop) 
     two.sync()
     one.sync()
     before = one.tree()
-    move(sites, "b", one)
+    sites.serving = "b"
     retell(one)
     report = one.sync()
     assert one.tree() == before
@@ -87,11 +80,11 @@ def test_news_of_the_past_take_no_news_back(sites: Sites, device: NewLaptop) -> 
     one.push()
     news = one.state.remote.get(b"f")
     assert news is not None
-    move(sites, "b", one)
+    sites.serving = "b"
     retell(one)
     one.push()
     assert one.state.remote.get(b"f") == news
-    move(sites, "a", one)
+    sites.serving = "a"
     one.sync()
     assert one.read("f") == b"new"
 
@@ -145,7 +138,7 @@ def test_what_one_site_has_alone_is_offered_to_the_next(sites: Sites, device: Ne
     assert report.in_sync
     assert int(report.exit_code) == 0
 
-    move(sites, "b", one)
+    sites.serving = "b"
     sites.copies = 2
     report = one.sync()
     assert report.short == 0
@@ -193,7 +186,7 @@ def test_an_offer_comes_before_news_that_do_not_know_of_it(sites: Sites, device:
     sites.wanted = 2
     one.write("f", "ours")
     one.sync()
-    move(sites, "b", one, two)
+    sites.serving = "b"
     two.write("f", "theirs")
     two.sync()
     one.sync()
@@ -211,7 +204,7 @@ def test_an_edit_takes_the_place_of_an_offer(sites: Sites, device: NewLaptop) ->
     sites.wanted = 2
     one.write("f", "first")
     one.sync()
-    move(sites, "b", one)
+    sites.serving = "b"
     one.write("f", "second")
     sites.copies = 2
     report = one.sync()
@@ -230,9 +223,9 @@ def test_an_offer_that_was_replaced_meanwhile_is_dropped(sites: Sites, device: N
     one.sync()
     two.sync()
     two.write("f", "answer to ours")
-    move(sites, "b", two)
+    sites.serving = "b"
     two.sync()  # b hears of the answer, and so of what it answers
-    move(sites, "b", one)
+    sites.serving = "b"
     report = one.sync()
     assert (report.short, report.conflicts, report.new_device) == (0, (), False)
     assert files(one) == files(two) == {"f": b"answer to ours"}
@@ -252,15 +245,13 @@ def test_an_offer_to_a_site_that_knows_the_dot_otherwise(
     with one.state.transaction():
         one.state.offers.drop([b"f"])
         one.state.meta._set(counter=1)
-    move(sites, "b", one)
+    sites.serving = "b"
     one.write("g", "there")
     one.sync()
     with one.state.transaction():
         one.state.offers.put(offer)
         one.state.offers.drop([b"g"])
-    move(sites, "a", one)
-    move(sites, "b", one)
-    one.state.site = "c"
+    one.state.meta.note("offered to", "")
     report = one.sync()
     assert report.new_device
     assert report.short == 0
@@ -283,7 +274,7 @@ def test_a_lost_reply_and_someone_who_went_on_from_it(sites: Sites, device: NewL
     sites.lose = lambda _: False
     two.sync()
     two.write("f", "answer to ours")
-    move(sites, "b", one, two)
+    sites.serving = "b"
     two.sync()
     report = one.sync()
     assert (report.conflicts, report.new_device) == ((), False)

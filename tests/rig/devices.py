@@ -85,6 +85,7 @@ class Laptop:
             reporter=self.heard,
             executor=self.executor,
             renew=self.renew,
+            place=lambda: getattr(self.transport, "serving", ""),
         )
 
     def renew(self) -> Device:

@@ -30,6 +30,8 @@ def status(common: Common) -> Exit:
     with open_session(common) as session:
         report, failure = _look(session)
         devices = session.exchange.devices() if report is not None else []
+        if report is not None:
+            session.learn()
         document = _document(session, report, failure, devices)
         session.output.result(document, _lines(document, report))
         if report is None:
@@ -67,7 +69,9 @@ def _document(
         "directory": str(session.root),
         "folder": session.config.folder,
         "servers": session.config.servers,
-        "server": session.transport.site.name if report is not None else None,
+        "server": session.transport.find().name if report is not None else None,
+        "others": [address.url for address in session.transport.others()],
+        "short": session.state.offers.count(),
         "reason": failure,
         "user": session.credential.user,
         "device": {"id": session.credential.device_id, "name": session.config.device},
@@ -86,7 +90,7 @@ def _document(
 
 def _lines(document: dict[str, Any], report: Report | None) -> Iterator[str]:
     from dblike_cli.output import escape, plural, when
-    from dblike_cli.run import planned_lines, unsettled
+    from dblike_cli.run import planned_lines, short_lines, unsettled
 
     yield f"{document['directory']} ⇄ {document['folder']!r} of {escape(document['user'])}"
     if report is None:
@@ -94,6 +98,9 @@ def _lines(document: dict[str, Any], report: Report | None) -> Iterator[str]:
         return
     held = document["busy"]
     yield f"server {document['server']}; " + (f"{held} is at work" if held else "no watch runs")
+    if document["others"]:
+        yield f"also at {', '.join(map(escape, document['others']))}"
+    yield from short_lines(document["short"])
     yield from unsettled(report)
     yield from planned_lines(report)
     if document["copies"]:

@@ -51,8 +51,6 @@ class State:
         """Whether the next look has to be everywhere, whatever is hinted."""
         self.recovered = False
         """Whether what a crash may have left was cleared away since this was opened."""
-        self.site = ""
-        """The name of the site that serves, where there is more than one."""
         self.offer_at = 0.0
         """When to offer again to the same site, by the monotonic clock."""
         self.offer_wait = 0.0
