@@ -41,7 +41,7 @@ SLOW = (
 TESTS = Path(__file__).resolve().parent
 
 
-SERVERS = {"mariadb", "mariadb_server", "s3", "seaweed", "redis"}
+SERVERS = {"galera", "mariadb", "mariadb_server", "redis", "s3", "seaweed"}
 """Fixtures, and values of parameters, that start a server of somebody else's."""
 
 
@@ -73,9 +73,12 @@ def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mariadb
     absent = mariadb_rig.missing()
     if absent:
         pytest.skip(absent)
-    server = mariadb_rig.start_mariadb(tmp_path_factory.mktemp("m"), *mariadb_rig.QUICK)
-    yield server
-    server.kill()
+    server = mariadb_rig.MariaDB(tmp_path_factory.mktemp("m"), *mariadb_rig.QUICK)
+    try:
+        server.begin()
+        yield server
+    finally:
+        server.kill()
 
 
 @pytest.fixture
@@ -94,9 +97,11 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
         pytest.skip(absent)
     os.environ.update(seaweed_rig.KEYS)
     server = SeaweedFS(tmp_path_factory.mktemp("s3"))
-    server.start()
-    yield server
-    server.kill()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
 
 
 @pytest.fixture

@@ -33,17 +33,19 @@ TAKEN: Final = 1062
 """A row of that key is there already."""
 NOT_READY: Final = 1047
 """A Galera node that is not part of the cluster's majority."""
+READ_ONLY: Final = 1290
+"""A server that was made to only read, as replicas are."""
 PASSING: Final = frozenset((
     1020, 1205, 1213,                    # somebody else's transaction was in the way
     1180, 1317,                          # a COMMIT that failed, a statement that Galera stopped
     1040, 1203, 1226,                    # too many connections
     NOT_READY, 1053, 1927, 4031,         # the node leaves, or has ended this connection
-    1290, 1792, 1836,                    # it only reads since a failover
+    READ_ONLY, 1792, 1836,               # it only reads since a failover
     1158, 1159, 1160, 1161,              # its network
     2002, 2003, 2006, 2013, 2014, 2055,  # ours
 ))  # fmt: skip
 """Errors after which the whole transaction is run again."""
-USELESS: Final = frozenset((NOT_READY, 1053, 1290, 1792, 1836, 1927, 2014, 4031))
+USELESS: Final = frozenset((NOT_READY, READ_ONLY, 1053, 1792, 1836, 1927, 2014, 4031))
 """Errors after which a connection is of no use, though it may go on answering."""
 
 log = logging.getLogger(__name__)
@@ -155,23 +157,29 @@ class _Nodes:
 
 
 def _prepare(dialect: Any, connection: Any) -> Any:
-    """A node of a Galera cluster reads what the others have acknowledged, or is not used."""
+    """Don't use a node that is a replica of another one, which may be behind, or outside of its
+    cluster; one of a Galera cluster reads what the others have acknowledged."""
     with contextlib.ExitStack() as stack:
         stack.callback(connection.close)
         with connection.cursor() as cursor:
-            if _shown(cursor, "VARIABLES", "wsrep_on") == "ON":
-                if _shown(cursor, "STATUS", "wsrep_ready") != "ON":
-                    outside = "this node is outside of the cluster"
-                    raise dialect.loaded_dbapi.OperationalError(NOT_READY, outside)
-                cursor.execute("SET SESSION wsrep_sync_wait = 1")
+            problem = _problem(cursor)
+            if problem is not None:
+                raise dialect.loaded_dbapi.OperationalError(*problem)
         stack.pop_all()
     return connection
 
 
-def _shown(cursor: Any, kind: str, name: str) -> str:
-    cursor.execute(f"SHOW {kind} LIKE '{name}'")
-    row = cursor.fetchone()
-    return str(row[1]) if row else ""
+def _problem(cursor: Any) -> tuple[int, str] | None:
+    cursor.execute("SHOW VARIABLES WHERE variable_name IN ('wsrep_on', 'read_only')")
+    settings = dict(cursor.fetchall())
+    if settings.get("read_only") not in (None, "OFF"):
+        return READ_ONLY, "this node is read-only"
+    if settings.get("wsrep_on") == "ON":
+        cursor.execute("SHOW STATUS LIKE 'wsrep_ready'")
+        if dict(cursor.fetchall()).get("wsrep_ready") != "ON":
+            return NOT_READY, "this node is outside of the cluster"
+        cursor.execute("SET SESSION wsrep_sync_wait = 1")
+    return None
 
 
 def _begin(connection: Connection) -> None:
@@ -220,6 +228,8 @@ def explain(error: BaseException | None, address: Address) -> str:
             return f"{where} has no database {name}: CREATE DATABASE {name}"
         case 1040 | 1203 | 1226:
             return f"{where} has too many connections: raise its max_connections"
+        case 1290:
+            return f"{where} is read-only: SET GLOBAL read_only = OFF, if it is no replica"
         case 1047:
             return f"{where} is outside of its cluster's majority: start the other nodes"
         case code:

@@ -68,10 +68,16 @@ class MariaDB:
         self.socket = directory / "s"
         self.log = directory / "log"
         self.process: subprocess.Popen[bytes] | None = None
-        self._options = options
+        self.options = options
         self._numbers = itertools.count(1)
         directory.mkdir(parents=True, exist_ok=True)
         own(directory, self.user)
+
+    def begin(self) -> None:
+        """From nothing to a server that answers and has the account."""
+        self.install()
+        self.start()
+        self.add_account()
 
     def install(self) -> None:
         """Make the tables of an empty server, and an account that may do anything."""
@@ -91,7 +97,7 @@ class MariaDB:
         command = [
             program, "--no-defaults", f"--datadir={self.directory / 'data'}", *self._as(),
             f"--socket={self.socket}", f"--port={self.port}", "--bind-address=127.0.0.1",
-            f"--pid-file={self.directory / 'pid'}", *SETTINGS, *self._options, *options,
+            f"--pid-file={self.directory / 'pid'}", *SETTINGS, *self.options, *options,
         ]  # fmt: skip
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -181,12 +187,3 @@ class MariaDB:
 
     def _as(self) -> list[str]:
         return [f"--user={self.user}"] if self.user else []
-
-
-def start_mariadb(directory: Path, *options: str) -> MariaDB:
-    """A new server that answers and has the account."""
-    server = MariaDB(directory, *options)
-    server.install()
-    server.start()
-    server.add_account()
-    return server

@@ -14,7 +14,7 @@ import pytest
 from conftest import Spawn
 from dblike_delta.exchange import Exchange, Refused
 from dblike_delta.messages import LoginRequest
-from rig.mariadb import MariaDB, missing, start_mariadb
+from rig.mariadb import MariaDB, missing
 from rig.plain_http import PlainTransport
 from rig.programs import Program, wait_until, wait_until_same
 from rig.servers import PASSWORD, Server
@@ -27,9 +27,12 @@ def database(tmp_path: Path) -> Iterator[MariaDB]:
     """A MariaDB of the test's own, which it may kill."""
     if missing():
         pytest.skip(missing())
-    server = start_mariadb(tmp_path / "m")
-    yield server
-    server.kill()
+    server = MariaDB(tmp_path / "m")
+    try:
+        server.begin()
+        yield server
+    finally:
+        server.kill()
 
 
 @pytest.fixture

@@ -20,9 +20,11 @@ def redis(tmp_path: Path) -> Iterator[Redis]:
     if missing():
         pytest.skip(missing())
     server = Redis(tmp_path / "redis")
-    server.start()
-    yield server
-    server.kill()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
 
 
 @pytest.fixture
