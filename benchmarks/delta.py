@@ -105,7 +105,8 @@ def main() -> None:
         print(json.dumps({name: row[name] for name in row if name != "machine"}), flush=True)
     if not options.quick:
         add(options.results, rows)
-        write_page(read(options.results))
+        if options.results == RESULTS:
+            write_page(read(RESULTS))
 
 
 def parse() -> argparse.Namespace:
@@ -118,7 +119,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="name the parts, and end")
     parser.add_argument("--folder", type=Path, help="where files are made; a RAM disk is best")
     parser.add_argument("--fetched", type=Path, help="where releases stay, to be fetched once")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="elsewhere: no page is made")
     return parser.parse_args()
 
 
