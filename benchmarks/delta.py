@@ -30,6 +30,7 @@ from benchmarks.delta_corpora import MIB, Corpus, far_apart, made, releases
 from benchmarks.delta_engines import ENGINES
 from benchmarks.delta_measures import Row
 from benchmarks.delta_report import RESULTS, key_of, write_page
+from benchmarks.delta_trees import trees
 from benchmarks.report import machine, read
 
 _STUDIED = {"log", "sqlite, 1 % of rows"}
@@ -58,6 +59,7 @@ def parts(
         "kernel": lambda: [measures.in_memory(min(size, 256 * MIB))],
         "growth": lambda: list(measures.growth(folder, size // 16)),
         "paper": lambda: list(measures.paper(far_apart(fetched_to))),
+        "tree": lambda: list(trees(folder, fetched_to)),
         "recipes": lambda: [measures.recipes()],
         "memory": lambda: [measures.memory(size), measures.memory(12 * size)],
     }
