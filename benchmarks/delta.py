@@ -30,6 +30,7 @@ from benchmarks.delta_corpora import MIB, Corpus, far_apart, made, releases
 from benchmarks.delta_engines import ENGINES
 from benchmarks.delta_measures import Row
 from benchmarks.delta_report import RESULTS, key_of, write_page
+from benchmarks.delta_trees import trees
 from benchmarks.report import machine, read
 
 _STUDIED = {"log", "sqlite, 1 % of rows"}
@@ -58,6 +59,7 @@ def parts(
         "kernel": lambda: [measures.in_memory(min(size, 256 * MIB))],
         "growth": lambda: list(measures.growth(folder, size // 16)),
         "paper": lambda: list(measures.paper(far_apart(fetched_to))),
+        "tree": lambda: list(trees(folder, fetched_to)),
         "recipes": lambda: [measures.recipes()],
         "memory": lambda: [measures.memory(size), measures.memory(12 * size)],
     }
@@ -105,7 +107,8 @@ def main() -> None:
         print(json.dumps({name: row[name] for name in row if name != "machine"}), flush=True)
     if not options.quick:
         add(options.results, rows)
-        write_page(read(options.results))
+        if options.results == RESULTS:
+            write_page(read(RESULTS))
 
 
 def parse() -> argparse.Namespace:
@@ -118,7 +121,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="name the parts, and end")
     parser.add_argument("--folder", type=Path, help="where files are made; a RAM disk is best")
     parser.add_argument("--fetched", type=Path, help="where releases stay, to be fetched once")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="elsewhere: no page is made")
     return parser.parse_args()
 
 

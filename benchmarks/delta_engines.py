@@ -163,13 +163,18 @@ def rsync(corpus: Corpus, folder: Path) -> Run:
         "all", "rsync", "--no-whole-file", "--ignore-times", "--stats", corpus.new, run.out
     )
     run.cpu["sender"] = run.alone
+    run.sizes = transferred(said)
+    return run
+
+
+def transferred(said: str) -> dict[str, int]:
+    """What rsync's --stats say of the line."""
     words = {
         line.partition(":")[0]: int(line.partition(":")[2].replace(",", "").split()[0])
         for line in said.splitlines()
         if line.startswith("Total bytes")
     }
-    run.sizes = {"signature": words["Total bytes received"], "delta": words["Total bytes sent"]}
-    return run
+    return {"signature": words["Total bytes received"], "delta": words["Total bytes sent"]}
 
 
 def xdelta(corpus: Corpus, folder: Path) -> Run:

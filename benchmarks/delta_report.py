@@ -148,7 +148,14 @@ def page(rows: Sequence[Row]) -> Iterator[str]:
         yield f"![{name}](charts/delta-{name}.svg)\n"
     for corpus in dict.fromkeys(row["corpus"] for row in of_kind(rows, "engine")):
         yield from section(rows, corpus)
-    yield from (*growth(rows), *memory(rows), *blocks(rows), *paper(rows), *recipes(rows))
+    yield from (
+        *trees(rows),
+        *growth(rows),
+        *memory(rows),
+        *blocks(rows),
+        *paper(rows),
+        *recipes(rows),
+    )
 
 
 def verdict(target: Target) -> tuple[str, ...]:
@@ -190,6 +197,21 @@ def engine_line(row: Row, own: Mapping[str, Row]) -> tuple[str, ...]:
         *(f"{sizes[part]:,}" if part in sizes else "" for part in ("signature", "delta")),
         f"{ratio:.2f}",
     )
+
+
+def trees(rows: Sequence[Row]) -> Iterator[str]:
+    """A whole directory at once."""
+    found = of_kind(rows, "tree")
+    if found:
+        yield f"## {found[0]['corpus']} as trees of {found[0]['paths']:,} paths\n"
+        lines = []
+        for row in found:
+            spent = [f"{row['cpu'][step]:.2f} s" if step in row["cpu"] else "" for step in _STEPS]
+            sizes = [f"{row['bytes'][part]:,}" for part in ("delta", "signature")]
+            lines.append((row["engine"], *spent, *sizes))
+        head = ("", "sign_tree", "delta_tree", "patch_tree", "all", "delta or sent", "signature")
+        yield "CPU seconds, and bytes; ours are compressed.\n"
+        yield from table(head, lines)
 
 
 def growth(rows: Sequence[Row]) -> Iterator[str]:

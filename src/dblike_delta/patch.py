@@ -14,6 +14,7 @@ from dblike_delta.errors import BaseMismatch, IntegrityError
 from dblike_delta.formats import DeltaDecoder
 from dblike_delta.limits import DEFAULT_LIMITS, Limits
 from dblike_delta.streams import (
+    FIRST,
     Progress,
     Readable,
     Seekable,
@@ -89,7 +90,7 @@ class _Output:
 
     def __init__(self, base: Seekable, out: Writable, progress: Progress | None) -> None:
         self._read, self._seek, self._out, self._progress = reader(base), base.seek, out, progress
-        self._room = memoryview(bytearray(_PIECE))
+        self._room = memoryview(bytearray(FIRST))
         self._filled = self._done = 0
         self._hasher = blake3()
 
@@ -97,7 +98,7 @@ class _Output:
         """Add bytes of the base."""
         self._seek(offset)
         while length:
-            if self._filled == _PIECE:
+            if self._filled == len(self._room):
                 self._flush()
             got = self._read(self._room[self._filled : self._filled + length])
             if not got:
@@ -107,7 +108,7 @@ class _Output:
 
     def literal(self, data: Data) -> None:
         """Add bytes of the delta; many are not copied."""
-        if len(data) > _PIECE - self._filled or len(data) >= _LARGE:
+        if len(data) > len(self._room) - self._filled or len(data) >= _LARGE:
             self._flush()
         if len(data) >= _LARGE:
             self._put(data)
@@ -124,6 +125,8 @@ class _Output:
         part, self._filled = self._room[: self._filled], 0
         if part:
             self._put(part)
+            if len(part) == len(self._room) == FIRST:
+                self._room = memoryview(bytearray(_PIECE))
 
     def _put(self, part: Data) -> None:
         self._hasher.update(part)

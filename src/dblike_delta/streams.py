@@ -11,6 +11,8 @@ from typing import Final, Protocol, TypeVar
 from dblike_delta.errors import DeltaError, FormatError
 
 PIECE: Final = 1 << 20
+FIRST: Final = 64 << 10
+"""What is read at first: for a small file the cost of a large buffer is the most of the work."""
 _PIECES_ALONE = 8
 """A thread is worth its start for files over 8 MiB."""
 _WORTH_A_THREAD = 256 << 10
@@ -65,7 +67,13 @@ def read_pieces(file: Readable, size: int = PIECE) -> Iterator[memoryview]:
         while piece := _read(file, size):
             yield memoryview(piece)
         return
-    read, view = reader(file), memoryview(bytearray(size))
+    read, view = reader(file), memoryview(bytearray(min(size, FIRST)))
+    for _ in range(2):
+        got = read(view)
+        if not got:
+            return
+        yield view[:got]
+    view = memoryview(bytearray(size))
     while got := read(view):
         yield view[:got]
 
@@ -87,12 +95,14 @@ def read_ahead(file: Readable, use: Callable[[memoryview], object]) -> Iterator[
         use(piece)
         return piece
 
+    for size, turns in ((FIRST, 2), (PIECE, _PIECES_ALONE)):
+        view = memoryview(bytearray(size))
+        for _ in range(turns):
+            piece = fetch(view)
+            if not piece:
+                return
+            yield piece
     views = [memoryview(bytearray(PIECE)) for _ in range(2)]
-    for _ in range(_PIECES_ALONE):
-        piece = fetch(views[0])
-        if not piece:
-            return
-        yield piece
     with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
         pending = pool.submit(fetch, views[0])
         for turn in itertools.cycle((1, 0)):

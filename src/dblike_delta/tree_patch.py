@@ -199,9 +199,10 @@ def _carry_out(root: Path, records: dict[bytes, Record], staged: dict[bytes, Pat
 
 def _delete(root: Path, path: bytes) -> None:
     full = _full(root, path)
-    if not _has_real_parents(root, path) or not os.path.lexists(full):
+    mode = _mode(root, path)
+    if not mode:
         return
-    if not _is_directory(root, path):
+    if not stat.S_ISDIR(mode):
         full.unlink()
     elif not os.listdir(full):
         full.rmdir()
@@ -234,16 +235,15 @@ def _full(root: Path, path: bytes) -> Path:
 
 def _mode(root: Path, path: bytes) -> int:
     """What is at a path, or 0: no symlink is followed on the way to it."""
-    if not _has_real_parents(root, path):
-        return 0
-    try:
-        return _full(root, path).lstat().st_mode
-    except FileNotFoundError:
-        return 0
-
-
-def _has_real_parents(root: Path, path: bytes) -> bool:
-    return all(_is_directory(root, above) for above in ancestors(path))
+    top, mode = os.fsencode(root), 0
+    for each in (*ancestors(path), path):
+        if mode and not stat.S_ISDIR(mode):
+            return 0
+        try:
+            mode = os.lstat(os.path.join(top, each)).st_mode
+        except FileNotFoundError:
+            return 0
+    return mode
 
 
 def _is_directory(root: Path, path: bytes) -> bool:
