@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command (that of the process without `arguments`); its exit code."""
     # Python looks for cycles each 700 allocations: a tenth of what a sync of 10,000 files cost,
     # which makes many objects and no cycles.
-    gc.set_threshold(100_000, 50, 100)
+    gc.set_threshold(100_000)
     code = _run(arguments)
     if arguments is None:
         _leave(code)
