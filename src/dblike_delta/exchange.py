@@ -100,6 +100,8 @@ class Exchange:
         self._agent = agent
         self._root = root
         self.token = token
+        self.trace = ""
+        """An id that goes with every request and into the logs of both sides."""
         self.server_time: int | None = None
         self.received = 0
         """Bytes of changesets that came, as they were on the wire."""
@@ -310,6 +312,8 @@ class Exchange:
         # Changesets have a compression of their own.
         head["Accept-Encoding"] = zstd.ENCODING if accept == m.MSGPACK_TYPE else "identity"
         head |= headers or {}
+        if self.trace:
+            head["X-Request-Id"] = self.trace
         length = None
         if body is not None:
             head["Content-Type"] = content_type

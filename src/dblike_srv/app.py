@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 
 from flask import Flask
 
@@ -23,7 +22,7 @@ from dblike_srv.api import (
 from dblike_srv.auth.plugins import load_gate
 from dblike_srv.directory import SiteDirectory
 from dblike_srv.hub import Hub, HubSettings
-from dblike_srv.metrics import Metrics
+from dblike_srv.metrics import Metrics, metrics_directory
 from dblike_srv.registers import RETURNS
 from dblike_srv.site import Site
 
@@ -47,14 +46,16 @@ def create_app(site: Site) -> Flask:
             hub.notify(folder, cursor)
 
     site.notices.subscribe(pass_on)
+    metrics = Metrics(
+        metrics_directory(site.config),
+        {"dblike_sockets": lambda: len(hub), "dblike_threads": threading.active_count},
+    )
+    site.meter = metrics
     app.extensions |= {
         "dblike": site,
         "dblike-gate": load_gate(site, site.config.auth),
         "dblike-hub": hub,
-        "dblike-metrics": Metrics(
-            Path(site.config.data) / "run" / "metrics",
-            {"dblike_sockets": lambda: len(hub), "dblike_threads": threading.active_count},
-        ),
+        "dblike-metrics": metrics,
     }
 
     frame.register(app)

@@ -7,6 +7,7 @@ no content is read, and nothing is looked at but the paths that are named and th
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from sqlalchemy import Connection, select
@@ -106,9 +107,25 @@ def commit_items(
         return Transaction(site, identity, folder, connection, overwrite).run(items, pack)
 
     reply = site.database.transact(work)
+    _meter(site, items, pack, reply)
     if reply.before != reply.cursor:
         site.notices.publish(folder.id, reply.cursor)
     return await_copies(site, folder, reply)
+
+
+def _meter(site: Site, items: list[Item], pack: Pack | None, reply: CommitReply) -> None:
+    """Count what became of the versions, and what their contents took."""
+    for status, number in Counter(result.status for result in reply.results).items():
+        site.meter.count(f'dblike_versions_total{{status="{status}"}}', number)
+    site.meter.count("dblike_conflicts_total", sum(r.superseded for r in reply.results))
+    meter_contents(site, items, pack, "device")
+
+
+def meter_contents(site: Site, items: Iterable[Item], pack: Pack | None, by: str) -> None:
+    """Count bytes of files that came, and those of them that did not lie here already."""
+    content = sum(item.size for item in items if item.stored)
+    site.meter.count(f'dblike_content_bytes_total{{by="{by}"}}', content)
+    site.meter.count(f'dblike_literal_bytes_total{{by="{by}"}}', pack.size if pack else 0)
 
 
 def _check_reused(site: Site, identity: Identity, items: Iterable[Item]) -> None:

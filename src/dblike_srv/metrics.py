@@ -11,9 +11,11 @@ import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
+
+from dblike_srv.config import Config
 
 BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 """Upper bounds of request times in seconds."""
@@ -29,8 +31,22 @@ class Sample(msgspec.Struct):
     gauges: dict[str, float] = {}
 
 
+class Meter(Protocol):
+    """Counts what happens; `name` is a metric's with its labels."""
+
+    def count(self, name: str, amount: float = 1) -> None:
+        """Add to a counter."""
+
+
+class Unmetered:
+    """Counts nothing."""
+
+    def count(self, name: str, amount: float = 1) -> None:
+        pass
+
+
 class Metrics:
-    """One worker's counters."""
+    """One process's counters."""
 
     def __init__(
         self, directory: Path, gauges: Mapping[str, Callable[[], float]] | None = None
@@ -51,6 +67,11 @@ class Metrics:
             for bound in BUCKETS[bisect_left(BUCKETS, seconds) :]:
                 self._add(f'dblike_request_seconds_bucket{{{labels},le="{bound}"}}', 1)
             self._add(f'dblike_request_seconds_bucket{{{labels},le="+Inf"}}', 1)
+
+    def count(self, name: str, amount: float = 1) -> None:
+        """Add to a counter."""
+        with self._lock:
+            self._add(name, amount)
 
     def _add(self, key: str, amount: float) -> None:
         self._sample.counts[key] = self._sample.counts.get(key, 0.0) + amount
@@ -93,6 +114,11 @@ def _samples(directory: Path) -> Iterable[tuple[Path, Sample]]:
             continue  # being written, or gone
 
 
+def metrics_directory(config: Config) -> Path:
+    """Where the processes of a host keep their counts."""
+    return Path(config.data) / "run" / "metrics"
+
+
 def forget_ended(directory: Path) -> None:
     """Begin anew: remove the counts of workers that ended."""
     for path in directory.glob("[0-9]*"):
@@ -107,6 +133,10 @@ def _running(pid: str) -> bool:
 _KINDS: Final = {
     "dblike_requests_total": "counter",
     "dblike_request_seconds": "histogram",
+    "dblike_versions_total": "counter",
+    "dblike_conflicts_total": "counter",
+    "dblike_content_bytes_total": "counter",
+    "dblike_literal_bytes_total": "counter",
 }
 
 

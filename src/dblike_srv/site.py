@@ -12,6 +12,7 @@ from sqlalchemy import Connection, insert, select, update
 from dblike_delta.seams import Clock, Random, SystemClock, SystemRandom
 from dblike_srv.config import Config, ConfigError
 from dblike_srv.db import Database
+from dblike_srv.metrics import Meter, Unmetered
 from dblike_srv.models import meta
 from dblike_srv.notices import MemoryNotices, Notices
 from dblike_srv.schema import open_schema
@@ -48,6 +49,7 @@ class Site:
     seal: Seal
     known_id: bytes
     looked: float
+    meter: Meter = dataclasses.field(default_factory=Unmetered)
 
     @property
     def id(self) -> bytes:

@@ -118,6 +118,23 @@ def peers_of(site: Site) -> list[PeerStatus]:
     return site.database.read(work)
 
 
+def peer_gauges(site: Site) -> Iterator[str]:
+    """How it goes with the other sites, in Prometheus' text format."""
+    peers, now = peers_of(site), site.clock.now_ms()
+    values: dict[str, Callable[[PeerStatus], float]] = {
+        "dblike_peer_ok": lambda peer: not peer.problem,
+        "dblike_peer_behind_versions": lambda peer: peer.behind,
+        "dblike_peer_ahead_versions": lambda peer: peer.ahead,
+        "dblike_peer_silent_seconds": lambda peer: max(0, now - peer.contact) / 1000,
+    }
+    for name, value in values.items():
+        if peers:
+            yield f"# TYPE {name} gauge\n"
+        for peer in peers:
+            label = msgspec.json.encode(peer.url or peer.site_id).decode()
+            yield f"{name}{{peer={label}}} {value(peer):g}\n"
+
+
 def _followed(row: Any, name: str, ahead: int) -> PeerStatus:
     return PeerStatus(
         url=row.url,

@@ -7,17 +7,21 @@ import dataclasses
 import http.client
 import os
 import socket
+from pathlib import Path
 
 import msgspec
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from dblike_delta.commands import Copy, Literal
 from dblike_delta.messages import Problem
 from dblike_srv.api import inbound
 from dblike_srv.api.problems import PROBLEM_TYPE
 from dblike_srv.app import create_app
 from dblike_srv.site import Site
+from dblike_srv.store.mem import MemoryStore
+from rig.core_site import CoreSite
 from srv.conftest import Server
 
 
@@ -120,6 +124,18 @@ def test_metrics_count_requests(client: FlaskClient) -> None:
     assert 'dblike_requests_total{endpoint="/v1/time",method="GET",status="200"} 1' in text
     assert 'dblike_request_seconds_bucket{endpoint="/v1/time",method="GET",le="+Inf"} 1' in text
     assert "dblike_sockets 0" in text
+
+
+def test_metrics_count_what_deltas_save(tmp_path: Path) -> None:
+    core, old = CoreSite(tmp_path, MemoryStore()), os.urandom(50_000)
+    app = create_app(core.site)
+    core.laptop.put(b"a", old)
+    core.laptop.edit(b"a", old, [Copy(0, len(old)), Literal(b"x" * 10)])
+    text = app.test_client().get("/metrics").text
+    assert 'dblike_versions_total{status="accepted"} 2' in text
+    assert 'dblike_content_bytes_total{by="device"} 100010' in text
+    assert 'dblike_literal_bytes_total{by="device"} 50010' in text
+    assert "dblike_peer_ok" not in text
 
 
 def test_not_ready_without_its_database(client: FlaskClient, site: Site) -> None:

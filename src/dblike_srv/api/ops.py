@@ -11,6 +11,7 @@ from dblike_srv.api.outbound import reply
 from dblike_srv.errors import Busy
 from dblike_srv.openapi import describe
 from dblike_srv.readiness import check_ready
+from dblike_srv.status import peer_gauges
 
 blueprint = Blueprint("ops", __name__)
 
@@ -45,7 +46,8 @@ def metrics() -> Response:
     """Counters in Prometheus' text format."""
     counters = extra("metrics")
     counters.save(site().clock.monotonic(), force=True)
-    return Response(counters.render(), content_type="text/plain; version=0.0.4; charset=utf-8")
+    text = counters.render() + "".join(peer_gauges(site()))
+    return Response(text, content_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 @blueprint.get("/v1/openapi.json")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -59,7 +58,7 @@ def _prepare(config: Config) -> int:
         return len(list_users(site))
     finally:
         site.close()
-        metrics.forget_ended(Path(config.data) / "run" / "metrics")
+        metrics.forget_ended(metrics.metrics_directory(config))
 
 
 @click.command(epilog="Example: dblike-server init --data /srv/dblike")

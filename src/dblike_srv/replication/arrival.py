@@ -19,7 +19,7 @@ from dblike_delta.messages import HASH_BYTES, Record, Refusal, Trailer, Want
 from dblike_delta.paths import check_path
 from dblike_delta.recipe import Recipe
 from dblike_delta.versions import Dot, Kind, Version, VersionVector
-from dblike_srv.commit import find_base, keep_pack
+from dblike_srv.commit import find_base, keep_pack, meter_contents
 from dblike_srv.contents import EMPTY_HASH, Content, State, find_contents
 from dblike_srv.errors import Busy
 from dblike_srv.folders import heads_of
@@ -165,6 +165,8 @@ class Arrival:
             return self._write(connection, entries, pack)
 
         heads = self._site.database.transact(work)
+        meter_contents(self._site, self._intake.items, pack, "site")
+        self._site.meter.count('dblike_versions_total{status="replicated"}', len(entries))
         self._told = self._site.seal.cursor(self._folder.id, heads)
         self._site.notices.publish(self._folder.id, self._told)
 

@@ -188,7 +188,7 @@ class Follower:
         self, folder: FolderRef, here: dict[bytes, int], turn: Turn
     ) -> tuple[dict[bytes, int], bool]:
         """Take in the next versions; how far that goes, and whether there are more."""
-        sealed = self._site.seal.cursor(folder.id, here)
+        sealed, trace = self._site.seal.cursor(folder.id, here), self._link.begin()
         entries, mark = self._link.journal(folder.id, sealed, PAGE)
         reached = self._opened(folder.id, mark.cursor)
         arrival.check_order(entries, here)
@@ -201,6 +201,10 @@ class Follower:
         for run in arrival.in_runs(entries, RUN_BYTES):
             self._take(folder, run, turn)
         arrival.reach(self._site, folder, reached)
+        log.info(
+            "%d versions of folder %s came from %s", len(entries), folder.id.hex(),
+            self._link.url, extra={"request_id": trace},
+        )  # fmt: skip
         self._behind[folder.id] = max(0, self._behind.get(folder.id, 0) - len(entries))
         return reached, mark.more
 

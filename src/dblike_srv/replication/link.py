@@ -121,6 +121,11 @@ class Link:
         """The session's token."""
         return self._exchange.token
 
+    def begin(self) -> str:
+        """An id for what is asked from here on, which the other side's log has as well."""
+        self._exchange.trace = self._site.random.bytes(8).hex()
+        return self._exchange.trace
+
     def open(self, mine: SiteState) -> SiteState:
         """Prove to each other that both are of the cluster; who the other one is."""
         nonce = self._site.random.bytes(16)

@@ -23,6 +23,7 @@ from dblike_delta.errors import DeltaError
 from dblike_delta.exchange import Unreachable
 from dblike_srv import logs
 from dblike_srv.config import Config, decode_config
+from dblike_srv.metrics import Metrics, metrics_directory
 from dblike_srv.models import leases
 from dblike_srv.registers import RETURNS
 from dblike_srv.replication.arrival import Fault
@@ -261,6 +262,7 @@ def main() -> None:
 
     site = open_configured(config)
     announce(site)
+    site.meter = metrics = Metrics(metrics_directory(config))
     following, ending = Following(site), threading.Event()
     site.notices.subscribe(following.hear)
 
@@ -271,6 +273,7 @@ def main() -> None:
     threading.Thread(target=wait_for_parent, daemon=True).start()
     while not ending.is_set():
         following.look()
+        metrics.save(site.clock.monotonic())
         ending.wait(LOOK)
 
 
