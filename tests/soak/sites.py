@@ -10,7 +10,6 @@ was acknowledged; the one that is left must have answered all the while.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import random
 import shutil
@@ -88,7 +87,10 @@ class Client(threading.Thread):
         self._idle.clear()
 
     def _write(self) -> None:
-        """One version; where its site is away the same one is sent to the next."""
+        """One version; where its site is away the same one is sent to the next.  Now and then the
+        device moves by itself, so that also those that came back are written to."""
+        if self._random.random() < 0.1:
+            self._at = self._random.randrange(len(self._users))
         path = f"{self._number}/{self._random.randrange(FILES)}"
         self._counter += 1
         parts = self._changeset(path)
@@ -181,7 +183,7 @@ class Result:
         return (
             f"{self.points} points {dict(self.kinds)}: {self.versions} acknowledged versions "
             f"({self.single} by one site alone), 0 lost, 0 self-conflicts; the longest silence of "
-            f"a writer {self.silence:.2f} s, the slowest answer of a survivor {self.slowest:.2f} s, "
+            f"a writer {self.silence:.2f} s, the slowest answer of one left {self.slowest:.2f} s, "
             f"the longest time until all were equal again {self.converged:.1f} s"
         )
 
