@@ -13,7 +13,7 @@ from dblike_delta.seams import Clock, Random, SystemClock, SystemRandom
 from dblike_srv.config import Config, ConfigError
 from dblike_srv.db import Database
 from dblike_srv.metrics import Meter, Unmetered
-from dblike_srv.models import meta
+from dblike_srv.models import journal, journals, meta
 from dblike_srv.notices import MemoryNotices, Notices
 from dblike_srv.schema import open_schema
 from dblike_srv.seal import Seal
@@ -111,7 +111,11 @@ def open_store(config: Config, random: Random) -> PackStore:
 def renew(site: Site, old: bytes) -> None:
     """Take a new site id, because somebody knows more of this site's journals than it does itself:
     its disk went back in time.  What was accepted since under the old id may be on other sites, and
-    its numbers must not be used twice; from now on the old id is just another site's."""
+    its numbers must not be used twice; from now on the old id is just another site's.
+
+    Which of our numbers were used twice already can't be told.  So all entries of our journals get
+    new ones under the new id, and the old journals come from the others as if we had none of them.
+    """
     fresh = site.random.bytes(16)
 
     def work(connection: Connection) -> bytes:
@@ -121,6 +125,8 @@ def renew(site: Site, old: bytes) -> None:
             return held  # somebody else did it
         connection.execute(update(meta).where(mine).values(value=fresh))
         connection.execute(insert(meta).values(key=f"former {old.hex()}", value=old))
+        for table in (journal, journals):
+            connection.execute(update(table).where(table.c.site == old).values(site=fresh))
         return fresh
 
     site.known_id = site.database.transact(work)

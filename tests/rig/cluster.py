@@ -51,6 +51,15 @@ def free_ports(count: int) -> list[int]:
         return [int(probe.getsockname()[1]) for probe in probes]
 
 
+def listens(port: int) -> bool:
+    """Whether anyone takes connections there."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
 class RealSite:
     """`dblike-server run` with a data directory and a port that stay."""
 
@@ -65,6 +74,7 @@ class RealSite:
             "site": {"name": data.name, "url": self.url},
             **config,
         }
+        self.options: tuple[str, ...] = ()
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -85,7 +95,7 @@ class RealSite:
         self.configure()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*PROGRAM, "run", "--data", str(self.data)],
+                [*PROGRAM, "run", "--data", str(self.data), *self.options],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -177,6 +187,7 @@ class User:
     def __init__(self, site: RealSite, token: str) -> None:
         self.site = site
         self._http = SiteTransport(site.url)
+        self._pool = urllib3.PoolManager(maxsize=8, retries=False, timeout=60)
         self.exchange = Exchange(self._http, token)
 
     @property
@@ -209,7 +220,7 @@ class User:
     ) -> Any:
         headers = {"Authorization": f"Bearer {self.token}", **(more or {})}
         url = f"{self.site.url}/v1/folders/home/files/{path}"
-        reply = urllib3.request(method, url, body=data, headers=headers, retries=False, timeout=60)
+        reply = self._pool.request(method, url, body=data, headers=headers)
         if reply.status >= 300:
             raise OSError(f"{method} {path} at {self.site.name}: {reply.status} {reply.data!r}")
         return reply

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from dblike_delta.exchange import Refused
-from rig.cluster import PROGRAM, Cluster, RealSite, User, eventually
+from rig.cluster import PROGRAM, Cluster, RealSite, User, eventually, listens
 from rig.writer import Writer
 
 
@@ -144,7 +144,7 @@ def test_ending_drains(cluster: Cluster, ada: User) -> None:
     sender.sendall(head.encode())
     eventually(site.at(ada.token).exchange.folders)
     site.process.send_signal(signal.SIGTERM)
-    eventually(lambda: not accepts(site))
+    eventually(lambda: not listens(site.port))
     sender.sendall(b"done")
     assert sender.recv(12) == b"HTTP/1.1 200"
     sender.close()
@@ -153,15 +153,6 @@ def test_ending_drains(cluster: Cluster, ada: User) -> None:
     site.start()
     cluster.converge(ada.token)
     assert ada.get("slow") == b"halfdone"
-
-
-def accepts(site: RealSite) -> bool:
-    """Whether anyone listens."""
-    try:
-        socket.create_connection(("127.0.0.1", site.port), 1).close()
-    except OSError:
-        return False
-    return True
 
 
 def test_a_second_start_is_refused(cluster: Cluster, ada: User) -> None:

@@ -15,6 +15,7 @@ from dblike_srv.identity import FolderRef
 from dblike_srv.models import folders, holds, sites
 from dblike_srv.replication.messages import Position
 from dblike_srv.site import Site
+from dblike_srv.tree import site_id
 
 LOOK: Final = 0.005
 """Seconds between looks for what followers say."""
@@ -44,15 +45,21 @@ def _note(connection: Connection, folder: int, follower: bytes, numbers: dict[by
 def count_copies(site: Site, folder: FolderRef, cursor: str) -> int:
     """How many sites, this one included, hold all that the cursor covers of our own journal."""
     numbers = site.seal.open_cursor(folder.id, cursor)
-    wanted = numbers.get(site.id, 0)
     query = (
         select(holds.c.numbers)
         .join(sites, sites.c.id == holds.c.site)
         .where(holds.c.folder == folder.row, sites.c.gone == 0)
     )
-    rows = site.database.read(lambda connection: connection.execute(query).all())
-    held = (VersionVector.unpack(bytes(packed)).get(site.id) for (packed,) in rows)
-    return 1 + sum(number >= wanted for number in held)
+
+    def work(connection: Connection) -> int:
+        # Where the id changed since the commit, what others said of the former one is not of it.
+        here = site_id(connection)
+        wanted = numbers.get(here, 0)
+        rows = connection.execute(query).all() if wanted else ()
+        held = (VersionVector.unpack(bytes(packed)).get(here) for (packed,) in rows)
+        return 1 + sum(number >= wanted for number in held)
+
+    return site.database.read(work)
 
 
 def await_copies(site: Site, folder: FolderRef, reply: CommitReply) -> CommitReply:

@@ -19,7 +19,8 @@ from sqlalchemy import delete, insert, select, update
 from dblike_delta.changeset import Body
 from dblike_delta.errors import DeltaError
 from dblike_delta.exchange import Refused, Unreachable
-from dblike_delta.messages import Record, Refusal, Trailer
+from dblike_delta.messages import CursorMark, Record, Refusal, Trailer
+from dblike_delta.versions import Dot
 from dblike_srv.db import asked, told
 from dblike_srv.errors import Gone, SiteError
 from dblike_srv.identity import FolderRef
@@ -38,6 +39,8 @@ REPORT: Final = 2.0
 PATIENCE: Final = 3.0
 ENOUGH: Final = 32 << 10
 """Bytes that have to come in so many seconds from the one whose turn it is."""
+LAST: Final = 20
+"""Entries of our own journal that are compared with what another site has of it."""
 LARGEST: Final = 2**53
 """No journal has as many versions."""
 
@@ -90,10 +93,19 @@ class Locks:
 class Follower:
     """All that one site knows and this one does not, step by step."""
 
-    def __init__(self, site: Site, link: Link, locks: Locks | None = None) -> None:
+    def __init__(
+        self,
+        site: Site,
+        link: Link,
+        locks: Locks | None = None,
+        compared: set[tuple[bytes, bytes]] | None = None,
+    ) -> None:
+        """`compared` are the journals of ours (site, folder) whose end there needs no look."""
         self._site = site
         self._link = link
         self._locks = locks or Locks()
+        self._compared = compared if compared is not None else set()
+        self._continued: set[bytes] = set()
         self._held: dict[bytes, str] = {}
         self._behind: dict[bytes, int] = {}
         self._said = -1
@@ -107,7 +119,7 @@ class Follower:
     def catch_up(self) -> None:
         """Shared rows, then every folder."""
         self.shared()
-        positions = list(self._link.positions())
+        positions = self.look_back()
         for position in positions:
             self._count(position)
         for position in positions:
@@ -115,6 +127,35 @@ class Follower:
         self.acknowledge()
         self.report(force=True)
         self._note(problem=self._link.clocks)
+
+    def look_back(self) -> list[Position]:
+        """Where all folders stand there.  Raises Ahead where our disk turns out to have gone back
+        in time: our journals have more entries there, or others."""
+        positions, found = list(self._link.positions()), []
+        for position in positions:
+            folder = journals.folder_by_id(self._site, position.folder)
+            there = self._opened(position.folder, position.cursor)
+            if folder is not None and there.get(self._site.id, 0):
+                self._check_ahead(there, journals.numbers_of(self._site, folder))
+                found.append((folder, there))
+        for folder, there in found:
+            if (self._site.id, folder.id) not in self._compared:
+                self._compare(folder, there)
+        return positions
+
+    def _compare(self, folder: FolderRef, there: dict[bytes, int]) -> None:
+        """Whether the last entries of our own journal there are ours: a disk that went back, and
+        was written to before any other site was met, has used their numbers for other versions."""
+        own = self._site.id
+        after = max(0, there[own] - LAST)
+        cursor = self._site.seal.cursor(folder.id, {**dict.fromkeys(there, LARGEST), own: after})
+        entries, _ = self._link.journal(folder.id, cursor, LAST)
+        ours = journals.dots_of(self._site, folder, own, after, LAST)
+        for origin, number, record in entries:
+            dot = Dot(record.device, record.counter)
+            if origin == own and ours.get(number, dot) != dot:
+                raise Ahead(own)
+        self._compared.add((own, folder.id))
 
     def report(self, *, force: bool = False) -> None:
         """Write down, now and then, how far behind we are."""
@@ -177,19 +218,19 @@ class Follower:
         more = any(number > here.get(origin, 0) for origin, number in there.items())
         while more:
             self.report()
-            reached, more = self._page(folder, here, turn)
+            reached, more = self._next(folder, here, turn)
             here |= reached
             self._held[folder.id] = self._site.seal.cursor(folder.id, here)
             if self._link.prompt:
                 self.acknowledge()
         self._behind.pop(folder.id, None)
 
-    def _page(
+    def _next(
         self, folder: FolderRef, here: dict[bytes, int], turn: Turn
     ) -> tuple[dict[bytes, int], bool]:
         """Take in the next versions; how far that goes, and whether there are more."""
-        sealed, trace = self._site.seal.cursor(folder.id, here), self._link.begin()
-        entries, mark = self._link.journal(folder.id, sealed, PAGE)
+        trace = self._link.begin()
+        entries, mark = self._ask(folder, here)
         reached = self._opened(folder.id, mark.cursor)
         arrival.check_order(entries, here)
         if any(number > reached.get(origin, 0) for origin, number, _ in entries):
@@ -207,6 +248,28 @@ class Follower:
         )  # fmt: skip
         self._behind[folder.id] = max(0, self._behind.get(folder.id, 0) - len(entries))
         return reached, mark.more
+
+    def _ask(
+        self, folder: FolderRef, here: dict[bytes, int]
+    ) -> tuple[list[arrival.Entry], CursorMark]:
+        """The next entries.  The first time the last one of its own that is here is asked for with
+        them: it is another one where its disk went back in time and it does not know that yet."""
+        peer = self._link.peer.id if self._link.peer is not None else b""
+        last = here.get(peer, 0)
+        if not last or folder.id in self._continued:
+            return self._link.journal(folder.id, self._site.seal.cursor(folder.id, here), PAGE)
+        asked = self._site.seal.cursor(folder.id, {**here, peer: last - 1})
+        entries, mark = self._link.journal(folder.id, asked, PAGE)
+        ours = journals.dots_of(self._site, folder, peer, last - 1, 1)
+        for origin, number, record in entries:
+            dot = Dot(record.device, record.counter)
+            if (origin, number) == (peer, last) and ours.get(number, dot) != dot:
+                raise Fault("its journal has another version than before under the same number")
+        self._continued.add(folder.id)
+        reached = self._opened(folder.id, mark.cursor)
+        if reached.get(peer, 0) == last - 1:
+            mark = CursorMark(self._site.seal.cursor(folder.id, {**reached, peer: last}), mark.more)
+        return [e for e in entries if e[:2] != (peer, last)], mark
 
     def _check_ahead(self, there: dict[bytes, int], here: dict[bytes, int]) -> None:
         if there.get(self._site.id, 0) > here.get(self._site.id, 0):

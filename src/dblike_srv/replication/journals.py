@@ -9,6 +9,7 @@ from sqlalchemy import Connection, and_, select
 
 from dblike_delta.changeset import Encoder, Part
 from dblike_delta.messages import CursorMark, JournalMark, Record
+from dblike_delta.versions import Dot
 from dblike_srv.folders import heads_of
 from dblike_srv.identity import FolderRef
 from dblike_srv.models import folders, journal, journals, versions
@@ -108,3 +109,10 @@ def numbers_of(site: Site, folder: FolderRef) -> dict[bytes, int]:
     """How much of each journal is here."""
     query = select(journals.c.site, journals.c.head).where(journals.c.folder == folder.row)
     return site.database.read(lambda c: {bytes(s): head for s, head in c.execute(query)})
+
+
+def dots_of(site: Site, folder: FolderRef, origin: bytes, after: int, limit: int) -> dict[int, Dot]:
+    """The next entries of a journal: number to dot."""
+    query = _page(folder.row, origin, after, limit)
+    rows = site.database.read(lambda connection: connection.execute(query).all())
+    return {row[0]: Dot(bytes(row.device), row.counter) for row in rows}

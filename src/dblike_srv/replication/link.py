@@ -35,7 +35,7 @@ _T = TypeVar("_T")
 
 ROOT: Final = "/v1/peer"
 _CONNECT: Final = 3.0
-_SILENCE: Final = 30.0
+SILENCE: Final = 30.0
 _LEAST: Final = 32 << 10
 """Seconds without a byte after which nothing more is waited for; bytes that have to come in as many
 seconds, since one a second is no better than none."""
@@ -57,7 +57,7 @@ class _Answer:
         try:
             while piece := self._reply.read1(_PIECE):
                 came += len(piece)
-                if time.monotonic() - since > _SILENCE:
+                if time.monotonic() - since > SILENCE:
                     if came < _LEAST:
                         raise Unreachable("the reply comes too slowly")
                     since, came = time.monotonic(), 0
@@ -78,9 +78,9 @@ class _Answer:
 class SiteTransport:
     """Requests to one site.  Redirects are not followed, proxies of the environment not asked."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, silence: float = SILENCE) -> None:
         self.url = url.rstrip("/")
-        timeout = urllib3.Timeout(connect=_CONNECT, read=_SILENCE)
+        timeout = urllib3.Timeout(connect=_CONNECT, read=silence)
         self._pool = urllib3.PoolManager(maxsize=4, timeout=timeout, retries=False)
 
     def request(self, request: Request) -> _Answer:

@@ -12,10 +12,11 @@ from typing import Any, Final
 
 import msgspec
 from sqlalchemy import Connection, Table, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from dblike_srv.contents import batches
 from dblike_srv.models import devices, folders, sites, users, versions
-from dblike_srv.registers import ACCOUNTS, last_stamp, next_stamp
+from dblike_srv.registers import ACCOUNTS, last_stamp, next_stamp, user_uid
 from dblike_srv.replication.messages import (
     DeviceState,
     FolderState,
@@ -27,6 +28,9 @@ from dblike_srv.site import Site
 
 PAGE: Final = 2000
 _TABLES: Final = (users, devices, folders, sites)
+
+
+_CENTURY_MS: Final = 100 * 365 * 86_400_000
 
 
 class Clash(Exception):
@@ -136,7 +140,7 @@ def take_in(site: Site, page: SharedPage) -> bool:
     """Bring our rows to what the page says; whether that changed anything.  Raises Clash."""
 
     def work(connection: Connection) -> bool:
-        taker = _Taker(connection)
+        taker = _Taker(connection, site.clock.now_ms() + _CENTURY_MS)
         changed = [taker.user(state) for state in page.users]
         changed += [taker.device(state) for state in page.devices]
         changed += [taker.folder(state) for state in page.folders]
@@ -145,17 +149,24 @@ def take_in(site: Site, page: SharedPage) -> bool:
 
     if not (page.users or page.devices or page.folders or page.sites):
         return False
-    changed = site.database.transact(work)
+    try:
+        changed = site.database.transact(work)
+    except IntegrityError:
+        raise Clash("rows that can't be here together with ours") from None
     if changed:
         site.notices.publish(ACCOUNTS, "changed")
     return changed
 
 
 class _Taker:
-    """One transaction's work; each method says whether it changed anything."""
+    """One transaction's work; each method says whether it changed anything.
 
-    def __init__(self, connection: Connection) -> None:
+    No time may be after `last`: what wins by its time must leave room for a later one.
+    """
+
+    def __init__(self, connection: Connection, last: int) -> None:
         self._connection = connection
+        self._last = last
         self._stamp = 0
         self._rows: dict[bytes, int] = {}
 
@@ -170,11 +181,16 @@ class _Taker:
             self._connection.execute(update(table).where(key).values(values))
         return True
 
+    def _check_times(self, *times: int) -> None:
+        if max(times) > self._last:
+            raise Clash("a time in another century")
+
     def user(self, state: UserState) -> bool:
+        self._check_times(state.password_at, state.disabled_at, state.quota_at)
+        if state.uid != _uid_of(state.name):
+            raise Clash("an account whose id is not that of its name")
         row = self._one(users, users.c.uid == state.uid)
         if row is None:
-            if self._one(users, users.c.name == state.name) is not None:
-                raise Clash(f"the user {state.name.decode()} has another id there")
             values = msgspec.structs.asdict(state) | {"disabled": int(state.disabled)}
             return self._put(users, None, values, fresh=True)
         values = {}
@@ -186,6 +202,7 @@ class _Taker:
         return self._put(users, users.c.uid == state.uid, values, fresh=False)
 
     def device(self, state: DeviceState) -> bool:
+        self._check_times(state.token_at, state.revoked)
         user = self._user_row(state.user)
         row = self._one(devices, devices.c.id == state.id)
         fresh = row is None
@@ -222,6 +239,7 @@ class _Taker:
         return self._put(folders, None, values, fresh=True)
 
     def site(self, state: SiteState) -> bool:
+        self._check_times(state.changed)
         row = self._one(sites, sites.c.id == state.id)
         values = msgspec.structs.asdict(state) | {"gone": int(state.gone)}
         theirs = (state.gone, state.changed, state.url)
@@ -240,3 +258,10 @@ class _Taker:
                 raise Clash("a device or folder of a user who is not there")
             self._rows[uid] = int(row)
         return self._rows[uid]
+
+
+def _uid_of(name: bytes) -> bytes:
+    try:
+        return user_uid(name.decode())
+    except UnicodeDecodeError:
+        raise Clash("an account with an impossible name") from None

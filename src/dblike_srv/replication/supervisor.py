@@ -41,7 +41,7 @@ LOOK: Final = 2.0
 LONGEST: Final = 5.0
 """Seconds until a site that is away is tried again, at most."""
 QUARANTINE: Final = 60.0
-"""Seconds until one is asked again that said what can't be."""
+"""Seconds until one is asked again that said what can't be, at most."""
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +128,8 @@ def _locked(turn: IO[Any]) -> bool:
 
 
 def hear_first(site: Site, patience: float = 3.0) -> None:
-    """Before the first answer: ask the others who was revoked while this site was away."""
+    """Before the first answer: ask the others who was revoked while this site was away, and whether
+    its disk is the one that they know: numbers that were used must not be used again."""
 
     def ask(url: str) -> None:
         link = Link(site, url)
@@ -137,6 +138,7 @@ def hear_first(site: Site, patience: float = 3.0) -> None:
                 follower = Follower(site, link)
                 follower.connect()
                 follower.shared()
+                follower.look_back()
         except FAILURES as error:
             log.info("%s: %s", url, error)
         finally:
@@ -158,6 +160,7 @@ class _Work:
     def __init__(self) -> None:
         self.ended = threading.Event()
         self.prodded = threading.Event()
+        self.compared: set[tuple[bytes, bytes]] = set()
 
     def end(self) -> None:
         """No longer."""
@@ -207,7 +210,7 @@ class Following:
             failures = 1 if now() - since > LONGEST else failures + 1
             longest = min(0.2 * 2.0**failures, LONGEST)
             if isinstance(error, Fault | DeltaError):
-                work.ended.wait(QUARANTINE)
+                work.ended.wait(min(LONGEST * 2.0**failures, QUARANTINE))
             elif isinstance(error, Unreachable | None):
                 work.ended.wait(0.1)
                 work.prodded.clear()
@@ -221,7 +224,7 @@ class Following:
         link = Link(self._site, url)
         try:
             with healing(self._site):
-                follower = Follower(self._site, link, self._locks)
+                follower = Follower(self._site, link, self._locks, work.compared)
                 follower.connect()
                 Listener(self._site, link, follower, work.ended).run()
         except FAILURES as error:

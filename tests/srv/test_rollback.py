@@ -1,0 +1,153 @@
+"""A site whose disk went back in time: it is told by the others, and undoes nobody."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dblike_delta.exchange import Exchange, Unreachable
+from dblike_delta.messages import LoginRequest
+from dblike_srv import accounts
+from dblike_srv.app import create_app
+from dblike_srv.config import decode_config
+from dblike_srv.replication.arrival import Fault
+from dblike_srv.replication.follower import Follower, healing
+from dblike_srv.replication.link import Link
+from dblike_srv.replication.sites import announce
+from dblike_srv.site import open_site
+from rig.liar import Liar
+from rig.writer import Writer
+from rig.wsgi import WsgiTransport
+
+PASSWORD = "correct horse"
+
+
+class Member:
+    """A site with a disk that can be copied and put back."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.open()
+
+    def open(self) -> None:
+        self.site = open_site(decode_config({"data": str(self.data), "cluster_key": "k" * 64}))
+        announce(self.site)
+        self.app = create_app(self.site)
+
+    def close(self) -> None:
+        self.app.extensions["dblike-hub"].stop()
+        self.site.close()
+
+    def back_up(self) -> None:
+        self.close()
+        shutil.copytree(self.data, self.data.with_suffix(".old"))
+        self.open()
+
+    def restore(self) -> None:
+        self.close()
+        shutil.rmtree(self.data)
+        self.data.with_suffix(".old").rename(self.data)
+        self.open()
+
+    def exchange(self) -> Exchange:
+        return Exchange(WsgiTransport(self.app.wsgi_app))
+
+    def follow(self, other: Member) -> bool:
+        """A round; False where it turned out that our disk went back."""
+        try:
+            with healing(self.site):
+                follower = Follower(
+                    self.site, Link(self.site, "http://x", Liar(other.app.wsgi_app))
+                )
+                follower.connect()
+                follower.catch_up()
+        except Unreachable:
+            return False
+        return True
+
+    def seen(self, token: str) -> tuple[str, dict[bytes, Any]]:
+        """Where the folder stands, and what is in it."""
+        exchange = self.exchange()
+        exchange.token = token
+        records = exchange.changes("home").records
+        tree = {r.path: (r.device, r.counter, r.hash) for r in records}
+        return exchange.folders()[0].cursor, tree
+
+
+Pair = tuple[Member, Member, Callable[[Member, int], None], str]
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Pair]:
+    """Two sites, and a way to write some files at one of them."""
+    one, other = Member(tmp_path / "one"), Member(tmp_path / "other")
+    accounts.create_user(one.site, "ada", PASSWORD)
+    other.follow(one)
+    login = one.exchange()
+    device = login.login(LoginRequest(user="ada", password=PASSWORD)).device_id
+    writer, count = Writer(login, bytes.fromhex(device)), iter(range(1000))
+
+    def write(member: Member, files: int) -> None:
+        writer.exchange = member.exchange()
+        writer.exchange.token = login.token
+        for _ in range(files):
+            name = b"%d" % next(count)
+            writer.write({name: name})
+
+    yield one, other, write, login.token
+    one.close()
+    other.close()
+
+
+@pytest.mark.parametrize("meanwhile", [0, 3, 5, 12])
+def test_a_restored_backup(pair: Pair, meanwhile: int) -> None:
+    """However much was written before the other site is met: all of it is kept, on both."""
+    one, other, write, token = pair
+    write(one, 5)
+    one.back_up()
+    write(one, 5)
+    assert other.follow(one)
+    one.restore()
+    old = one.site.id
+    write(one, meanwhile)
+    assert not one.follow(other)
+    assert one.site.id != old
+    for _ in range(2):
+        assert one.follow(other)
+        assert other.follow(one)
+    assert one.seen(token) == other.seen(token)
+    assert len(one.seen(token)[1]) == 10 + meanwhile
+
+
+def test_used_numbers_are_noticed(pair: Pair) -> None:
+    """The other one asks first: it does not mix two journals that have the same numbers."""
+    one, other, write, token = pair
+    write(one, 5)
+    one.back_up()
+    write(one, 5)
+    assert other.follow(one)
+    one.restore()
+    write(one, 40)
+    with pytest.raises(Fault, match="another version than before"):
+        other.follow(one)
+    assert not one.follow(other)
+    for _ in range(2):
+        assert one.follow(other)
+        assert other.follow(one)
+    assert one.seen(token) == other.seen(token)
+    assert len(one.seen(token)[1]) == 50
+
+
+def test_all_is_well(pair: Pair) -> None:
+    """Two sites that know each other's journals take no new ids."""
+    one, other, write, token = pair
+    for _ in range(3):
+        write(one, 30)
+        write(other, 2)
+        assert other.follow(one)
+        assert one.follow(other)
+    assert one.seen(token) == other.seen(token)

@@ -1,0 +1,116 @@
+"""A real nginx in front of several hosts of a site, and in front of several sites."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import websocket
+
+from rig.cluster import Cluster, RealSite, User, eventually
+from rig.nginx import PROGRAM, Nginx
+from rig.writer import Writer
+
+pytestmark = pytest.mark.skipif(not Path(PROGRAM).exists(), reason="needs nginx")
+
+
+class Front(RealSite):
+    """What clients take for a site."""
+
+    def __init__(self, nginx: Nginx, site: RealSite) -> None:
+        super().__init__(site.data, nginx.port, site.config)
+
+
+class Load(threading.Thread):
+    """A device that writes and reads until it is told to end; it never tries again."""
+
+    def __init__(self, front: Front, number: int) -> None:
+        super().__init__(daemon=True)
+        self._user = front.at("")
+        device = self._user.login("ada", f"load {number}")
+        self._writer, self._number = Writer(self._user.exchange, device), number
+        self._ending = threading.Event()
+        self.done, self.failed = 0, ""
+
+    def run(self) -> None:
+        try:
+            while not self._ending.is_set():
+                self._writer.write({b"%d-%d" % (self._number, self.done): b"x" * 1000})
+                self._user.exchange.folders()
+                self._user.put(f"put-{self._number}-{self.done}", b"y" * 1000)
+                self.done += 1
+        except Exception as error:  # noqa: BLE001 - whatever it is, a user would have seen it
+            self.failed = repr(error)
+
+    def end(self) -> None:
+        self._ending.set()
+        self.join(60)
+
+
+def _stay_up(front: Front, victim: RealSite) -> User:
+    """Kill one of those behind nginx under load, and bring it back: nobody sees an error."""
+    loads = [Load(front, number) for number in range(4)]
+    for load in loads:
+        load.start()
+    eventually(lambda: all(load.done > 3 or load.failed for load in loads))
+    victim.kill()
+    seen = [load.done for load in loads]
+    eventually(lambda: all(a.done > b + 5 or a.failed for a, b in zip(loads, seen, strict=True)))
+    victim.start()
+    seen = [load.done for load in loads]
+    eventually(lambda: all(a.done > b + 5 or a.failed for a, b in zip(loads, seen, strict=True)))
+    for load in loads:
+        load.end()
+    assert not [load.failed for load in loads if load.failed]
+    return front.login("ada")
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """Two sites that follow each other, and the user ada."""
+    with Cluster(tmp_path, 2, proxies=["127.0.0.1"]) as made:
+        made[0].add_user("ada")
+        for site in made:
+            eventually(lambda site=site: site.login("ada").token)
+        yield made
+
+
+def test_sites_behind_nginx(cluster: Cluster, tmp_path: Path) -> None:
+    """One of two sites is killed under clients, who see nothing of it."""
+    nginx = Nginx(tmp_path, [site.port for site in cluster])
+    try:
+        ada = _stay_up(Front(nginx, cluster[0]), cluster[1])
+        cluster.converge(ada.token)
+        _check_streams(nginx, ada)
+    finally:
+        nginx.stop()
+
+
+def _check_streams(nginx: Nginx, ada: User) -> None:
+    """Long uploads go through as they come, and sockets stay open."""
+    body = bytes(12 << 20)
+    ada.put("long", body)
+    assert ada.get("long") == body
+    assert not list(nginx.log.parent.glob("body/*"))
+    header = [f"Authorization: Bearer {ada.token}"]
+    socket = websocket.create_connection(f"ws://127.0.0.1:{nginx.port}/v1/events", header=header)
+    ada.put("event", b"!")
+    assert "cursor" in socket.recv()
+    socket.close()
+
+
+def test_hosts_behind_nginx(tmp_path: Path) -> None:
+    """Two hosts with one database and store: one is killed under clients, who see nothing of it."""
+    with Cluster(tmp_path, 1, proxies=["127.0.0.1"]) as made:
+        made[0].add_user("ada")
+        other = RealSite(made[0].data, Cluster(tmp_path / "none", 1)[0].port, made[0].config)
+        other.options = ("--bind", f"127.0.0.1:{other.port}")
+        other.start()
+        nginx = Nginx(tmp_path, [made[0].port, other.port])
+        try:
+            _stay_up(Front(nginx, made[0]), other)
+        finally:
+            nginx.stop()
+            other.stop()
