@@ -49,9 +49,9 @@ def checks(fast: bool, pytest_arguments: Sequence[str]) -> list[Check]:
     # tests of one file mostly share what is started for it.
     pytest = ["pytest", "--numprocesses=2", "--dist=worksteal", "-rfEs"]
     if fast:
-        pytest += ["-m", "not slow", "--hypothesis-profile=fast"]
+        pytest += ["-m", "not slow and not long", "--hypothesis-profile=fast"]
     else:
-        pytest += ["--durations=15"]
+        pytest += ["-m", "not long", "--durations=15"]
     return [
         Check("format", ("ruff", "format", "--check", "--quiet", ".")),
         Check("lint", ("ruff", "check", "--quiet", ".")),

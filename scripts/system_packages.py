@@ -12,7 +12,8 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -118,11 +119,27 @@ def install(needs: Sequence[Need]) -> list[Need]:
     ]
     get = [*apt, "install", "--no-install-recommends"]
     _run([*apt, "update"])
-    if not _run([*get, *(package for need in needs for package in need.packages)]):
-        # One unknown name makes apt refuse all of them: what can be had is worth having.
-        for need in missing(needs):
-            _run([*get, *need.packages])
+    with _no_daemons():
+        if not _run([*get, *(package for need in needs for package in need.packages)]):
+            # One unknown name makes apt refuse all of them: what can be had is worth having.
+            for need in missing(needs):
+                _run([*get, *need.packages])
     return missing(needs)
+
+
+@contextmanager
+def _no_daemons() -> Iterator[None]:
+    """Debian starts a server that it installs; the tests start their own, on ports of their own."""
+    policy = "/usr/sbin/policy-rc.d"
+    root, ours = become_root() or [], not Path(policy).exists()
+    if ours:
+        script = f"printf '#!/bin/sh\\nexit 101\\n' >{policy} && chmod 755 {policy}"
+        _run([*root, "sh", "-c", script])
+    try:
+        yield
+    finally:
+        if ours:
+            _run([*root, "rm", "-f", policy])
 
 
 def command_for(needs: Iterable[Need]) -> str:

@@ -41,7 +41,7 @@ SLOW = (
 TESTS = Path(__file__).resolve().parent
 
 
-SERVERS = {"galera", "mariadb", "mariadb_server", "redis", "s3", "seaweed"}
+SERVERS = {"empty_mariadb", "galera", "mariadb", "mariadb_server", "redis", "s3", "seaweed"}
 """Fixtures, and values of parameters, that start a server of somebody else's."""
 
 
@@ -83,7 +83,15 @@ def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mariadb
 
 @pytest.fixture
 def mariadb(mariadb_server: mariadb_rig.MariaDB) -> Iterator[str]:
-    """The URL of an empty database on it."""
+    """The URL of a database without rows on it."""
+    url = mariadb_server.borrow()
+    yield url
+    mariadb_server.give_back(url)
+
+
+@pytest.fixture
+def empty_mariadb(mariadb_server: mariadb_rig.MariaDB) -> Iterator[str]:
+    """The URL of a database without tables."""
     url = mariadb_server.create()
     yield url
     mariadb_server.drop(url)

@@ -70,6 +70,7 @@ class MariaDB:
         self.process: subprocess.Popen[bytes] | None = None
         self.options = options
         self._numbers = itertools.count(1)
+        self._idle: list[str] = []
         directory.mkdir(parents=True, exist_ok=True)
         own(directory, self.user)
 
@@ -158,6 +159,19 @@ class MariaDB:
         name = f"dblike{next(self._numbers)}"
         self.root(f"CREATE DATABASE {name}")
         return self.url(name)
+
+    def borrow(self) -> str:
+        """A database without rows; one that was given back has its tables, which saves much."""
+        return self._idle.pop() if self._idle else self.create()
+
+    def give_back(self, url: str) -> None:
+        """It may be borrowed again."""
+        name = url.rpartition("/")[2]
+        tables = self.root(
+            f"SELECT table_name FROM information_schema.tables WHERE table_schema = '{name}'"
+        )
+        self.root("SET foreign_key_checks = 0", *(f"DELETE FROM {name}.{t}" for (t,) in tables))
+        self._idle.append(url)
 
     def drop(self, url: str) -> None:
         """Forget a database that `create` made."""

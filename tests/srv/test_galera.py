@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, delete, select, update
 
+from conftest import Spawn
 from dblike_delta.messages import CommitReply
 from dblike_delta.versions import Kind
 from dblike_srv import collect
@@ -22,7 +23,9 @@ from dblike_srv.readiness import check_ready
 from dblike_srv.store.mem import MemoryStore
 from rig.core_site import CoreSite, Device, SeededRandom, send, stream
 from rig.galera import Galera, missing
-from rig.programs import wait_until
+from rig.programs import Program, wait_until, wait_until_same
+from rig.servers import PASSWORD as LOGIN
+from rig.servers import Server
 
 BLOB = SeededRandom(3).bytes(50_000)
 _names = (f"dblike{n}" for n in itertools.count(1))
@@ -184,6 +187,34 @@ def test_a_pack_that_a_commit_on_another_node_claims_is_not_deleted(sites: list[
     assert two.read(b"b") == BLOB
 
 
+@pytest.mark.long
+def test_clients_go_on_when_the_servers_node_was_killed(
+    tmp_path: Path, galera: Galera, spawn: Spawn
+) -> None:
+    """A pause, and no error: neither of the clients ends, and nothing conflicts."""
+    galera.heal()
+    name = next(_names)
+    galera.create(name)
+    server = Server(tmp_path, "--workers", "2", DBLIKE_DATABASE=galera.url(name))
+    try:
+        user = server.add_user()
+        laptop = Program.link(tmp_path / "laptop", server.url, user, LOGIN, spawn)
+        phone = Program.link(tmp_path / "phone", server.url, user, LOGIN, spawn)
+        watches = laptop.watch(), phone.watch()
+        laptop.write("before", "1")
+        wait_until_same(laptop, phone, also=lambda tree: "before" in tree)
+        galera.nodes[0].kill()
+        for number in range(20):
+            laptop.write(f"l{number}", "2")
+            phone.write(f"p{number}", "3")
+        wait_until_same(laptop, phone, also=lambda tree: len(tree) == 41)
+        assert [watch.end() for watch in watches] == [0, 0]
+        assert not any("conflicted" in path for path in laptop.tree())
+    finally:
+        server.stop()
+
+
+@pytest.mark.long
 def test_nodes_are_killed_under_writers(sites: list[CoreSite], galera: Galera) -> None:
     """F30: one dead is a pause; two dead are a site that says 503 until a majority is back; of
     what was acknowledged nothing is lost."""

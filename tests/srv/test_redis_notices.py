@@ -83,13 +83,15 @@ def test_every_process_of_every_host_hears_it_once(open_notices: Open) -> None:
     say_until_heard(one, heard_by_itself, "begin")
     say_until_heard(other, heard_elsewhere, "begin")
     everyone = (heard_by_itself, heard_beside, heard_elsewhere)
-    for word in ("c1", "c2", "c3", "end"):
+    said = ["c1", "c2", "c3", "end"]
+    for word in said:
         one.publish(FOLDER, word)
     for heard in everyone:
-        words = []
-        while not words or words[-1] != "end":
+        words = list[str]()
+        while "end" not in words:
             words.append(heard.get(timeout=WAIT)[1])
-        assert words[words.index("c1") :] == ["c1", "c2", "c3", "end"]
+        # Words of the beginning were said several times, and may come late by the other way.
+        assert [word for word in words if word in said] == said
 
 
 def test_clusters_that_share_a_redis_do_not_hear_each_other(open_notices: Open) -> None:

@@ -28,11 +28,13 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "site-0001"
 FIRST, NEWEST = schema.revisions()[0], schema.revisions()[-1]
 
 
-@pytest.fixture
-def url(tmp_path: Path, database_url: str) -> str:
+@pytest.fixture(params=["sqlite", "mariadb"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database."""
     (tmp_path / "data").mkdir()
-    return database_url or f"sqlite:///{tmp_path / 'data' / 'dblike.db'}"
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'data' / 'dblike.db'}"
+    return str(request.getfixturevalue("empty_mariadb"))
 
 
 @pytest.fixture
