@@ -177,7 +177,7 @@ class Proxies:
     kind = "counting relay"
 
     def __init__(self) -> None:
-        self._relays: dict[tuple[Place, int], _Relay] = {}
+        self._relays: dict[tuple[Place, int], Relay] = {}
 
     def inside(self, place: Place) -> contextlib.AbstractContextManager[None]:
         del place
@@ -188,7 +188,7 @@ class Proxies:
 
     def server(self, client: Place, port: int) -> tuple[str, int]:
         if (client, port) not in self._relays:
-            self._relays[client, port] = _Relay(port)
+            self._relays[client, port] = Relay(port)
         return "127.0.0.1", self._relays[client, port].port
 
     def count(self) -> dict[Place, int]:
@@ -202,7 +202,7 @@ class Proxies:
             relay.close()
 
 
-class _Relay:
+class Relay:
     """One listening port whose connections are carried to another, counted."""
 
     def __init__(self, target: int) -> None:
