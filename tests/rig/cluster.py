@@ -39,7 +39,7 @@ def eventually(check: Callable[[], _T], what: object = "") -> _T:
             if last:
                 return last
         time.sleep(0.03)  # between two looks
-    raise AssertionError(f"{what or check}: still {last!r}")
+    raise AssertionError(f"{what() if callable(what) else what or check}: still {last!r}")
 
 
 def free_ports(count: int) -> list[int]:

@@ -6,12 +6,19 @@ from typing import cast
 
 from flask import Blueprint, Response, g, request
 
-from dblike_delta.messages import CHANGESET_TYPE, PROTOCOL, FetchRequest
+from dblike_delta.messages import (
+    CHANGESET_TYPE,
+    PROTOCOL,
+    DamageReply,
+    DamageReport,
+    FetchRequest,
+)
 from dblike_srv.accounts import Unauthorized
 from dblike_srv.api.events import check_handshake, hand_over, sock
 from dblike_srv.api.inbound import bearer, message, number, site
 from dblike_srv.api.operation import INTEGER, TEXT, operation
 from dblike_srv.api.outbound import nothing, reply, stream
+from dblike_srv.contents import check_contents
 from dblike_srv.errors import Invalid, NotFound
 from dblike_srv.fetch import fetch as fetch_contents
 from dblike_srv.hub_client import Session
@@ -97,6 +104,16 @@ def fetch(folder_id: str) -> Response:
     folder = _folder(folder_id)
     owner = Identity(user=folder.user, user_name="", device=follower, device_name="")
     return stream(fetch_contents(site(), owner, folder, message(FetchRequest, largest=_WANTS)))
+
+
+@blueprint.post("/folders/<folder_id>/damage")
+@operation(DamageReport, gives=DamageReply)
+def damage(folder_id: str) -> Response:
+    """Look at contents that came wrong; those that are damaged are not offered any more."""
+    _follower()
+    folder = _folder(folder_id)
+    hashes = message(DamageReport).hashes
+    return reply(DamageReply(check_contents(site(), folder.user, hashes)))
 
 
 @blueprint.post("/held")

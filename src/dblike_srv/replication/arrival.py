@@ -44,6 +44,14 @@ class Fault(Exception):
     """What the other site sent can't be: it is not believed any more until someone looks."""
 
 
+class Damaged(Fault):
+    """Contents that are not what their hashes say: that site's disk, or a lie."""
+
+    def __init__(self, hashes: list[bytes], detail: str) -> None:
+        super().__init__(f"a content that is not what its hash says: {detail}")
+        self.hashes = hashes
+
+
 class Unfinished(Exception):
     """Some content could not be had now; what came before it is kept."""
 
@@ -138,10 +146,10 @@ class Arrival:
 
         Where some content did not come, the entries before the first that needs it are kept.
         """
-        bad = [item for item in self._intake.items if item.status is not None]
-        if any(item.status == "bad-content" for item in bad):
+        bad = [item for item in self._intake.items if item.status == "bad-content"]
+        if bad:
             self.abort()
-            raise Fault(f"a content that is not what its hash says: {bad[0].detail}")
+            raise Damaged([item.record.hash for item in bad], bad[0].detail)
         lacking = self._lacking()
         entries = self._entries
         for at, (_, _, version) in enumerate(entries):

@@ -11,7 +11,7 @@ import logging
 import math
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from sqlalchemy import delete, insert, select, update
@@ -26,7 +26,7 @@ from dblike_srv.errors import Gone, SiteError
 from dblike_srv.identity import FolderRef
 from dblike_srv.models import follows
 from dblike_srv.replication import arrival, journals, shared, sites
-from dblike_srv.replication.arrival import Arrival, Fault, Unfinished
+from dblike_srv.replication.arrival import Arrival, Damaged, Fault, Unfinished
 from dblike_srv.replication.link import Link
 from dblike_srv.replication.messages import Position
 from dblike_srv.site import Ahead, Site, renew
@@ -275,8 +275,19 @@ class Follower:
         if there.get(self._site.id, 0) > here.get(self._site.id, 0):
             raise Ahead(self._site.id)
 
-    def _take(self, folder: FolderRef, run: Iterable[arrival.Entry], turn: Turn) -> None:
-        coming = Arrival(self._site, folder, list(run))
+    def _take(self, folder: FolderRef, run: Sequence[arrival.Entry], turn: Turn) -> None:
+        """Take in a run of versions.  Where a content is damaged there, it says so when it is told
+        to look, and the version comes without; where it stays with what it sent, it is a Fault."""
+        try:
+            self._take_once(folder, run, turn)
+        except Damaged as damaged:
+            found = self._link.report_damage(folder.id, damaged.hashes)
+            if not set(damaged.hashes) <= set(found):
+                raise
+            self._take_once(folder, run, turn)
+
+    def _take_once(self, folder: FolderRef, run: Sequence[arrival.Entry], turn: Turn) -> None:
+        coming = Arrival(self._site, folder, run)
         try:
             wants = coming.wants()
             for event in self._link.fetch(folder.id, wants) if wants else ():

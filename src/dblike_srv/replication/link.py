@@ -169,6 +169,10 @@ class Link:
         """Contents, as deltas against what is here."""
         return self._exchange.fetch(folder.hex(), wants)
 
+    def report_damage(self, folder: bytes, hashes: list[bytes]) -> list[bytes]:
+        """Say which contents came wrong; the answer is those that it found to be damaged."""
+        return self._exchange.report_damage(folder.hex(), hashes)
+
     def held(self, positions: list[Position]) -> None:
         """Say what is held here, durably."""
         self._exchange.tell(f"{ROOT}/held", Held(positions))

@@ -20,9 +20,10 @@ import msgspec
 from sqlalchemy import Connection, insert, select, update
 
 from dblike_delta.errors import DeltaError
-from dblike_delta.exchange import Unreachable
+from dblike_delta.exchange import Refused, Unreachable
 from dblike_srv import logs
 from dblike_srv.config import Config, decode_config
+from dblike_srv.errors import Busy
 from dblike_srv.metrics import Metrics, metrics_directory
 from dblike_srv.models import leases
 from dblike_srv.registers import RETURNS
@@ -41,7 +42,7 @@ LOOK: Final = 2.0
 LONGEST: Final = 5.0
 """Seconds until a site that is away is tried again, at most."""
 QUARANTINE: Final = 60.0
-"""Seconds until one is asked again that said what can't be, at most."""
+"""Seconds until one is asked again that said what can't be, or whose news find no room here."""
 
 log = logging.getLogger(__name__)
 
@@ -207,11 +208,14 @@ class Following:
         while not work.ended.is_set():
             since = now()
             error = self._follow_once(url, work)
-            failures = 1 if now() - since > LONGEST else failures + 1
-            longest = min(0.2 * 2.0**failures, LONGEST)
-            if isinstance(error, Fault | DeltaError):
-                work.ended.wait(min(LONGEST * 2.0**failures, QUARANTINE))
-            elif isinstance(error, Unreachable | None):
+            passing = isinstance(error, Unreachable | Busy | None) or (
+                isinstance(error, Refused) and error.temporary
+            )
+            if passing and now() - since > LONGEST:
+                failures = 0
+            failures += 1
+            longest = min(0.2 * 2.0**failures, LONGEST if passing else QUARANTINE)
+            if passing:
                 work.ended.wait(0.1)
                 work.prodded.clear()
                 work.prodded.wait(self._site.random.uniform(longest / 2, longest))
