@@ -21,6 +21,7 @@ from click.testing import CliRunner, Result
 from dblike_srv.__main__ import COMMANDS, main
 from rig.mariadb import PASSWORD as PASSWORD_THERE
 from rig.mariadb import MariaDB
+from rig.seaweed import SeaweedFS
 
 PROGRAM = [sys.executable, "-m", "dblike_srv"]
 PASSWORD = "correct horse"
@@ -335,3 +336,21 @@ def test_a_database_is_used_by_each_command(
     for command in ("status", "gc", "compact", "scrub", "migrate"):
         run(command, *at)
     assert "mariadb-backup" in run("backup", "b", *at, code=1).output
+
+
+@pytest.mark.parametrize(("bucket", "said"), [("packs", "can't be reached"), ("nosuch", "make it")])
+def test_a_store_that_can_not_be_used(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    seaweed: SeaweedFS,
+    free_port: int,
+    bucket: str,
+    said: str,
+) -> None:
+    away = f"http://127.0.0.1:{free_port}"
+    monkeypatch.setenv("DBLIKE_STORE", f"s3://{bucket}/x")
+    monkeypatch.setenv("DBLIKE_ENDPOINT_URL", seaweed.url if bucket == "nosuch" else away)
+    for command in ("init", "run"):
+        output = run(command, "--data", "d", code=1).output
+        assert said in output
+        assert len(output.splitlines()) == 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -12,12 +14,14 @@ import pymysql
 import pytest
 
 from conftest import Spawn
-from dblike_delta.exchange import Exchange, Refused
+from dblike_delta.changeset import Part
+from dblike_delta.exchange import Exchange, Refused, Unreachable
 from dblike_delta.messages import LoginRequest
 from rig.mariadb import MariaDB, missing
 from rig.plain_http import PlainTransport
 from rig.programs import Program, wait_until, wait_until_same
 from rig.servers import PASSWORD, Server
+from rig.writer import Writer
 
 READY, AWAY = (200, False), (503, True)
 
@@ -108,3 +112,52 @@ def test_workers_that_start_without_their_database_wait_for_it(
     wait_until(lambda: ready(server) == READY)
     assert server.process is not None
     assert server.process.poll() is None
+
+
+def test_the_next_releases_migration_runs_under_writers(server: Server, database: MariaDB) -> None:
+    """Releases N and N+1 side by side: this one goes on, and its workers may start anew, on a
+    database that has columns, tables and a revision that it does not know."""
+    exchange = Exchange(PlainTransport(server.url))
+    reply = exchange.login(LoginRequest(user=server.add_user(), password=PASSWORD, device="laptop"))
+    writer = Writer(exchange, bytes.fromhex(reply.device_id))
+    stop, written = threading.Event(), list[bytes]()
+
+    def write() -> None:
+        for number in itertools.count():
+            if stop.is_set():
+                return
+            changeset = writer.changeset({b"f%d" % number: b"%d" % number})
+            while not send(exchange, changeset):
+                pass
+            written.append(b"f%d" % number)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    wait_until(lambda: len(written) > 5)
+    database.root(
+        "ALTER TABLE versions ADD COLUMN colour BIGINT NOT NULL DEFAULT 0",
+        "ALTER TABLE folders ADD COLUMN colour VARBINARY(16) NULL",
+        "CREATE TABLE colours (id BIGINT PRIMARY KEY) ENGINE=InnoDB",
+        "UPDATE alembic_version SET version_num = '9999'",
+        database="dblike1",
+    )
+    server.kill_workers()
+    so_far = len(written)
+    wait_until(lambda: len(written) > so_far + 5)
+    stop.set()
+    thread.join()
+    assert {record.path for record in exchange.changes("home").records} == set(written)
+
+
+def send(exchange: Exchange, changeset: list[Part]) -> bool:
+    """Whether a commit was taken; it may be asked for again."""
+    try:
+        [result] = exchange.commit("home", changeset).results
+    except Unreachable:
+        return False
+    except Refused as refused:
+        if not refused.temporary:
+            raise
+        return False
+    assert result.status in ("accepted", "known")
+    return True

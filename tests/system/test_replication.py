@@ -11,14 +11,21 @@ from urllib.parse import quote
 import pytest
 
 from dblike_delta.exchange import Refused
+from rig import mariadb
 from rig.cluster import PROGRAM, Cluster, RealSite, User, eventually, listens
 from rig.writer import Writer
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Three sites that all follow each other, and the user ada."""
-    with Cluster(tmp_path_factory.mktemp("cluster")) as made:
+def cluster(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Cluster]:
+    """Three sites that all follow each other, the last one on MariaDB, and the user ada."""
+    made = Cluster(tmp_path_factory.mktemp("cluster"))
+    if not mariadb.missing():
+        server: mariadb.MariaDB = request.getfixturevalue("mariadb_server")
+        made[2].configure(database=server.create())
+    with made:
         made[0].add_user("ada")
         for site in made:
             eventually(lambda site=site: site.login("ada").token)

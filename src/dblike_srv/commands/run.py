@@ -44,7 +44,10 @@ def _overlay(config: Config, bind: str | None, workers: int | None) -> Config:
 
 
 def _prepare(config: Config) -> int:
-    """Make database and directories, leave nothing open for a fork; the number of users."""
+    """Make database and directories, leave nothing open for a fork; the number of users.
+
+    Raises OSError where the store can't be used.
+    """
     from dblike_srv.accounts import list_users
     from dblike_srv.auth.plugins import load_gate
     from dblike_srv.replication.sites import announce
@@ -52,6 +55,7 @@ def _prepare(config: Config) -> int:
 
     site = open_site(config)
     try:
+        site.store.check()
         load_gate(site, config.auth)
         announce(site)
         hear_first(site)
