@@ -135,10 +135,9 @@ def page(rows: Sequence[Row]) -> Iterator[str]:
     """The lines of docs/benchmarks-delta.md."""
     yield _HEAD
     about = rows[-1]["machine"]
-    commits = ", ".join(sorted({row["machine"]["commit"] for row in rows}))
     yield (
         f"{about['cores']} cores of {about['cpu']}, Linux {about['kernel']}, "
-        f"Python {about['python']}, commit {commits}.\n"
+        f"Python {about['python']}. Each result has its commit.\n"
     )
     yield "## What was aimed at\n"
     yield from table(("what", "aim", "measured", ""), [verdict(each) for each in targets(rows)])
