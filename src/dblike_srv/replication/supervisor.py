@@ -8,6 +8,7 @@ started again, and when its parent ends it does, too.
 from __future__ import annotations
 
 import fcntl
+import gc
 import json
 import logging
 import subprocess
@@ -269,6 +270,8 @@ def main() -> None:
 
     site = open_configured(config)
     announce(site)
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)  # as for the workers: many objects, and no cycles
     site.meter = metrics = Metrics(metrics_directory(config))
     following, ending = Following(site), threading.Event()
     site.notices.subscribe(following.hear)
