@@ -15,6 +15,7 @@ from sqlalchemy import select
 
 from dblike_delta.exchange import Exchange, Request, Unreachable
 from dblike_delta.messages import CursorMark, JournalMark, LoginRequest, Record, Trailer
+from dblike_delta.seams import Clock, SystemClock
 from dblike_srv import accounts
 from dblike_srv.app import create_app
 from dblike_srv.config import decode_config
@@ -26,6 +27,7 @@ from dblike_srv.replication.follower import Follower, Locks
 from dblike_srv.replication.link import Link, SiteTransport
 from dblike_srv.replication.sites import announce
 from dblike_srv.site import Site, open_site
+from dblike_srv.status import peers_of
 from dblike_srv.store.mem import MemoryStore
 from rig.liar import Liar, Lie
 from rig.writer import Writer
@@ -38,10 +40,10 @@ NEVER = 2**63 - 1
 class Member:
     """A site in memory, and its application."""
 
-    def __init__(self, directory: Path, key: str = KEY) -> None:
+    def __init__(self, directory: Path, key: str = KEY, clock: Clock | None = None) -> None:
         config = {"data": str(directory), "database": "sqlite://", "cluster_key": key,
                   "site": {"url": f"http://{directory.name}"}}  # fmt: skip
-        self.site = open_site(decode_config(config), store=MemoryStore())
+        self.site = open_site(decode_config(config), store=MemoryStore(), clock=clock)
         announce(self.site)
         self.app = create_app(self.site)
 
@@ -284,6 +286,64 @@ def test_another_key(members: list[Member], tmp_path: Path) -> None:
         other.follow(members[0])
     assert held(members[0].site) == before
     other.close()
+
+
+class Fast(SystemClock):
+    """Ten years ahead."""
+
+    def now_ms(self) -> int:
+        return super().now_ms() + 10 * 365 * 86_400_000
+
+
+def test_a_clock_that_is_years_off(members: list[Member], tmp_path: Path) -> None:
+    """All is taken in, `status` says what is wrong, and what is changed later wins all the same."""
+    here, fast = members[0], Member(tmp_path / "fast", clock=Fast())
+    fast.follow(here)
+    accounts.set_password(fast.site, "ada", "from the future")
+    here.follow(fast)
+    assert "days apart" in peers_of(here.site)[0].problem
+    accounts.set_password(here.site, "ada", PASSWORD)
+    fast.follow(here)
+    for member in (here, fast):
+        member.writer("phone").write({b"written-%s" % member.site.id.hex().encode(): b"it"})
+    here.follow(fast)
+    fast.follow(here)
+    assert fast.writer("tablet").exchange.folders()[0].cursor == (
+        here.writer("laptop").exchange.folders()[0].cursor
+    )
+    fast.close()
+
+
+@pytest.mark.parametrize(
+    "follows",
+    [
+        {0: [1], 1: [2], 2: [3], 3: [0]},  # a ring, one way
+        {0: [1, 2, 3], 1: [0], 2: [0], 3: [0]},  # a star
+        {0: [1], 1: [0, 2], 2: [1, 3], 3: [2]},  # a chain
+    ],
+)
+def test_ways(tmp_path: Path, follows: dict[int, list[int]]) -> None:
+    """Whatever way it takes, it comes everywhere."""
+    made = [Member(tmp_path / f"site{number}") for number in range(4)]
+    made[0].add_ada()
+    writers = []
+    for _ in range(3):
+        for one, others in follows.items():
+            for other in others:
+                made[one].follow(made[other])
+    for number, member in enumerate(made):
+        writers.append(member.writer(f"device {number}"))
+        writers[-1].write({b"of-%d" % number: b"%d" % number * 100, b"all": b"%d" % number})
+    for _ in range(4):
+        for one, others in follows.items():
+            for other in others:
+                made[one].follow(made[other])
+    assert len({writer.exchange.folders()[0].cursor for writer in writers}) == 1
+    trees = [{(r.path, r.hash) for r in w.exchange.changes("home").records} for w in writers]
+    assert all(tree == trees[0] for tree in trees)
+    assert len(trees[0]) == 8
+    for member in made:
+        member.close()
 
 
 def test_itself(members: list[Member]) -> None:
