@@ -171,7 +171,7 @@ def test_the_first_process_is_killed(cluster: Cluster, ada: User) -> None:
 
 
 def test_a_reload(cluster: Cluster, ada: User) -> None:
-    """SIGHUP: other workers with the config as it is now; a client has to try again once at most."""
+    """SIGHUP: other workers with the config as it is now; clients try again once at most."""
     site = cluster[1]
     workers = {p.pid for p in site.workers()}
     writer = Writer(site.at(ada.token).exchange, ada.login("ada", "reloaded"))
