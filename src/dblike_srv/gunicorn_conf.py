@@ -76,6 +76,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         _hub_of(self).stop()
         super().handle_exit(sig, frame)
 
+    def is_parent_alive(self) -> bool:
+        """Where the first process was killed, end as if told to: what listens on the port, and
+        serves nobody new, would keep its successor from starting."""
+        if not super().is_parent_alive():
+            self.handle_exit(signal.SIGTERM, None)
+        return bool(self.alive)
+
     def set_accept_enabled(self, enabled: bool) -> None:
         """Where this worker ends, serve who is connected already, and let the port go: as long as
         any worker held it, others would connect, wait for the drain, and be cut."""

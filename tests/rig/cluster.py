@@ -132,8 +132,10 @@ class RealSite:
     def family(self, pid: int | None = None) -> list[psutil.Process]:
         """Its processes, the first one first."""
         assert pid or self.process is not None
-        first = psutil.Process(pid or (self.process.pid if self.process else 0))
-        return [first, *first.children(recursive=True)]
+        with contextlib.suppress(psutil.NoSuchProcess):
+            first = psutil.Process(pid or (self.process.pid if self.process else 0))
+            return [first, *first.children(recursive=True)]
+        return []
 
     def following(self) -> list[psutil.Process]:
         """The processes that follow other sites."""

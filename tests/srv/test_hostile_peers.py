@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import hashlib
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +19,7 @@ from sqlalchemy import select
 
 from dblike_delta.exchange import Exchange, Request, Unreachable
 from dblike_delta.messages import CursorMark, JournalMark, LoginRequest, Record, Trailer
+from dblike_delta.seams import Clock, SystemClock
 from dblike_srv import accounts
 from dblike_srv.app import create_app
 from dblike_srv.config import decode_config
@@ -24,8 +29,10 @@ from dblike_srv.replication import keys
 from dblike_srv.replication.arrival import Fault
 from dblike_srv.replication.follower import Follower, Locks
 from dblike_srv.replication.link import Link, SiteTransport
+from dblike_srv.replication.listener import Listener
 from dblike_srv.replication.sites import announce
 from dblike_srv.site import Site, open_site
+from dblike_srv.status import peers_of
 from dblike_srv.store.mem import MemoryStore
 from rig.liar import Liar, Lie
 from rig.writer import Writer
@@ -38,10 +45,10 @@ NEVER = 2**63 - 1
 class Member:
     """A site in memory, and its application."""
 
-    def __init__(self, directory: Path, key: str = KEY) -> None:
+    def __init__(self, directory: Path, key: str = KEY, clock: Clock | None = None) -> None:
         config = {"data": str(directory), "database": "sqlite://", "cluster_key": key,
                   "site": {"url": f"http://{directory.name}"}}  # fmt: skip
-        self.site = open_site(decode_config(config), store=MemoryStore())
+        self.site = open_site(decode_config(config), store=MemoryStore(), clock=clock)
         announce(self.site)
         self.app = create_app(self.site)
 
@@ -286,6 +293,65 @@ def test_another_key(members: list[Member], tmp_path: Path) -> None:
     other.close()
 
 
+class Fast(SystemClock):
+    """Ten years ahead."""
+
+    def now_ms(self) -> int:
+        return super().now_ms() + 10 * 365 * 86_400_000
+
+
+def test_a_clock_that_is_years_off(members: list[Member], tmp_path: Path) -> None:
+    """All is taken in, `status` says what is wrong, and what is changed later wins all the same."""
+    here, fast = members[0], Member(tmp_path / "fast", clock=Fast())
+    fast.follow(here)
+    accounts.set_password(fast.site, "ada", "from the future")
+    here.follow(fast)
+    assert "days apart" in peers_of(here.site)[0].problem
+    accounts.set_password(here.site, "ada", PASSWORD)
+    fast.follow(here)
+    for member in (here, fast):
+        member.writer("phone").write({b"written-%s" % member.site.id.hex().encode(): b"it"})
+    here.follow(fast)
+    fast.follow(here)
+    assert fast.writer("tablet").exchange.folders()[0].cursor == (
+        here.writer("laptop").exchange.folders()[0].cursor
+    )
+    fast.close()
+
+
+@pytest.mark.parametrize(
+    "follows",
+    [
+        {0: [1], 1: [2], 2: [3], 3: [0]},  # a ring, one way
+        {0: [1, 2, 3], 1: [0], 2: [0], 3: [0]},  # a star
+        {0: [1], 1: [0, 2], 2: [1, 3], 3: [2]},  # a chain
+    ],
+)
+def test_ways(tmp_path: Path, follows: dict[int, list[int]]) -> None:
+    """Whatever way it takes, it comes everywhere."""
+    made = [Member(tmp_path / f"site{number}") for number in range(4)]
+
+    def round_about() -> None:
+        for one, others in follows.items():
+            for other in others:
+                made[one].follow(made[other])
+
+    made[0].add_ada()
+    for _ in range(3):
+        round_about()
+    writers = [member.writer(f"device {number}") for number, member in enumerate(made)]
+    for number, writer in enumerate(writers):
+        writer.write({b"of-%d" % number: b"%d" % number * 100, b"all": b"%d" % number})
+    for _ in range(9):  # for the writes, then for the copies that each site makes of conflicts
+        round_about()
+    assert len({writer.exchange.folders()[0].cursor for writer in writers}) == 1
+    trees = [{(r.path, r.hash) for r in w.exchange.changes("home").records} for w in writers]
+    assert all(tree == trees[0] for tree in trees)
+    assert len(trees[0]) == 8
+    for member in made:
+        member.close()
+
+
 def test_itself(members: list[Member]) -> None:
     """A URL that leads back, or to a copy of this site."""
     with pytest.raises(Fault, match="the very same site"):
@@ -359,6 +425,80 @@ def test_silence_is_bounded(reply: bytes) -> None:
             list(transport.request(Request("GET", "/")).chunks())
         transport.close()
         accepted[0].close()
+
+
+# --- what comes through the socket
+
+
+def notices_from(frames: list[bytes]) -> tuple[str, threading.Thread, threading.Event]:
+    """A WebSocket that says this and then nothing; its URL."""
+    listener, over = socket.create_server(("127.0.0.1", 0)), threading.Event()
+
+    def serve() -> None:
+        with listener, listener.accept()[0] as connection:
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += connection.recv(4096)
+            key = re.search(rb"Sec-WebSocket-Key: (\S+)", head)
+            assert key is not None
+            magic = key[1] + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+            proof = base64.b64encode(hashlib.sha1(magic, usedforsecurity=False).digest())
+            connection.sendall(
+                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+                b"Connection: Upgrade\r\nSec-WebSocket-Accept: " + proof + b"\r\n\r\n"
+            )
+            with contextlib.suppress(OSError):
+                connection.sendall(b"".join(frames))
+            over.wait(60)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    return f"http://127.0.0.1:{listener.getsockname()[1]}", thread, over
+
+
+def frame(payload: bytes, *, announced: int | None = None) -> bytes:
+    size = len(payload) if announced is None else announced
+    return b"\x81\x7f" + size.to_bytes(8, "big") + payload
+
+
+def notice(folder: bytes, cursor: str = "x") -> bytes:
+    return frame(msgspec.json.encode({"folder": folder.hex(), "cursor": cursor, "time": 0}))
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [frame(b"x" * 1000, announced=2**62)],
+        [frame(b"{" * 1000)],
+        [b"\x01\x05" + b'{"fol', b"\x80\x01}"],  # a message in pieces
+        [notice(b"\xff" * 8)],
+    ],
+)
+def test_a_socket_that_says_what_is_no_notice(members: list[Member], frames: list[bytes]) -> None:
+    """The connection ends, and what the site really has was taken in before."""
+    here, _, liar = members
+    url, thread, over = notices_from(frames)
+    link = Link(here.site, url, Liar(liar.app.wsgi_app))
+    follower = Follower(here.site, link)
+    follower.connect()
+    with contextlib.suppress(Fault):
+        Listener(here.site, link, follower, threading.Event()).run()
+    assert b"new" in {row.path for row in held(here.site)["versions"]}
+    over.set()
+    thread.join(60)
+
+
+def test_a_flood_of_notices(members: list[Member]) -> None:
+    """Of folders that nobody has: it is not believed; what is kept of the flood is bounded."""
+    here, _, liar = members
+    url, thread, over = notices_from([notice(n.to_bytes(16, "big")) for n in range(1, 30_000)])
+    link = Link(here.site, url, Liar(liar.app.wsgi_app))
+    follower = Follower(here.site, link)
+    follower.connect()
+    with pytest.raises(Fault, match=r"a folder that it does not tell about|a cursor that"):
+        Listener(here.site, link, follower, threading.Event()).run()
+    over.set()
+    thread.join(60)
 
 
 # --- what others may ask here

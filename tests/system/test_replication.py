@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
-from dblike_delta.exchange import Refused
+from dblike_delta.exchange import Refused, Unreachable
 from rig import mariadb
 from rig.cluster import PROGRAM, Cluster, RealSite, User, eventually, listens
 from rig.writer import Writer
@@ -160,6 +160,44 @@ def test_ending_drains(cluster: Cluster, ada: User) -> None:
     site.start()
     cluster.converge(ada.token)
     assert ada.get("slow") == b"halfdone"
+
+
+def test_the_first_process_is_killed(cluster: Cluster, ada: User) -> None:
+    """The others notice, and end; the site starts again as if nothing had been."""
+    site = cluster[1]
+    eventually(site.following)
+    family = site.family()
+    assert site.process is not None
+    site.process.kill()
+    site.process.wait()
+    eventually(lambda: not [p for p in family[1:] if p.is_running()])
+    site.kill()
+    site.start()
+    ada.put("after-the-first", b"here")
+    cluster.converge(ada.token)
+
+
+def test_a_reload(cluster: Cluster, ada: User) -> None:
+    """SIGHUP: other workers with the config as it is now; clients try again once at most."""
+    site = cluster[1]
+    workers = {p.pid for p in site.workers()}
+    writer = Writer(site.at(ada.token).exchange, ada.login("ada", "reloaded"))
+    failed, count = 0, 0
+    assert site.process is not None
+    site.process.send_signal(signal.SIGHUP)
+
+    def write() -> bool:
+        nonlocal failed, count
+        count += 1
+        try:
+            writer.write({b"reload-%d" % count: b"!"})
+        except Unreachable:
+            failed += 1
+        return not workers & {p.pid for p in site.workers()} and bool(site.following())
+
+    eventually(write)
+    assert failed <= 1
+    cluster.converge(ada.token)
 
 
 def test_a_second_start_is_refused(cluster: Cluster, ada: User) -> None:

@@ -41,6 +41,8 @@ ENOUGH: Final = 32 << 10
 """Bytes that have to come in so many seconds from the one whose turn it is."""
 LAST: Final = 20
 """Entries of our own journal that are compared with what another site has of it."""
+AWAY: Final = "away"
+"""How the problem of a site begins that can't be reached."""
 LARGEST: Final = 2**53
 """No journal has as many versions."""
 
@@ -321,10 +323,13 @@ def _remember(site: Site, link: Link) -> None:
     """Who answers at the URL; of another site than before nothing was taken yet."""
     assert link.peer is not None
     uid, mine = link.peer.id, follows.c.url == link.url
-    rows = site.database.read(asked(select(follows.c.site).where(mine)))
-    same = bool(rows) and rows[0][0] is not None and bytes(rows[0][0]) == uid
-    values = {"site": uid, "contact": site.clock.now_ms()}
-    note(site, link.url, **values, **({} if same else {"stamp": 0}))
+    rows = site.database.read(asked(select(follows.c.site, follows.c.problem).where(mine)))
+    values: dict[str, object] = {"site": uid, "contact": site.clock.now_ms()}
+    if not rows or rows[0].site is None or bytes(rows[0].site) != uid:
+        values["stamp"] = 0
+    if rows and rows[0].problem.startswith(AWAY):
+        values["problem"] = ""  # any other one lasts until all that it says was taken in
+    note(site, link.url, **values)
 
 
 def note(here: Site, url: str, **values: object) -> None:

@@ -29,7 +29,7 @@ from dblike_srv.metrics import Metrics, metrics_directory
 from dblike_srv.models import leases
 from dblike_srv.registers import RETURNS
 from dblike_srv.replication.arrival import Fault
-from dblike_srv.replication.follower import FAILURES, Follower, Locks, forget, healing, note
+from dblike_srv.replication.follower import AWAY, FAILURES, Follower, Locks, forget, healing, note
 from dblike_srv.replication.link import Link
 from dblike_srv.replication.listener import Listener
 from dblike_srv.replication.sites import announce, has_left, known_sites
@@ -254,7 +254,7 @@ class Following:
 
 def _problem(error: Exception) -> str:
     """For `status`: what kind of trouble it is, and what happened."""
-    kind = "away"
+    kind = AWAY
     if isinstance(error, Fault | DeltaError):
         kind = "not believed"
     elif not isinstance(error, Unreachable):
