@@ -105,7 +105,17 @@ def entry_of(record: Record) -> Entry | None:
 
 def remote_of(record: Record) -> Remote:
     """The present state at the site that a record stands for."""
-    return Remote(entry_of(record), Dot(record.device, record.counter), record.context)
+    dot = Dot(record.device, record.counter)
+    return Remote(entry_of(record), dot, record.context, _buried(record))
+
+
+def _buried(record: Record) -> Entry | None:
+    """What a record of a delete says was there before."""
+    if record.kind != Kind.DELETED:
+        return None
+    if record.hash:
+        return Entry(Kind.FILE, record.hash, record.size)
+    return Entry(Kind.DIRECTORY, mode=record.mode) if record.mode else None
 
 
 def synced_of(remote: Remote) -> Synced:

@@ -9,6 +9,7 @@ import msgspec
 from dblike_cli.context import Context
 from dblike_cli.device import correction
 from dblike_cli.entries import UNTRUSTED, remote_of, synced_of
+from dblike_cli.fs import OWN
 from dblike_cli.state import Known, State
 from dblike_cli.state.tombs import Tomb
 from dblike_cli.state.tree import NOTHING
@@ -19,6 +20,7 @@ from dblike_delta.paths import check_path, display
 from dblike_delta.versions import Kind, vector_in
 
 _GONE = 410
+_FIRST = "first look"
 
 
 class _Sorted(msgspec.Struct):
@@ -40,9 +42,13 @@ def hear(context: Context) -> int:
     Each page of changes is remembered together with the cursor that covers it, while the next one
     is on its way.
     """
+    _begin(context)
     page, offset = correction(context, lambda: _page(context))
     while True:
-        ahead = context.executor.submit(_changes, context, page.cursor) if page.more else None
+        ahead = None
+        if page.more:
+            first = _is_first(context)
+            ahead = context.executor.submit(_changes, context, page.cursor, buried=first)
         with context.state.transaction():
             _take(context, page)
         if ahead is None:
@@ -53,27 +59,48 @@ def hear(context: Context) -> int:
             page = _page(context)
 
 
+def _begin(context: Context) -> None:
+    """Note where this is the first look at a site from a directory that holds files already."""
+    if not context.state.meta.cursor and _is_old_copy(context):
+        with context.state.transaction():
+            context.state.meta.note(_FIRST, "going on")
+
+
+def _is_first(context: Context) -> bool:
+    """Whether an old copy of what was deleted since is to be told from what is new."""
+    return bool(context.state.meta.noted(_FIRST))
+
+
+def _is_old_copy(context: Context) -> bool:
+    """Whether there are files that nothing is remembered of."""
+    if not context.state.tree.empty():
+        return False
+    return any(name != OWN for name, _ in context.fs.scandir(b""))
+
+
 def _page(context: Context) -> Changes:
     try:
-        return _changes(context, context.state.meta.cursor)
+        return _changes(context, context.state.meta.cursor, buried=_is_first(context))
     except Refused as refused:
         if refused.status != _GONE or not context.state.meta.cursor:
             raise
     # The site can't go on from our cursor: its disk went back in time.  What it says now may be
     # older than what is here, so nothing counts as agreed until it was compared; our contexts say
-    # that we knew of what it has, so what it lost goes up again and makes no conflict.
+    # that we knew of what it has, so what it lost goes up again and makes no conflict.  What it
+    # says was deleted is told from what it lost by what the delete buried.
     with context.state.transaction():
         context.state.tree.unsettle()
         context.state.tombs.doubt()
         context.state.remote.clear()
         context.state.meta.step("")
+        context.state.meta.note(_FIRST, "going on")
     context.state.everywhere = True
-    return _changes(context, "")
+    return _changes(context, "", buried=True)
 
 
-def _changes(context: Context, cursor: str) -> Changes:
+def _changes(context: Context, cursor: str, *, buried: bool = False) -> Changes:
     limit = context.config.changes_limit
-    return context.exchange.changes(context.folder, cursor, limit=limit)
+    return context.exchange.changes(context.folder, cursor, limit=limit, buried=buried)
 
 
 def _take(context: Context, page: Changes) -> None:
@@ -87,19 +114,22 @@ def _take(context: Context, page: Changes) -> None:
     for path, reason in found.refused:
         state.notes.refuse(path, None, reason)
     state.meta.step(page.cursor)
+    if not page.more and _is_first(context):
+        state.meta.note(_FIRST, "")
 
 
 def overhear(context: Context) -> dict[bytes, Record]:
     """What the news would be after `hear`, which remembers nothing: for a look from outside."""
     news = context.state.remote.all()
     cursor, more = context.state.meta.cursor, True
+    first = not cursor and _is_old_copy(context)
     while more:
         try:
-            page = _changes(context, cursor)
+            page = _changes(context, cursor, buried=first)
         except Refused as refused:
             if refused.status != _GONE or not cursor:
                 raise
-            page = _changes(context, "")
+            page, first = _changes(context, "", buried=True), True
         found = _sort(context, page.records)
         news.update((record.path, record) for record in found.news)
         for path in found.known:

@@ -154,9 +154,15 @@ class Exchange:
 
     # --- follow
 
-    def changes(self, folder: str, cursor: str = "", *, limit: int = 10_000) -> Changes:
-        """What changed since `cursor` (empty: everything), at most about `limit` paths."""
-        query = urlencode({"cursor": cursor, "limit": limit})
+    def changes(
+        self, folder: str, cursor: str = "", *, limit: int = 10_000, buried: bool = False
+    ) -> Changes:
+        """What changed since `cursor` (empty: everything), at most about `limit` paths.
+
+        With `buried` records of deleted paths come from the first look on, with hash and size of
+        the file that was deleted.
+        """
+        query = urlencode({"cursor": cursor, "limit": limit} | ({"deleted": 1} if buried else {}))
         records: list[m.Record] = []
         mark: m.CursorMark | None = None
         for event in self._stream("GET", f"{self._folder(folder)}/changes?{query}"):

@@ -42,11 +42,13 @@ class Synced(msgspec.Struct, frozen=True):
 
 
 class Remote(msgspec.Struct, frozen=True):
-    """The present state at the site; `entry` is None where the path is deleted."""
+    """The present state at the site; `entry` is None where the path is deleted, and `buried` what
+    was deleted then, where that could be brought back."""
 
     entry: Entry | None
     dot: Dot
     context: bytes
+    buried: Entry | None = None
 
 
 class Upload(msgspec.Struct, frozen=True):

@@ -132,6 +132,10 @@ def _decide(path: bytes, trees: _Trees) -> Step | None:
     context = trees.synced[path].context if path in trees.synced else b""
     if there is None:
         return Upload(path, entry, context, base) if change is not _Local.SAME else None
+    made_again = path in trees.synced and base is None
+    if entry and there.buried and same_content(entry, there.buried) and not made_again:
+        # An old copy of what was deleted since: nothing that nobody knew of.
+        return Apply(path, there, entry)
     match change:
         case _Local.SAME:
             return _decide_same(path, entry, there, news)

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any
 
+from msgspec.structs import replace
 from sqlalchemy import Connection, and_, select
 
 from dblike_delta.messages import Record
-from dblike_delta.versions import Kind, Version
+from dblike_delta.versions import Kind, Version, vector_in
+from dblike_srv.contents import State, find_contents
+from dblike_srv.db import find_rows
 from dblike_srv.errors import Gone
 from dblike_srv.folders import heads_of
 from dblike_srv.identity import FolderRef
 from dblike_srv.models import journal, paths, versions
 from dblike_srv.site import Ahead, Site, own_ids, renew
-from dblike_srv.tree import VERSION_COLUMNS, site_id, version_of
+from dblike_srv.tree import VERSION_COLUMNS, path_key, site_id, version_of
 
 LARGEST_PAGE = 20_000
 
 
 def changes(
-    site: Site, folder: FolderRef, cursor: str, limit: int
+    site: Site, folder: FolderRef, cursor: str, limit: int, *, buried: bool = False
 ) -> tuple[list[Record], str, bool]:
     """Records of paths that changed since `cursor`, the cursor that covers them, and whether there
-    are more.  A first look (no cursor) hears nothing of deleted paths.  Raises Gone.
+    are more.  Raises Gone.
+
+    A first look (no cursor) hears nothing of deleted paths, but with `buried`: then each of them
+    comes with hash and size of the file that was deleted, as long as that could be brought back, or
+    with the mode of the directory.
     """
     numbers = site.seal.open_cursor(folder.id, cursor)
     room = max(1, min(limit, LARGEST_PAGE))
@@ -30,7 +38,10 @@ def changes(
     def work(connection: Connection) -> tuple[list[Record], dict[bytes, int], bool]:
         heads = heads_of(connection, folder.row)
         check_ahead(connection, numbers, heads)
-        return _collect(site, connection, folder, dict(numbers), heads, room, not cursor)
+        live_only = not cursor and not buried
+        known = dict(numbers)
+        found, reached, more = _collect(site, connection, folder, known, heads, room, live_only)
+        return _with_buried(connection, folder, found) if buried else found, reached, more
 
     try:
         records, reached, more = site.database.read(work)
@@ -93,7 +104,7 @@ def _collect(
     reached: dict[bytes, int],
     heads: dict[bytes, int],
     room: int,
-    first: bool,
+    live_only: bool,
 ) -> tuple[list[Record], dict[bytes, int], bool]:
     records: dict[bytes, Record] = {}
     for origin, head in sorted(heads.items()):
@@ -105,7 +116,7 @@ def _collect(
         for row in connection.execute(_page(folder.row, origin, last, room)):
             last, count = row[0], count + 1
             path = bytes(row[1])
-            if path not in records and not (first and row[3 + 6] == Kind.DELETED):
+            if path not in records and not (live_only and row[3 + 6] == Kind.DELETED):
                 records[path] = record_of(site, folder, version_of(row[3:]), bytes(row[2]))
         room -= count
         reached[origin] = head if room > 0 else last
@@ -133,6 +144,26 @@ def _page(folder: int, origin: bytes, after: int, limit: int) -> Any:
         .order_by(journal.c.number)
         .limit(limit)
     )
+
+
+def _with_buried(connection: Connection, folder: FolderRef, records: list[Record]) -> list[Record]:
+    """The records, those of deleted paths with what each delete buried."""
+    tombs = {record.path: record for record in records if record.kind == Kind.DELETED}
+    where, keys = {versions.c.folder: folder.row}, map(path_key, tombs)
+    latest: dict[bytes, tuple[int, Version]] = {}
+    for row in find_rows(connection, VERSION_COLUMNS, where, versions.c.path_key, keys):
+        version, tomb = version_of(row), tombs.get(bytes(row[1]))
+        if tomb is not None and version.live and version.vector <= vector_in(tomb.context):
+            latest[tomb.path] = max(
+                latest.get(tomb.path, (0, version)), (row[0], version), key=itemgetter(0)
+            )
+    kept = find_contents(connection, folder.user, {v.hash for _, v in latest.values() if v.hash})
+    for path, (_, version) in latest.items():
+        if version.kind is Kind.DIRECTORY:
+            tombs[path] = replace(tombs[path], mode=version.mode)
+        elif version.hash in kept and kept[version.hash].state is not State.DAMAGED:
+            tombs[path] = replace(tombs[path], hash=version.hash, size=version.size)
+    return [tombs.get(record.path, record) for record in records]
 
 
 def record_of(site: Site, folder: FolderRef, version: Version, packed: bytes) -> Record:

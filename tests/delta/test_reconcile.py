@@ -370,3 +370,16 @@ def test_a_plan_does_not_depend_on_the_order_of_what_came_in() -> None:
         assert reconcile(*turned) == plan  # type: ignore[arg-type]
         touched = [step.path for step in steps(plan)]
         assert len(touched) == len(set(touched))
+
+
+@pytest.mark.parametrize("here", [ONE, TOUCHED, DIRECTORY])
+def test_an_old_copy_of_what_was_deleted_goes(here: Entry) -> None:
+    """I19: bytes that a delete buried are taken for what was deleted, where nothing is agreed."""
+    gone = Remote(None, NEW, b"new context", buried=DIRECTORY if here is DIRECTORY else ONE)
+    nothing = synced(Entry(Kind.FILE, bytes(32), 0, 4096))  # after the site went back in time
+    for agreed in ({}, {b"f": nothing}):
+        assert steps(reconcile({b"f": here}, agreed, {b"f": gone})) == [Apply(b"f", gone, here)]
+    # Other bytes are new, and so is what was made again where the delete is known.
+    assert reconcile({b"f": TWO}, {}, {b"f": gone}).uploads == (upload(TWO, None, "new"),)
+    made_again = reconcile({b"f": here}, {b"f": synced(None)}, {b"f": gone})
+    assert made_again.uploads == (upload(here, None, "new"),)

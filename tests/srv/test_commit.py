@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from blake3 import blake3
+from sqlalchemy import delete
 
 from dblike_delta.changeset import Encoder
 from dblike_delta.commands import Copy, Literal
@@ -606,3 +607,20 @@ def test_the_name_of_a_copy_is_derived(core: CoreSite, laptop: Device) -> None:
     [copy] = core.records().keys() - {b"dir", b"dir/a.txt"}
     assert copy.startswith(b"dir/a (conflicted copy from laptop ")
     assert core.read(copy) == b"one"
+
+
+def test_a_first_look_may_ask_what_deletes_buried(core: CoreSite, laptop: Device) -> None:
+    laptop.make(b"d")
+    laptop.put(b"d/f", b"one")
+    laptop.put(b"d/f", b"newest")
+    laptop.put(b"lives", b"x")
+    for path in (b"d/f", b"d"):
+        laptop.delete(path)
+    assert set(core.records()) == {b"lives"}
+    found, _, _ = changes(core.site, core.folder, "", 100, buried=True)
+    tombs = {r.path: (r.hash, r.size, r.mode) for r in found if r.kind == Kind.DELETED}
+    assert tombs == {b"d/f": (blake3(b"newest").digest(), 6, 0), b"d": (b"", 0, 0o755)}
+    # What could not be brought back is not named.
+    core.site.database.transact(lambda c: c.execute(delete(versions).where(versions.c.kind == 1)))
+    found, _, _ = changes(core.site, core.folder, "", 100, buried=True)
+    assert {r.path: r.hash for r in found if r.path == b"d/f"} == {b"d/f": b""}

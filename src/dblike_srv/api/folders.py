@@ -64,18 +64,20 @@ def _view(wanted: FolderRef) -> FolderView:
 @blueprint.get("/<folder_name>/changes")
 @operation(
     gives=(ChangeList, CHANGESET_TYPE),
-    query={"cursor": TEXT, "since": INTEGER, "limit": PAGE},
+    query={"cursor": TEXT, "since": INTEGER, "limit": PAGE, "deleted": INTEGER},
 )
 def list_changes(folder_name: str) -> Response:
     """Changed paths, each with its present state, and the cursor that covers them.
 
     Since `cursor` (none: everything), or since a moment in epoch milliseconds.  As a changeset the
-    records have no bodies.
+    records have no bodies.  With `deleted=1` deleted paths come from the first look on, with hash
+    and size of what was deleted.
     """
     source = folder(folder_name)
     limit, moment_ms = number("limit", 10_000, least=1, most=LIMIT), moment("since")
     if moment_ms is None:
-        found = changes.changes(site(), source, request.args.get("cursor", ""), limit)
+        cursor, buried = request.args.get("cursor", ""), number("deleted", 0, least=0, most=1)
+        found = changes.changes(site(), source, cursor, limit, buried=bool(buried))
     else:
         found = changes.since(site(), source, moment_ms, limit)
     return _render(*found)
