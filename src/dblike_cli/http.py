@@ -81,6 +81,12 @@ class HttpTransport:
         """Whether there is another site to go to."""
         return len(self._sites.all()) > 1
 
+    @property
+    def site(self) -> Address | None:
+        """The site that serves, if any does at the moment."""
+        serving = self._sites.serving
+        return serving.address if serving is not None else None
+
     def find(self) -> Address:
         """The site that serves; one is chosen where none does.  Raises Unreachable."""
         failures: list[str] = []

@@ -53,7 +53,7 @@ def fit(urls: Iterable[str], config: Config) -> list[str]:
     found: dict[str, None] = {}
     for url in urls:
         with contextlib.suppress(Usage):
-            [checked] = check_servers(url, plain=config.tls.plain)
-            if plain or checked.startswith("https:"):
-                found[checked] = None
+            checked = check_servers(url, plain=config.tls.plain)
+            if len(checked) == 1 and (plain or checked[0].startswith("https:")):
+                found[checked[0]] = None
     return list(found)[:_MOST]

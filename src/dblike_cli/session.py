@@ -20,7 +20,7 @@ from dblike_cli.eventlog import EventLog
 from dblike_cli.learned import read_learned, write_learned
 from dblike_cli.options import Common
 from dblike_cli.output import CycleReporter, Output
-from dblike_delta.errors import PathError
+from dblike_delta.errors import DeltaError, PathError
 from dblike_delta.paths import check_path
 from dblike_delta.seams import SystemClock, SystemRandom
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from dblike_cli.report import Reporter
     from dblike_cli.state import State
     from dblike_delta.exchange import Exchange
-    from dblike_delta.messages import SiteView
 
 SITES = "sites"
 """The file of the sites that a site named."""
@@ -88,20 +87,19 @@ class Session:
             transport.learn(read_learned(self.own / SITES, self.config))
         return self._transport
 
-    def learn(self) -> list[SiteView]:
-        """Ask which sites there are, and remember that; empty where that can't be asked."""
+    def learn(self) -> None:
+        """Ask which sites there are, and remember that, as far as either can be done now."""
         from dblike_delta.exchange import Refused, Unreachable
 
-        file, views = self.own / SITES, []
+        file = self.own / SITES
         try:
-            views = self.exchange.sites()
-            urls = [view.url for view in views if view.url]
-        except Unreachable:
-            return []
+            urls = [view.url for view in self.exchange.sites() if view.url]
         except Refused:  # a site of a release that can't say
             urls = read_learned(file, self.config)
-        self.transport.learn(write_learned(file, urls, self.config))
-        return views
+        except (Unreachable, DeltaError):
+            return
+        with contextlib.suppress(OSError):
+            self.transport.learn(write_learned(file, urls, self.config))
 
     @property
     def exchange(self) -> Exchange:

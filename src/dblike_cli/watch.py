@@ -242,11 +242,11 @@ class Loop:
 
     def _show_site(self) -> None:
         """Which site serves, where it is another one than before."""
-        name = self._session.transport.find().name
-        if name != self._site:
-            line = f"goes on at {name}" if self._site else None
-            self._site = name
-            self._reporter.say({"event": "site", "server": name}, line)
+        site = self._session.transport.site
+        if site is not None and site.name != self._site:
+            line = f"goes on at {site.name}" if self._site else None
+            self._site = site.name
+            self._reporter.say({"event": "site", "server": site.name}, line)
 
     def _show_unsettled(self, report: Report) -> None:
         """Each path that is not in sync, once for as long as it stays so for that reason."""

@@ -62,14 +62,14 @@ def _document(
     from dblike_cli.run import report_document
     from dblike_delta.conflict_names import is_conflict_copy
 
-    state = session.state
+    state, site = session.state, session.transport.site
     copies = [path for path in state.tree.stamps() if is_conflict_copy(path)]
     document: dict[str, Any] = {
         "in_sync": report is not None and report.in_sync and not report.planned,
         "directory": str(session.root),
         "folder": session.config.folder,
         "servers": session.config.servers,
-        "server": session.transport.find().name if report is not None else None,
+        "server": site.name if report is not None and site is not None else None,
         "others": [address.url for address in session.transport.others()],
         "short": session.state.offers.count(),
         "reason": failure,
