@@ -25,6 +25,7 @@ from dblike_srv.configfile import create_config
 from dblike_srv.site import Site, open_site
 from dblike_srv.store.base import PackStore
 from rig.core_site import CoreSite
+from rig.members import Member
 from rig.plain_http import PlainTransport
 from rig.wsgi import WsgiTransport
 
@@ -162,3 +163,17 @@ def _drain(stream: Any) -> None:
     with contextlib.suppress(ValueError, OSError):
         while stream.read(4096):
             pass
+
+
+@pytest.fixture
+def members(tmp_path: Path) -> Iterator[list[Member]]:
+    """The site that is lied to, an honest one whose data are there, and the one that lies."""
+    made = [Member(tmp_path / name) for name in ("here", "honest", "liar")]
+    made[1].add_ada()
+    made[1].writer("honest").write({b"kept": b"precious", b"also": b"kept" * 9999})
+    made[2].follow(made[1])
+    made[0].follow(made[1])
+    made[2].writer("liar").write({b"new": b"what the liar has"})
+    yield made
+    for member in made:
+        member.close()

@@ -26,7 +26,7 @@ from dblike_srv import logs
 from dblike_srv.config import Config, decode_config
 from dblike_srv.errors import Busy
 from dblike_srv.metrics import Metrics, metrics_directory
-from dblike_srv.models import leases
+from dblike_srv.models import follows, leases
 from dblike_srv.registers import RETURNS
 from dblike_srv.replication.arrival import Fault
 from dblike_srv.replication.follower import AWAY, FAILURES, Follower, Locks, forget, healing, note
@@ -201,7 +201,8 @@ class Following:
         named = {peer.url.rstrip("/") for peer in config.peers}
         if config.replication.follow == "peers":
             return named
-        known = {s.url.rstrip("/") for s in known_sites(self._site) if s.url and s.id != here}
+        met = _met(self._site, named) | {here}
+        known = {s.url.rstrip("/") for s in known_sites(self._site) if s.url and s.id not in met}
         return (named | known) - {config.site.url.rstrip("/")}
 
     def _follow(self, url: str, work: _Work) -> None:
@@ -209,10 +210,8 @@ class Following:
         while not work.ended.is_set():
             since = now()
             error = self._follow_once(url, work)
-            passing = isinstance(error, Unreachable | Busy | None) or (
-                isinstance(error, Refused) and error.temporary
-            )
-            if passing and now() - since > LONGEST:
+            passing, lasted = _is_passing(error), now() - since
+            if lasted > (LONGEST if passing else QUARANTINE):
                 failures = 0
             failures += 1
             longest = min(0.2 * 2.0**failures, LONGEST if passing else QUARANTINE)
@@ -252,12 +251,26 @@ class Following:
             log.exception("the state of following can't be written")
 
 
+def _met(site: Site, urls: set[str]) -> set[bytes]:
+    """Who is followed at these without trouble, and needs not be at another URL of theirs, too."""
+    query = select(follows.c.site).where(follows.c.url.in_(urls), follows.c.problem == "")
+    rows = site.database.read(lambda connection: connection.scalars(query).all())
+    return {bytes(uid) for uid in rows if uid is not None}
+
+
+def _is_passing(error: Exception | None) -> bool:
+    """Whether nothing is wrong but that the site is away, busy, or ended a session that is over."""
+    if isinstance(error, Refused):
+        return error.temporary or error.status == 401
+    return isinstance(error, Unreachable | Busy | None)
+
+
 def _problem(error: Exception) -> str:
     """For `status`: what kind of trouble it is, and what happened."""
     kind = AWAY
     if isinstance(error, Fault | DeltaError):
         kind = "not believed"
-    elif not isinstance(error, Unreachable):
+    elif not _is_passing(error):
         kind = "failed"
     return f"{kind}: {error}"[:500]
 

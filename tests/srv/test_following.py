@@ -1,0 +1,141 @@
+"""Following between sites: every way that is connected, clocks that differ, sites that stall."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from dblike_delta.exchange import Request, Unreachable
+from dblike_delta.seams import SystemClock
+from dblike_srv import accounts
+from dblike_srv.config import Peer
+from dblike_srv.replication import follower as following
+from dblike_srv.replication.follower import Locks
+from dblike_srv.replication.link import SiteTransport
+from dblike_srv.replication.supervisor import Following
+from dblike_srv.status import peers_of
+from rig.liar import Liar
+from rig.members import PASSWORD, Member, held, run
+
+
+class Fast(SystemClock):
+    """Ten years ahead."""
+
+    def now_ms(self) -> int:
+        return super().now_ms() + 10 * 365 * 86_400_000
+
+
+def test_a_clock_that_is_years_off(members: list[Member], tmp_path: Path) -> None:
+    """All is taken in, `status` says what is wrong, and what is changed later wins all the same."""
+    here, fast = members[0], Member(tmp_path / "fast", clock=Fast())
+    fast.follow(here)
+    accounts.set_password(fast.site, "ada", "from the future")
+    here.follow(fast)
+    assert "days apart" in peers_of(here.site)[0].problem
+    accounts.set_password(here.site, "ada", PASSWORD)
+    fast.follow(here)
+    for member in (here, fast):
+        member.writer("phone").write({b"written-%s" % member.site.id.hex().encode(): b"it"})
+    here.follow(fast)
+    fast.follow(here)
+    assert fast.writer("tablet").exchange.folders()[0].cursor == (
+        here.writer("laptop").exchange.folders()[0].cursor
+    )
+    fast.close()
+
+
+@pytest.mark.parametrize(
+    "follows",
+    [
+        {0: [1], 1: [2], 2: [3], 3: [0]},  # a ring, one way
+        {0: [1, 2, 3], 1: [0], 2: [0], 3: [0]},  # a star
+        {0: [1], 1: [0, 2], 2: [1, 3], 3: [2]},  # a chain
+    ],
+)
+def test_ways(tmp_path: Path, follows: dict[int, list[int]]) -> None:
+    """Whatever way it takes, it comes everywhere."""
+    made = [Member(tmp_path / f"site{number}") for number in range(4)]
+
+    def round_about() -> None:
+        for one, others in follows.items():
+            for other in others:
+                made[one].follow(made[other])
+
+    made[0].add_ada()
+    for _ in range(3):
+        round_about()
+    writers = [member.writer(f"device {number}") for number, member in enumerate(made)]
+    for number, writer in enumerate(writers):
+        writer.write({b"of-%d" % number: b"%d" % number * 100, b"all": b"%d" % number})
+    for _ in range(9):  # for the writes, then for the copies that each site makes of conflicts
+        round_about()
+    assert len({writer.exchange.folders()[0].cursor for writer in writers}) == 1
+    trees = [{(r.path, r.hash) for r in w.exchange.changes("home").records} for w in writers]
+    assert all(tree == trees[0] for tree in trees)
+    assert len(trees[0]) == 8
+    for member in made:
+        member.close()
+
+
+def test_a_stall_keeps_nobody_else_waiting(
+    members: list[Member], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one site says nothing in the middle of a folder, the same folder of another comes."""
+    monkeypatch.setattr(following, "PATIENCE", 0.05)
+    here, honest, liar = members
+    locks, stalled, over = Locks(), threading.Event(), threading.Event()
+
+    def stall(events: list[Any]) -> list[Any]:
+        stalled.set()
+        over.wait(60)
+        return events
+
+    def follow() -> None:
+        run(here.site, Liar(liar.app.wsgi_app, journal=stall), locks)
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    assert stalled.wait(60)
+    honest.writer("again").write({b"more": b"of it"})
+    run(here.site, Liar(honest.app.wsgi_app), locks)
+    assert b"more" in {row.path for row in held(here.site)["versions"]}
+    over.set()
+    thread.join(60)
+    assert b"new" in {row.path for row in held(here.site)["versions"]}
+
+
+@pytest.mark.parametrize("reply", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n"])
+def test_silence_is_bounded(reply: bytes) -> None:
+    """A site that takes the connection and says nothing, or announces a lot and sends nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        accepted: list[socket.socket] = []
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            accepted.append(connection)
+            connection.recv(1 << 16)
+            connection.sendall(reply)
+
+        threading.Thread(target=serve, daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        transport = SiteTransport(url, silence=0.1)
+        with pytest.raises(Unreachable):
+            list(transport.request(Request("GET", "/")).chunks())
+        transport.close()
+        accepted[0].close()
+
+
+def test_a_site_is_followed_once(members: list[Member]) -> None:
+    """One that answers at a URL of our config needs not be followed at its own URL, too."""
+    here, honest, _ = members
+    config = msgspec.structs.replace(here.site.config, peers=(Peer("http://liar/"),))
+    here.site.config = config
+    here.follow(honest)
+    assert Following(here.site).urls() == {"http://liar"}
+    following.note(here.site, "http://liar", problem="away: no answer")
+    assert Following(here.site).urls() == {"http://liar", "http://honest"}
