@@ -21,6 +21,7 @@ from conftest import end
 from dblike_delta.exchange import Exchange, ExchangeError
 from dblike_delta.messages import LoginRequest
 from dblike_srv.replication.link import SiteTransport
+from rig.networks import Network
 from rig.servers import PASSWORD
 
 _T = TypeVar("_T")
@@ -63,13 +64,21 @@ def listens(port: int) -> bool:
 class RealSite:
     """`dblike-server run` with a data directory and a port that stay."""
 
-    def __init__(self, data: Path, port: int, config: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        data: Path,
+        port: int,
+        config: Mapping[str, Any],
+        host: str = "127.0.0.1",
+        namespace: str = "",
+    ) -> None:
         self.data, self.name, self.port = data, data.name, port
-        self.url = f"http://127.0.0.1:{port}"
+        self._prefix = ("ip", "netns", "exec", namespace) if namespace else ()
+        self.url = f"http://{host}:{port}"
         self.log = data.parent / f"{data.name}.log"
         self.config = {
             "data": ".",
-            "bind": f"127.0.0.1:{port}",
+            "bind": f"{host}:{port}",
             "workers": 1,
             "site": {"name": data.name, "url": self.url},
             **config,
@@ -95,7 +104,7 @@ class RealSite:
         self.configure()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*PROGRAM, "run", "--data", str(self.data), *self.options],
+                [*self._prefix, *PROGRAM, "run", "--data", str(self.data), *self.options],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -256,18 +265,22 @@ class Cluster:
         *,
         follows: Mapping[int, Iterable[int]] | None = None,
         replication: Mapping[str, Any] | None = None,
+        network: Network | None = None,
         **config: Any,
     ) -> None:
         self.key = secrets.token_hex(32)
         ports = free_ports(count)
-        urls = [f"http://127.0.0.1:{port}" for port in ports]
+        hosts = network.hosts if network else ["127.0.0.1"] * count
+        spaces = network.names if network else [""] * count
+        urls = [f"http://{host}:{port}" for host, port in zip(hosts, ports, strict=True)]
         self.sites: list[RealSite] = []
         for i, port in enumerate(ports):
             others = [j for j in range(count) if j != i] if follows is None else follows.get(i, ())
             rules = {"follow": "all" if follows is None else "peers", **(replication or {})}
             peers = [{"url": urls[j]} for j in others]
             settings = {"cluster_key": self.key, "peers": peers, "replication": rules, **config}
-            self.sites.append(RealSite(root / "abcdefgh"[i], port, settings))
+            site = RealSite(root / "abcdefgh"[i], port, settings, hosts[i], spaces[i])
+            self.sites.append(site)
 
     def __enter__(self) -> Self:
         self.start()

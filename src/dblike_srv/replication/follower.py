@@ -121,43 +121,51 @@ class Follower:
     def catch_up(self) -> None:
         """Shared rows, then every folder."""
         self.shared()
-        positions = self.look_back()
-        for position in positions:
-            self._count(position)
-        for position in positions:
+        wanted = self.look_back()
+        self._behind = {position.folder: missing for position, missing in wanted}
+        for position, _ in wanted:
             self.folder(position)
         self.acknowledge()
         self.report(force=True)
         self._note(problem=self._link.clocks)
 
-    def look_back(self) -> list[Position]:
-        """Where all folders stand there.  Raises Ahead where our disk turns out to have gone back
-        in time: our journals have more entries there, or others."""
-        positions, found = list(self._link.positions()), []
-        for position in positions:
-            folder = journals.folder_by_id(self._site, position.folder)
-            there = self._opened(position.folder, position.cursor)
-            if folder is not None and there.get(self._site.id, 0):
-                self._check_ahead(there, journals.numbers_of(self._site, folder))
-                found.append((folder, there))
-        for folder, there in found:
-            if (self._site.id, folder.id) not in self._compared:
-                self._compare(folder, there)
-        return positions
+    def look_back(self) -> list[tuple[Position, int]]:
+        """Where folders stand there of which there is something new, and how many versions that is.
 
-    def _compare(self, folder: FolderRef, there: dict[bytes, int]) -> None:
+        Raises Ahead where our disk turns out to have gone back in time: our own journals have more
+        entries there, or others.
+        """
+        positions, own, wanted = list(self._link.positions()), self._site.id, []
+        numbers = journals.all_numbers(self._site)  # after the positions: ours only grow
+        for position in positions:
+            there = self._opened(position.folder, position.cursor)
+            here = numbers.get(position.folder, {})
+            missing = sum(max(0, number - here.get(origin, 0)) for origin, number in there.items())
+            if missing:
+                wanted.append((position, missing))
+            if there.get(own, 0):
+                self._check_ahead(there, here)
+                self._compare(position.folder, there)
+        return wanted
+
+    def _compare(self, uid: bytes, there: dict[bytes, int]) -> None:
         """Whether the last entries of our own journal there are ours: a disk that went back, and
         was written to before any other site was met, has used their numbers for other versions."""
         own = self._site.id
+        if (own, uid) in self._compared:
+            return
+        folder = journals.folder_by_id(self._site, uid)
+        if folder is None:
+            return
         after = max(0, there[own] - LAST)
-        cursor = self._site.seal.cursor(folder.id, {**dict.fromkeys(there, LARGEST), own: after})
-        entries, _ = self._link.journal(folder.id, cursor, LAST)
+        cursor = self._site.seal.cursor(uid, {**dict.fromkeys(there, LARGEST), own: after})
+        entries, _ = self._link.journal(uid, cursor, LAST)
         ours = journals.dots_of(self._site, folder, own, after, LAST)
         for origin, number, record in entries:
             dot = Dot(record.device, record.counter)
             if origin == own and ours.get(number, dot) != dot:
                 raise Ahead(own)
-        self._compared.add((own, folder.id))
+        self._compared.add((own, uid))
 
     def report(self, *, force: bool = False) -> None:
         """Write down, now and then, how far behind we are."""
@@ -204,14 +212,6 @@ class Follower:
         if max(numbers.values(), default=0) > LARGEST:
             raise Fault("a journal with an impossible number")
         return numbers
-
-    def _count(self, position: Position) -> None:
-        """How many versions of a folder are to come."""
-        there = self._opened(position.folder, position.cursor)
-        folder = journals.folder_by_id(self._site, position.folder)
-        here = journals.numbers_of(self._site, folder) if folder is not None else {}
-        missing = sum(max(0, number - here.get(origin, 0)) for origin, number in there.items())
-        self._behind[position.folder] = missing
 
     def _follow(self, folder: FolderRef, cursor: str, turn: Turn) -> None:
         there = self._opened(folder.id, cursor)

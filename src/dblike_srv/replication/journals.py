@@ -116,3 +116,16 @@ def dots_of(site: Site, folder: FolderRef, origin: bytes, after: int, limit: int
     query = _page(folder.row, origin, after, limit)
     rows = site.database.read(lambda connection: connection.execute(query).all())
     return {row[0]: Dot(bytes(row.device), row.counter) for row in rows}
+
+
+def all_numbers(site: Site) -> dict[bytes, dict[bytes, int]]:
+    """How much of each journal of each folder is here, by the folders' ids."""
+    query = select(folders.c.id, journals.c.site, journals.c.head).outerjoin(
+        journals, journals.c.folder == folders.c.row
+    )
+    found: dict[bytes, dict[bytes, int]] = {}
+    for folder, origin, head in site.database.read(lambda c: c.execute(query).all()):
+        numbers = found.setdefault(bytes(folder), {})
+        if origin is not None:
+            numbers[bytes(origin)] = head
+    return found
