@@ -262,9 +262,11 @@ class Follower:
         peer = self._link.peer.id if self._link.peer is not None else b""
         last = here.get(peer, 0)
         if not last or folder.id in self._continued:
-            return self._link.journal(folder.id, self._site.seal.cursor(folder.id, here), self._limit)
+            return self._link.journal(
+                folder.id, self._site.seal.cursor(folder.id, here), self._limit
+            )
         asked = self._site.seal.cursor(folder.id, {**here, peer: last - 1})
-        entries, mark = self._link.journal(folder.id, asked, self._limit)
+        entries, mark = self._link.journal(folder.id, asked, self._limit + 1)
         ours = journals.dots_of(self._site, folder, peer, last - 1, 1)
         for origin, number, record in entries:
             dot = Dot(record.device, record.counter)
