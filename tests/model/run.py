@@ -97,6 +97,9 @@ def main() -> int:
             )
             raise
         seed, left = seed + 1, left - size
+        if seed % 100 == 0:
+            done = options.operations - left
+            print(f"{done} operations in {time.monotonic() - start:.0f} s", flush=True)
     took = time.monotonic() - start
     print(f"{options.operations} operations in {took:.0f} s, no invariant broken: {dict(total)}")
     return 0
