@@ -191,12 +191,14 @@ class World:
                 self.follow(name, other, first=True)
 
     def is_held(self, name: str) -> bool:
-        """Whether some other site has all that this one accepted."""
+        """Whether some other site has all that this one has, of whatever journal."""
         mine = self.sites[name].numbers()
-        own = self.sites[name].id_now()
-        wanted = {folder: n[own] for folder, n in mine.items() if own in n}
         return any(
-            all(site.numbers().get(f, {}).get(own, 0) >= n for f, n in wanted.items())
+            all(
+                site.numbers().get(folder, {}).get(origin, 0) >= number
+                for folder, journals_here in mine.items()
+                for origin, number in journals_here.items()
+            )
             for other, site in self.sites.items()
             if other != name
         )
