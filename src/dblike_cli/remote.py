@@ -12,7 +12,7 @@ from dblike_cli.entries import UNTRUSTED, remote_of, synced_of
 from dblike_cli.fs import OWN
 from dblike_cli.state import Known, State
 from dblike_cli.state.tombs import Tomb
-from dblike_cli.state.tree import NOTHING
+from dblike_cli.state.tree import NOTHING, is_unsettled
 from dblike_delta.errors import FormatError, PathError
 from dblike_delta.exchange import Changes, Refused
 from dblike_delta.messages import HASH_BYTES, Record
@@ -158,13 +158,22 @@ def _sort(context: Context, records: Iterable[Record]) -> _Sorted:
                 gone = msgspec.structs.replace(NOTHING, context=tomb.context)
                 found.undead.append(Known(record.path, UNTRUSTED, gone))
             continue
-        if known is None or known.synced.dot != (record.device, record.counter):
+        if known is None or not _is_same(known, record):
             found.news.append(record)
             continue
         found.known.append(record.path)
         if known.synced.context != record.context:
             found.renewed.append((record.path, record.context))
     return found
+
+
+def _is_same(known: Known, record: Record) -> bool:
+    """Whether it is the version that is here.  The dot alone does not tell: what a dot stands for
+    is settled later where a copied device has used it twice."""
+    entry = known.synced.entry
+    if known.synced.dot != (record.device, record.counter) or entry is None:
+        return False
+    return (entry.kind, entry.hash, entry.target) == (record.kind, record.hash, record.target)
 
 
 class _Held:
@@ -184,26 +193,37 @@ class _Held:
         return self._tombs.get(path) if self._tombs else None
 
     def is_over(self, record: Record, known: Known | None, tomb: Tomb | None) -> bool:
-        """Whether we know of all that made the path what the record says, and of more: it is what
-        a site says that has not heard of the rest yet."""
+        """Whether the site that says so has not heard of all that we know.  It will say what
+        becomes of the path when it has."""
+        if tomb is not None:
+            lacks = is_older if tomb.doubtful else lacks_some
+            if lacks(record.context, tomb.context):
+                return True
+        if known is not None:
+            lacks = is_older if is_unsettled(known) else lacks_some
+            if lacks(record.context, known.synced.context):
+                return True
         news = self._news.get(record.path) if self._news else None
-        contexts = [
-            known.synced.context if known else b"",
-            tomb.context if tomb else b"",
-            news.context if news else b"",
-        ]
-        return any(context and is_older(record.context, context) for context in contexts)
+        return news is not None and lacks_some(record.context, news.context)
 
 
 def is_older(context: bytes, than: bytes) -> bool:
     """Whether a sealed context says less than another one; not where either can't be read."""
-    if context == than or not context:
-        return False
     try:
         old, new = vector_in(context), vector_in(than)
     except FormatError:
         return False
-    return old <= new and old != new
+    return bool(old) and old <= new and old != new
+
+
+def lacks_some(context: bytes, of: bytes) -> bool:
+    """Whether a sealed context does not say all that another one does; likewise."""
+    if context == of or not context:
+        return False
+    try:
+        return not vector_in(of) <= vector_in(context)
+    except FormatError:
+        return False
 
 
 def _answer(context: Context, record: Record) -> Known | None:

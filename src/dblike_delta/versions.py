@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 from blake3 import blake3
@@ -141,7 +141,15 @@ class VersionVector:
     @classmethod
     def unpack(cls, data: bytes) -> VersionVector:
         """The vector that packs to exactly `data`; else FormatError."""
-        number, at = take_varint(data, 0)
+        vector, at = cls.take(data, 0)
+        if at != len(data):
+            raise FormatError("bytes after the end of a version vector", offset=at)
+        return vector
+
+    @classmethod
+    def take(cls, data: bytes, at: int) -> tuple[VersionVector, int]:
+        """The vector that begins at `at`, and where it ends; else FormatError."""
+        number, at = take_varint(data, at)
         counters: dict[bytes, int] = {}
         last = b""
         for _ in range(number):
@@ -152,9 +160,7 @@ class VersionVector:
             if not 1 <= counters[device] <= MAX_COUNTER:
                 raise FormatError("a version vector's counter is out of range", offset=at)
             last, at = device, end
-        if at != len(data):
-            raise FormatError("bytes after the end of a version vector", offset=at)
-        return cls._make(counters)
+        return cls._make(counters), at
 
     def __le__(self, other: VersionVector) -> bool:
         theirs = other._counters
@@ -303,7 +309,7 @@ def vector_in(sealed: bytes) -> VersionVector:
 
 def conflict_copy(loser: Version) -> Version:
     """The version that keeps a loser's content, at a path of its own; derived from nothing else."""
-    dot = derived_dot(b"dblike conflict copy", loser.dot)
+    dot = _copy_dot(loser)
     return msgspec.structs.replace(
         loser,
         path=conflict_path(loser.path, loser),
@@ -314,8 +320,13 @@ def conflict_copy(loser: Version) -> Version:
 
 def conflict_path(path: bytes, loser: Version) -> bytes:
     """Where the conflict copy of a loser at `path` goes."""
-    tag = derived_dot(b"dblike conflict copy", loser.dot).device.hex()[:8]
+    tag = _copy_dot(loser).device.hex()[:8]
     return conflict_names.conflict_path(path, author=loser.author, time=loser.time, tag=tag)
+
+
+def _copy_dot(loser: Version) -> Dot:
+    # With the content: a dot that was used twice must not keep the second content from its copy.
+    return derived_dot(b"dblike conflict copy" + loser.hash + loser.target, loser.dot)
 
 
 def directory_over(path: bytes, heads: Sequence[Version]) -> Version:
@@ -344,30 +355,35 @@ def settle(path: bytes, heads: Sequence[Version], has_live_children: bool) -> tu
     return (*displaced, directory_over(path, heads))
 
 
-def twins(one: Version, other: Version) -> tuple[Version, Version | None]:
-    """Two versions of one dot that say different things: which of them keeps the dot, and the other
-    under a dot of its own (None where no content would be lost with it).
+def twins(one: Version, other: Version) -> tuple[Version, tuple[Version, ...]]:
+    """Two versions of one dot: what the dot stands for from now on, and, where the two are not the
+    same thing, each of them under a dot of its own.
 
-    A device that was cloned makes them, at two sites that don't hear of each other.  Every site
-    that gets to see both decides alike; the two are concurrent, like any other edits that did not
-    know of each other.
+    A device that was cloned makes them, at two sites that don't hear of each other.  Whoever edits
+    one of them knew the dot, not the other one: so none rests on that dot alone.  In whatever order
+    a site gets to see such versions, it ends with the same ones.
     """
-    keeper, second = sorted((one, other), key=_face)
-    if keeper.path == second.path and same_content(keeper, second):
-        return keeper, None
-    device, counter = second.dot
-    known = {**dict(second.vector.items()), device: counter - 1}
-    purpose = blake3(repr(_face(second)).encode()).digest()
-    dot = derived_dot(b"dblike twin" + purpose, second.dot)
-    vector = VersionVector.of({d: c for d, c in known.items() if c}).with_dot(dot)
-    return keeper, msgspec.structs.replace(second, dot=dot, vector=vector)
+    if _matter(one) == _matter(other):
+        return _joined(one, other), ()
+    first, second = sorted((one, other), key=_matter)
+    return first, (_twin(first), _twin(second))
 
 
-def _face(version: Version) -> tuple[Any, ...]:
-    """All that a version says; two versions of one dot are compared by it."""
-    said = msgspec.structs.asdict(version)
-    said |= {"kind": int(version.kind), "vector": version.vector.pack(), "dot": tuple(version.dot)}
-    return (said.pop("time"), *said.values())
+def _matter(version: Version) -> tuple[bytes, int, bytes, bytes]:
+    """What would be lost with a version."""
+    return version.path, int(version.kind), version.hash, version.target
+
+
+def _joined(one: Version, other: Version) -> Version:
+    """The same thing, said twice; the lesser of what else is said of it, and all that was known."""
+    lesser = min(one, other, key=attrgetter("time", "mode", "mtime_ns", "author", "key_id"))
+    return msgspec.structs.replace(lesser, vector=one.vector.join(other.vector))
+
+
+def _twin(version: Version) -> Version:
+    purpose = blake3(repr(_matter(version)).encode()).digest()
+    dot = derived_dot(b"dblike twin" + purpose, version.dot)
+    return msgspec.structs.replace(version, dot=dot, vector=version.vector.with_dot(dot))
 
 
 def derived_dot(purpose: bytes, *dots: Dot) -> Dot:

@@ -31,16 +31,20 @@ def changes(
     A first look (no cursor) hears nothing of deleted paths, but with `buried`: then each of them
     comes with hash and size of the file that was deleted, as long as that could be brought back, or
     with the mode of the directory.
+
+    Where the cursor is of a site that had heard more, the new one goes back to what is known here:
+    the states that are told now lack the rest, and are told again when it has come.
     """
     numbers = site.seal.open_cursor(folder.id, cursor)
+    seen = site.seal.open_seen(folder.id, cursor)
     room = max(1, min(limit, LARGEST_PAGE))
 
     def work(connection: Connection) -> tuple[list[Record], dict[bytes, int], bool]:
         heads = heads_of(connection, folder.row)
-        check_ahead(connection, numbers, heads)
+        check_ahead(connection, seen, heads)
+        here = {origin: min(n, heads.get(origin, 0)) for origin, n in numbers.items()}
         live_only = not cursor and not buried
-        known = dict(numbers)
-        found, reached, more = _collect(site, connection, folder, known, heads, room, live_only)
+        found, reached, more = _collect(site, connection, folder, here, heads, room, live_only)
         return _with_buried(connection, folder, found) if buried else found, reached, more
 
     try:
@@ -48,7 +52,7 @@ def changes(
     except Ahead as ahead:
         renew(site, ahead.site)
         raise Gone("the cursor is ahead of this site: start with none", field="cursor") from None
-    return records, site.seal.cursor(folder.id, reached), more
+    return records, site.seal.cursor(folder.id, reached, seen), more
 
 
 def since(

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from blake3 import blake3
-from sqlalchemy import Column, ColumnElement, Connection, Update, case, insert, select, update
+from sqlalchemy import Column, ColumnElement, Connection, Update, case, func, insert, select, update
 
-from dblike_srv.models import counters, devices
+from dblike_srv.models import counters, devices, folders, versions
 from dblike_srv.site import Site
 
 _T = TypeVar("_T")
@@ -54,6 +54,15 @@ def user_uid(name: str) -> bytes:
 def folder_uid(user: bytes, name: str) -> bytes:
     """A folder's id, which follows from its user's and its name."""
     return blake3(user + name.encode(), derive_key_context="dblike 2026 folder").digest(length=16)
+
+
+def highest_counter(connection: Connection, user: int, device: bytes) -> int:
+    """The highest counter of a device among the versions that came here, be it from sites that
+    heard of the device before this one did."""
+    mine = select(folders.c.row).where(folders.c.user == user)
+    query = select(func.max(versions.c.counter))
+    query = query.where(versions.c.folder.in_(mine), versions.c.device == device)
+    return int(connection.execute(query).scalar() or 0)
 
 
 def end_tokens(site: Site, which: ColumnElement[bool], **values: int) -> None:

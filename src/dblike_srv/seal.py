@@ -50,21 +50,40 @@ class Seal:
         except DeltaError as error:
             raise Invalid(f"the context is malformed: {error}", field="context") from None
 
-    def cursor(self, folder: bytes, numbers: dict[bytes, int]) -> str:
-        """Seal journal numbers, site by site; the same numbers always give the same text."""
+    def cursor(
+        self, folder: bytes, numbers: dict[bytes, int], seen: dict[bytes, int] | None = None
+    ) -> str:
+        """Seal journal numbers, site by site; the same numbers always give the same text.
+
+        `seen` are numbers that its owner heard of at other sites: where they are beyond the others
+        they are kept, for they tell a site whose disk went back in time.
+        """
         packed = VersionVector.of({site: n for site, n in numbers.items() if n}).pack()
+        beyond = {site: n for site, n in (seen or {}).items() if n > numbers.get(site, 0)}
+        if beyond:
+            packed += VersionVector.of(beyond).pack()
         sealed = _mac(self._cursors, folder + packed) + packed
         return base64.urlsafe_b64encode(sealed).rstrip(b"=").decode()
 
     def open_cursor(self, folder: bytes, text: str) -> dict[bytes, int]:
         """Journal numbers, site by site; none for the empty cursor.  Raises Gone."""
+        return self._open_cursor(folder, text)[0]
+
+    def open_seen(self, folder: bytes, text: str) -> dict[bytes, int]:
+        """The highest number of each journal that the cursor's owner ever heard of; raises Gone."""
+        numbers, beyond = self._open_cursor(folder, text)
+        return {**numbers, **beyond}
+
+    def _open_cursor(self, folder: bytes, text: str) -> tuple[dict[bytes, int], dict[bytes, int]]:
         if not text:
-            return {}
+            return {}, {}
         try:
             raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
             mac, packed = raw[:SEAL_BYTES], raw[SEAL_BYTES:]
             if hmac.compare_digest(mac, _mac(self._cursors, folder + packed)):
-                return dict(VersionVector.unpack(packed).items())
+                numbers, at = VersionVector.take(packed, 0)
+                beyond = VersionVector.unpack(packed[at:]) if at < len(packed) else _EMPTY
+                return dict(numbers.items()), dict(beyond.items())
         except (binascii.Error, ValueError):
             pass
         raise Gone("the cursor is of no use for this folder: start with none", field="cursor")

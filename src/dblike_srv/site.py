@@ -75,12 +75,13 @@ def open_site(
     random: Random | None = None,
     notices: Notices | None = None,
     store: PackStore | None = None,
+    database: Database | None = None,
 ) -> Site:
     """The site of this configuration; its database is made where it is absent."""
     random, clock = random or SystemRandom(), clock or SystemClock()
     seal = Seal(config.key)
     Path(config.data).mkdir(parents=True, exist_ok=True, mode=0o700)
-    database = Database(config.database_url, random)
+    database = database or Database(config.database_url, random)
     database.reach()
     site_id = open_schema(database, random.bytes(16))
     return Site(

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from dblike_delta.seams import Random
 from dblike_srv.models import devices, users
-from dblike_srv.registers import next_stamp
+from dblike_srv.registers import highest_counter, next_stamp
 from dblike_srv.seal import Seal
 
 MARK: Final = "dbl_"
@@ -85,6 +85,8 @@ def adopt(connection: Connection, claim: Claim, digest: bytes) -> bool:
         connection.execute(update(devices).where(devices.c.id == claim.device).values(values))
         return True
     parent = claim.parent if any(claim.parent) else None
+    highest = highest_counter(connection, user.id, claim.device)
     fresh = {"id": claim.device, "user": user.id, "name": "", "created": claim.made}
+    fresh["highest"] = highest
     connection.execute(insert(devices).values(**fresh, parent=parent, **values))
     return True

@@ -181,7 +181,6 @@ class Tree:
         if known is None:
             merged = merge(self.node(version.path).heads, version)
             self._record(version, own=False)
-            self._known[version.dot] = version
             if merged.added:
                 self._set_heads(self._nodes[version.path], merged.heads)
         elif not same_version(known, version):
@@ -189,18 +188,22 @@ class Tree:
         self._copied.append((origin, number, self._seqs[version.dot]))
 
     def _part(self, known: Version, version: Version) -> None:
-        """A version that comes with a dot which is taken: one keeps it, the other gets its own."""
-        keeper, twin = twins(known, version)
+        """A version that comes with a dot which is taken."""
+        keeper, parted = twins(known, version)
         if keeper != known:
-            node = self.node(known.path)
-            kept = tuple(head for head in node.heads if head.dot != known.dot)
-            if len(kept) < len(node.heads):
-                self._set_heads(node, kept)
-            self._replaced[self._seqs[known.dot]] = self._known[known.dot] = keeper
-            merged = merge(self.node(keeper.path).heads, keeper)
-            self._set_heads(self.node(keeper.path), merged.heads)
-        if twin is not None:
+            self._replace(known, keeper)
+        for twin in parted:
             self._derive(twin)
+
+    def _replace(self, known: Version, keeper: Version) -> None:
+        """The dot stands for another version from now on."""
+        node = self.node(known.path)
+        kept = tuple(head for head in node.heads if head.dot != known.dot)
+        if len(kept) < len(node.heads):
+            self._set_heads(node, kept)
+        self._replaced[self._seqs[known.dot]] = self._known[known.dot] = keeper
+        node = self.node(keeper.path)
+        self._set_heads(node, merge(node.heads, keeper).heads)
 
     def _settle(self) -> None:
         """Add the versions that follow from what the paths became, until nothing new comes of it:
@@ -221,10 +224,16 @@ class Tree:
         """A version that follows from others: made once, whoever makes it."""
         node = self.node(version.path)
         merged = merge(node.heads, version)
-        if merged.added:
-            self._record(version)
-            self._set_heads(node, merged.heads)
-        return merged.added
+        if not merged.added or self._is_here(version.dot):
+            return False
+        self._record(version)
+        self._set_heads(node, merged.heads)
+        return True
+
+    def _is_here(self, dot: Dot) -> bool:
+        if dot not in self._seqs:
+            self.recall([dot])
+        return dot in self._seqs
 
     def _unfounded(self, path: bytes, sound: set[bytes]) -> list[bytes]:
         """Paths above a live one that are no directories.  `sound` remembers those that are."""
@@ -246,6 +255,7 @@ class Tree:
 
     def _record(self, version: Version, *, own: bool = True) -> None:
         self._new.append(version)
+        self._known[version.dot] = version
         self._seqs[version.dot] = seq = self._seq + len(self._new)
         if own:
             self._own.append(seq)

@@ -60,6 +60,10 @@ class MemFS:
             inode.number = next(self._numbers)
             inode.ctime_ns = self._now_ns()
 
+    def return_to(self, root: Inode) -> None:
+        """Go back to a snapshot, as a virtual machine does: inode for inode."""
+        self.root = copy.deepcopy(root)
+
     # --- looking
 
     def scandir(self, path: bytes) -> list[tuple[bytes, Any]]:

@@ -7,10 +7,16 @@ import pytest
 from model.run import run_world
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_a_world_from_a_seed_keeps_every_promise(seed: int) -> None:
+@pytest.mark.parametrize("seed", range(8))
+def test_a_world_of_one_site_keeps_every_promise(seed: int) -> None:
     """Convergence, no loss and a fixed point, whatever goes wrong on the way."""
-    run_world(seed, 150, devices=2 + seed % 3)
+    run_world(seed, 150, devices=2 + seed % 3, sites=1)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_world_of_three_sites_keeps_every_promise(seed: int) -> None:
+    """The same, and every site the same, wherever the devices went."""
+    run_world(seed, 150)
 
 
 def test_the_same_seed_does_the_same() -> None:

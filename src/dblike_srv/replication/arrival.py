@@ -128,7 +128,7 @@ class Arrival:
         if isinstance(event, Record):
             event = msgspec.structs.replace(event, context=b"")
             if event.hash not in self._wanted:
-                raise Fault("content came that nobody asked for")
+                raise Unfinished("it says something else of a version than just now")
         self._intake.take(event)
 
     def _hash_of(self, dot: Dot) -> bytes:

@@ -101,11 +101,14 @@ class Follower:
         link: Link,
         locks: Locks | None = None,
         compared: set[tuple[bytes, bytes]] | None = None,
+        *,
+        page: int = PAGE,
     ) -> None:
         """`compared` are the journals of ours (site, folder) whose end there needs no look."""
         self._site = site
         self._link = link
         self._locks = locks or Locks()
+        self._limit = page
         self._compared = compared if compared is not None else set()
         self._continued: set[bytes] = set()
         self._held: dict[bytes, str] = {}
@@ -259,9 +262,11 @@ class Follower:
         peer = self._link.peer.id if self._link.peer is not None else b""
         last = here.get(peer, 0)
         if not last or folder.id in self._continued:
-            return self._link.journal(folder.id, self._site.seal.cursor(folder.id, here), PAGE)
+            return self._link.journal(
+                folder.id, self._site.seal.cursor(folder.id, here), self._limit
+            )
         asked = self._site.seal.cursor(folder.id, {**here, peer: last - 1})
-        entries, mark = self._link.journal(folder.id, asked, PAGE)
+        entries, mark = self._link.journal(folder.id, asked, self._limit + 1)
         ours = journals.dots_of(self._site, folder, peer, last - 1, 1)
         for origin, number, record in entries:
             dot = Dot(record.device, record.counter)

@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, Table, func, insert, select, update
+from sqlalchemy import Connection, Table, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from dblike_srv.contents import batches
-from dblike_srv.models import devices, folders, sites, users, versions
-from dblike_srv.registers import ACCOUNTS, last_stamp, next_stamp, user_uid
+from dblike_srv.models import devices, folders, sites, users
+from dblike_srv.registers import ACCOUNTS, highest_counter, last_stamp, next_stamp, user_uid
 from dblike_srv.replication.messages import (
     DeviceState,
     FolderState,
@@ -211,13 +211,9 @@ class _Taker:
         held = row or {"revoked": 0, "token_at": -1, "token": None}
         values: dict[str, Any] = {}
         if fresh:
-            theirs = select(folders.c.row).where(folders.c.user == user)
-            highest = select(func.max(versions.c.counter)).where(
-                versions.c.folder.in_(theirs), versions.c.device == state.id
-            )
+            highest = highest_counter(self._connection, user, state.id)
             values = {
-                "id": state.id, "user": user, "created": state.created,
-                "highest": int(self._connection.execute(highest).scalar() or 0),
+                "id": state.id, "user": user, "created": state.created, "highest": highest,
             }  # fmt: skip
         if (state.token_at, state.token) > (held["token_at"], bytes(held["token"] or b"")):
             values |= {"name": state.name, "token": state.token or None,

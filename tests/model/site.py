@@ -1,0 +1,149 @@
+"""A site of a world: its database and packs in memory, which outlive its process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, select
+
+from dblike_srv.app import create_app
+from dblike_srv.config import decode_config
+from dblike_srv.contents import PackReader, find_contents, pack_names
+from dblike_srv.db import Database
+from dblike_srv.folders import heads_of
+from dblike_srv.models import contents, folders, users
+from dblike_srv.site import Site, open_site
+from dblike_srv.store.mem import MemoryStore
+from dblike_srv.tree import site_id
+from model.sim import SimClock, SimRandom, SiteCrash
+
+_T = TypeVar("_T")
+
+KEY = "k" * 64
+Image = tuple[bytes, dict[bytes, bytes]]
+"""A backup: the database and the packs."""
+
+
+class SimDatabase(Database):
+    """A database at whose commits the site's process can die: `trap` says whether that commit is
+    "lost" or "done", `left` before which one."""
+
+    trap = ""
+    left = 0
+
+    def transact(self, work: Callable[[Connection], _T]) -> _T:
+        if self.trap:
+            self.left -= 1
+            if self.left <= 0:
+                trap, self.trap = self.trap, ""
+                self._die(work, trap)
+        return super().transact(work)
+
+    def _die(self, work: Callable[[Connection], Any], trap: str) -> None:
+        def fatal(connection: Connection) -> None:
+            work(connection)
+            if trap == "lost":
+                raise SiteCrash
+
+        super().transact(fatal)
+        raise SiteCrash
+
+
+class SimSite:
+    """A site that can be stopped, started again, set back to a backup and replaced."""
+
+    def __init__(
+        self, name: str, clock: SimClock, random: SimRandom, directory: Path, copies: int
+    ) -> None:
+        self.name = name
+        self._clock, self._random = clock, random
+        replication = {"copies": copies, "wait_ms": 0}
+        values = {
+            "data": str(directory / name),
+            "cluster_key": KEY,
+            "database": "sqlite://",
+            "site": {"name": name, "url": f"http://{name}"},
+            "replication": replication,
+        }
+        self._config = decode_config(values)
+        self.store = MemoryStore()
+        self._start(None)
+
+    def _start(self, database: bytes | None) -> None:
+        self.database = SimDatabase("sqlite://", self._random)
+        if database is not None:
+            self._raw().deserialize(database)
+        self.site: Site = open_site(
+            self._config,
+            clock=self._clock,
+            random=self._random,
+            store=self.store,
+            database=self.database,
+        )
+        self._application = create_app(self.site)
+        self.app = self._application.wsgi_app
+
+    def _raw(self) -> Any:
+        return self.database.engine.raw_connection().driver_connection
+
+    def close(self) -> None:
+        """The process is gone."""
+        self._application.extensions["dblike-hub"].stop(wait=5)
+        self.site.close()
+
+    def arm(self, trap: str, left: int) -> None:
+        """Die at one of the next commits, which is "lost" or "done"; never, for an empty trap."""
+        self.database.trap, self.database.left = trap, left
+
+    def image(self) -> Image:
+        """A backup."""
+        return self._raw().serialize(), dict(self.store.packs)
+
+    def restart(self) -> None:
+        """The process ends and starts again."""
+        database = self._raw().serialize()
+        self.close()
+        self._start(database)
+
+    def restore(self, image: Image) -> None:
+        """The site's disks are what they were."""
+        self.close()
+        database, packs = image
+        self.store.packs = dict(packs)
+        self._start(database)
+
+    def replace(self) -> None:
+        """The site is lost for good; an empty one has its place."""
+        self.close()
+        self.store.packs = {}
+        self._start(None)
+
+    def id_now(self) -> bytes:
+        """The id that the database has."""
+        return self.database.read(site_id)
+
+    def numbers(self) -> dict[bytes, dict[bytes, int]]:
+        """How much of each journal is here, by folder."""
+
+        def work(connection: Connection) -> dict[bytes, dict[bytes, int]]:
+            rows = connection.execute(select(folders.c.row, folders.c.id)).all()
+            return {bytes(uid): heads_of(connection, row) for row, uid in rows}
+
+        return self.database.read(work)
+
+    def history(self) -> set[bytes]:
+        """All contents that the site holds, of all users."""
+        found: set[bytes] = set()
+        for user in self.database.read(lambda c: list(c.scalars(select(users.c.id)))):
+            found |= self.database.read(lambda c, user=user: self._contents(c, user))
+        return found
+
+    def _contents(self, connection: Connection, user: int) -> set[bytes]:
+        query = select(contents.c.hash).where(contents.c.user == user)
+        hashes = [bytes(digest) for digest in connection.scalars(query)]
+        held = find_contents(connection, user, hashes)
+        names = pack_names(connection, {n for c in held.values() for n in c.recipe.packs})
+        reader = PackReader(self.site, names)
+        return {b"".join(reader.pieces(content.recipe.extents)) for content in held.values()}
