@@ -36,6 +36,13 @@ SEEN_EVERY_MS: Final = 300_000
 _CHUNK: Final = 400
 
 
+GOOD: Final = (
+    devices.c.revoked == 0,
+    users.c.disabled == 0,
+    devices.c.token_at >= users.c.password_at,
+)
+"""Of a device's token and its user: the token has not ended."""
+
 log = logging.getLogger(__name__)
 
 
@@ -111,13 +118,14 @@ def _open_session(
     device, now = bytes.fromhex(chosen), site.clock.now_ms()
 
     def work(connection: Connection) -> str:
-        uid = connection.execute(select(users.c.uid).where(users.c.id == user)).scalar_one()
+        mine = select(users.c.uid, users.c.password_at).where(users.c.id == user)
+        uid, password_at = connection.execute(mine).one()
         known = connection.execute(select(devices).where(devices.c.id == device)).one_or_none()
         if known is None:
             connection.execute(insert(devices).values(id=device, user=user, name="", created=now))
         elif known.user != user or known.revoked:
             raise Conflict("this device id is taken: choose another", field="device_id")
-        made = max(now, known.token_at + 1) if known is not None else now
+        made = max(now, password_at, known.token_at + 1 if known is not None else 0)
         claim = Claim(bytes(uid), device, parent or bytes(16), made)
         token = make_token(site.seal, site.random, claim)
         values = {
@@ -181,7 +189,7 @@ def _by_token(connection: Connection, digest: bytes) -> Any:
             users.c.name.label("user_name"),
         )
         .join(users, users.c.id == devices.c.user)
-        .where(devices.c.token == digest, devices.c.revoked == 0, users.c.disabled == 0)
+        .where(devices.c.token == digest, *GOOD)
     ).one_or_none()
 
 
@@ -205,7 +213,7 @@ def alive(site: Site, sessions: Iterable[Session]) -> set[Session]:
                 select(devices.c.token)
                 .join(users, users.c.id == devices.c.user)
                 .where(devices.c.token.in_(tokens[at : at + _CHUNK]))
-                .where(devices.c.revoked == 0, users.c.disabled == 0)
+                .where(*GOOD)
             )
             found.update(wanted[bytes(token)] for token in connection.scalars(query))
         return found
@@ -322,9 +330,14 @@ def _store_password(site: Site, user: int, password: str, *, keep: bytes) -> Non
     stored, now = hash_password(password), site.clock.now_ms()
 
     def work(connection: Connection) -> None:
-        changed = update(users).where(users.c.id == user).values(password=stored)
-        say(connection, changed.values(password_at=later(users.c.password_at, now)))
+        mine = users.c.id == user
+        before = connection.execute(select(users.c.password_at).where(mine)).scalar_one()
+        # The time of every token that ends lies before that of the password, also of those that
+        # another site gave out for the old one and we did not hear of yet.
+        at = max(now, before + 1)
+        say(connection, update(users).where(mine).values(password=stored, password_at=at))
         end_all(connection, and_(devices.c.user == user, devices.c.id != keep), now)
+        say(connection, update(devices).where(devices.c.id == keep).values(token_at=at))
 
     change(site, work)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from sqlalchemy import Connection, func, select
@@ -13,6 +13,9 @@ from dblike_delta.versions import VersionVector
 from dblike_srv.models import folders, follows, holds, journals, packs, sites, users, versions
 from dblike_srv.readiness import check_ready
 from dblike_srv.site import Site
+
+LEAST_FREE: Final = 1 << 20
+"""Bytes that a site needs free to take anything at all."""
 
 
 class PeerStatus(msgspec.Struct, frozen=True):
@@ -92,7 +95,7 @@ def survey(site: Site) -> SiteStatus:
         free=_free(config.data),
         peers=peers_of(site),
         time=site.clock.now_ms(),
-        problem=check_ready(site),
+        problem=check_ready(site) or _full(config.data),
         **site.database.read(_counts),
     )
 
@@ -186,6 +189,11 @@ def _counts(connection: Connection) -> dict[str, int]:
         "packs": one(func.count(packs.c.id)),
         "pack_bytes": one(func.sum(packs.c.size)),
     }
+
+
+def _full(data: str) -> str:
+    """Whether there is nothing left to write to; reads are served all the same."""
+    return "its disk has no space left" if 0 <= _free(data) < LEAST_FREE else ""
 
 
 def _free(data: str) -> int:
