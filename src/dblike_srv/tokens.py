@@ -7,8 +7,6 @@ tell a token that was given out from one that was made up.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hmac
 import struct
 from typing import Final
@@ -20,7 +18,7 @@ from sqlalchemy import Connection, insert, select, update
 from dblike_delta.seams import Random
 from dblike_srv.models import devices, users
 from dblike_srv.registers import highest_counter, next_stamp
-from dblike_srv.seal import Seal
+from dblike_srv.seal import Seal, from_text, to_text
 
 MARK: Final = "dbl_"
 _RANDOM: Final = 32
@@ -42,15 +40,14 @@ def make_token(seal: Seal, random: Random, claim: Claim) -> str:
     """A new token."""
     body = random.bytes(_RANDOM) + _CLAIM.pack(*msgspec.structs.astuple(claim))
     sealed = body + seal.mac(_PURPOSE, body)
-    return MARK + base64.urlsafe_b64encode(sealed).rstrip(b"=").decode()
+    return MARK + to_text(sealed)
 
 
 def claim_of(seal: Seal, token: str) -> Claim | None:
     """What the token says; None where no site of the cluster gave it out."""
-    text = token.removeprefix(MARK)
     try:
-        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
+        raw = from_text(token.removeprefix(MARK))
+    except ValueError:
         return None
     end = _RANDOM + _CLAIM.size
     if not hmac.compare_digest(raw[end:], seal.mac(_PURPOSE, raw[:end])):

@@ -7,13 +7,12 @@ carry their own end and sum, so nothing is kept about them, and any worker can c
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hmac
 import struct
 from typing import Final
 
 from dblike_srv.accounts import Unauthorized
+from dblike_srv.seal import from_text, to_text
 from dblike_srv.site import Site
 
 MARK: Final = "dbp_"
@@ -56,15 +55,14 @@ def make_token(site: Site, follower: bytes) -> str:
     """The token of a session that `follower` opened."""
     body = _TOKEN.pack(follower, site.id, site.clock.now_ms() + SESSION_MS)
     raw = body + site.seal.mac("peer session", body)
-    return MARK + base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+    return MARK + to_text(raw)
 
 
 def follower_of(site: Site, token: str) -> bytes:
     """The site whose session this is; raises Unauthorized."""
-    text = token.removeprefix(MARK)
     try:
-        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
+        raw = from_text(token.removeprefix(MARK))
+    except ValueError:
         raw = b""
     body, mac = raw[: _TOKEN.size], raw[_TOKEN.size :]
     if token.startswith(MARK) and same(mac, site.seal.mac("peer session", body)):
