@@ -10,17 +10,16 @@ versions like any other, that can be edited and deleted.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 from blake3 import blake3
 
 from dblike_delta import conflict_names
 from dblike_delta.conflict_names import is_conflict_copy, original_path
-from dblike_delta.errors import FormatError
-from dblike_delta.varints import put_varint, take_varint
+from dblike_delta.vectors import DEVICE_BYTES, Dot, VersionVector, vector_in
 
 __all__ = [
     "Dot",
@@ -48,10 +47,6 @@ __all__ = [
     "winner",
 ]
 
-DEVICE_BYTES: Final = 16
-MAX_COUNTER: Final = 2**63 - 1
-SEAL_BYTES: Final = 16
-"""What a site puts before a packed vector so that nobody else can make one up."""
 DIRECTORY_MODE: Final = 0o755
 """What a directory gets that no device ever recorded."""
 
@@ -63,134 +58,6 @@ class Kind(enum.IntEnum):
     DIRECTORY = 2
     SYMLINK = 3
     DELETED = 4
-
-
-class Dot(NamedTuple):
-    """A version's identity."""
-
-    device: bytes
-    counter: int
-
-
-class VersionVector:
-    """Device id → counter, immutable: all versions of a path that someone knew of.
-
-    `a <= b` says that b knows all that a knows; neither way round means concurrent.
-    """
-
-    __slots__ = ("_counters", "_hash", "_packed")
-
-    def __init__(self) -> None:
-        self._counters: dict[bytes, int] = {}
-        self._hash: int | None = None
-        self._packed: bytes | None = None
-
-    @classmethod
-    def of(cls, counters: Mapping[bytes, int]) -> VersionVector:
-        """The vector of these counters; ValueError for what can't be one."""
-        for device, counter in counters.items():
-            if len(device) != DEVICE_BYTES or not 1 <= counter <= MAX_COUNTER:
-                raise ValueError(f"no entry of a version vector: {device!r}: {counter}")
-        return cls._make(dict(counters))
-
-    @classmethod
-    def _make(cls, counters: dict[bytes, int]) -> VersionVector:
-        vector = cls()
-        vector._counters = counters
-        return vector
-
-    def get(self, device: bytes) -> int:
-        """The device's counter; 0 where nothing of it is known."""
-        return self._counters.get(device, 0)
-
-    def knows(self, dot: Dot) -> bool:
-        """Whether the version of this dot is known."""
-        return self._counters.get(dot.device, 0) >= dot.counter
-
-    def items(self) -> list[tuple[bytes, int]]:
-        """Device and counter, sorted by device."""
-        return sorted(self._counters.items())
-
-    def join(self, other: VersionVector) -> VersionVector:
-        """What both together know."""
-        if other <= self:
-            return self
-        counters = dict(self._counters)
-        for device, counter in other._counters.items():
-            if counters.get(device, 0) < counter:
-                counters[device] = counter
-        return self._make(counters)
-
-    def with_dot(self, dot: Dot) -> VersionVector:
-        """The same, and the version of that dot."""
-        if self.knows(dot):
-            return self
-        return self._make({**self._counters, dot.device: dot.counter})
-
-    def pack(self) -> bytes:
-        """As bytes: their number, then each device and its counter, sorted by device."""
-        if self._packed is None:
-            out = bytearray()
-            put_varint(out, len(self._counters))
-            for device, counter in self.items():
-                out += device
-                put_varint(out, counter)
-            self._packed = bytes(out)
-        return self._packed
-
-    @classmethod
-    def unpack(cls, data: bytes) -> VersionVector:
-        """The vector that packs to exactly `data`; else FormatError."""
-        vector, at = cls.take(data, 0)
-        if at != len(data):
-            raise FormatError("bytes after the end of a version vector", offset=at)
-        return vector
-
-    @classmethod
-    def take(cls, data: bytes, at: int) -> tuple[VersionVector, int]:
-        """The vector that begins at `at`, and where it ends; else FormatError."""
-        number, at = take_varint(data, at)
-        counters: dict[bytes, int] = {}
-        last = b""
-        for _ in range(number):
-            device = data[at : at + DEVICE_BYTES]
-            if len(device) < DEVICE_BYTES or device <= last:
-                raise FormatError("a version vector's devices are cut or not sorted", offset=at)
-            counters[device], end = take_varint(data, at + DEVICE_BYTES)
-            if not 1 <= counters[device] <= MAX_COUNTER:
-                raise FormatError("a version vector's counter is out of range", offset=at)
-            last, at = device, end
-        return cls._make(counters), at
-
-    def __le__(self, other: VersionVector) -> bool:
-        theirs = other._counters
-        if len(self._counters) > len(theirs):
-            return False
-        for device, counter in self._counters.items():  # noqa: SIM110 - all() costs twice as much
-            if theirs.get(device, 0) < counter:
-                return False
-        return True
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, VersionVector) and self._counters == other._counters
-
-    def __hash__(self) -> int:
-        if self._hash is None:
-            self._hash = hash(frozenset(self._counters.items()))
-        return self._hash
-
-    def __len__(self) -> int:
-        return len(self._counters)
-
-    def __bool__(self) -> bool:
-        return bool(self._counters)
-
-    def __iter__(self) -> Iterator[Dot]:
-        return (Dot(device, counter) for device, counter in self.items())
-
-    def __repr__(self) -> str:
-        inside = ", ".join(f"{device.hex()[:8]}: {counter}" for device, counter in self.items())
-        return f"VersionVector({{{inside}}})"
 
 
 class Version(msgspec.Struct, frozen=True):
@@ -293,18 +160,6 @@ def context(heads: Iterable[Version]) -> VersionVector:
     for head in heads:
         joined = joined.join(head.vector) if joined else head.vector
     return joined
-
-
-def vector_in(sealed: bytes) -> VersionVector:
-    """What a sealed context says is known; none for an empty one, FormatError for what is none.
-
-    Only a site can tell whether the seal is good: this is for comparing what sites handed out.
-    """
-    if not sealed:
-        return VersionVector()
-    if len(sealed) <= SEAL_BYTES:
-        raise FormatError("a sealed context is cut", offset=len(sealed))
-    return VersionVector.unpack(sealed[SEAL_BYTES:])
 
 
 def conflict_copy(loser: Version) -> Version:

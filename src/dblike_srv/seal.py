@@ -14,7 +14,7 @@ import hmac
 from blake3 import blake3
 
 from dblike_delta.errors import DeltaError
-from dblike_delta.versions import SEAL_BYTES, VersionVector
+from dblike_delta.vectors import SEAL_BYTES, VersionVector
 from dblike_srv.errors import Gone, Invalid
 
 _EMPTY = VersionVector()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dblike_delta.versions import SEAL_BYTES, VersionVector
+from dblike_delta.vectors import SEAL_BYTES, VersionVector
 from dblike_srv.errors import Gone, Invalid
 from dblike_srv.seal import Seal
 

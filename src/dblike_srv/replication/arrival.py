@@ -127,6 +127,8 @@ class Arrival:
             return
         if isinstance(event, Record):
             event = msgspec.structs.replace(event, context=b"")
+            if not self._hash_of(Dot(event.device, event.counter)):
+                raise Fault("content came that nobody asked for")
             if event.hash not in self._wanted:
                 raise Unfinished("it says something else of a version than just now")
         self._intake.take(event)
