@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from tests.strategies import DEVICES, NOTHING, cases, content, history, shuffled, vectors, version
 
 from dblike_delta.errors import FormatError
+from dblike_delta.vectors import SEAL_BYTES
 from dblike_delta.versions import (
-    SEAL_BYTES,
     Dot,
     Kind,
     Version,
