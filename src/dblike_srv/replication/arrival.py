@@ -65,6 +65,7 @@ class Arrival:
     def __init__(self, site: Site, folder: FolderRef, entries: Sequence[Entry]) -> None:
         self._site, self._folder = site, folder
         self._entries = [(origin, number, version_of(record)) for origin, number, record in entries]
+        self._told_of = {version.dot: version.hash for _, _, version in self._entries}
         self._writer = site.store.writer()
         self._intake = Intake(self._writer, self._base, file_limit=_UNBOUNDED, allowance=_UNBOUNDED)
         self._fresh: dict[bytes, Recipe] = {}
@@ -123,19 +124,16 @@ class Arrival:
     def take(self, event: Record | Body | Trailer | Refusal) -> None:
         """An event of the answer to `wants`."""
         if isinstance(event, Refusal):
-            self._refused[self._hash_of(Dot(event.device, event.counter))] = event.status
+            told = self._told_of.get(Dot(event.device, event.counter), b"")
+            self._refused[told] = event.status
             return
         if isinstance(event, Record):
             event = msgspec.structs.replace(event, context=b"")
-            if not self._hash_of(Dot(event.device, event.counter)):
+            if Dot(event.device, event.counter) not in self._told_of:
                 raise Fault("content came that nobody asked for")
             if event.hash not in self._wanted:
                 raise Unfinished("it says something else of a version than just now")
         self._intake.take(event)
-
-    def _hash_of(self, dot: Dot) -> bytes:
-        found = (version.hash for _, _, version in self._entries if version.dot == dot)
-        return next(found, b"")
 
     def abort(self) -> None:
         """Forget what came."""
