@@ -118,7 +118,8 @@ class RealSite:
         assert self.process is not None
         assert self.process.stdout is not None
         line = self.process.stdout.readline().decode()
-        assert line.startswith("DBLike serves at "), self.log.read_text()[-4000:]
+        served = line.startswith("DBLike serves at ")
+        assert served, (line, self.process.poll(), self.log.read_text()[-4000:])
 
     def stop(self) -> int:
         """SIGTERM, and its exit code."""
