@@ -7,11 +7,15 @@ import stat
 
 from dblike_cli.context import Context
 from dblike_cli.device import become_new, marker_of
+from dblike_cli.entries import UNTRUSTED, remote_of, synced_of
 from dblike_cli.fs import FileSystem, Rename
-from dblike_cli.hashing import TEMPORARY
+from dblike_cli.hashing import TEMPORARY, StillWriting, hash_file
 from dblike_cli.incoming import STAGING
 from dblike_cli.place import content_mark, discard
 from dblike_cli.signatures import DIRECTORY as SIGNATURES
+from dblike_cli.state import Known
+from dblike_delta.messages import Record
+from dblike_delta.versions import Kind
 
 
 def prepare(context: Context) -> None:
@@ -31,6 +35,7 @@ def recover(context: Context) -> None:
             discard(context.fs, place)
         else:
             _return(context, place)
+    _agree_on_placed(context)
     for path, mode in context.state.tree.unfinished_directories():
         _close(context.fs, path, mode)
     wanted = {record.hash.hex().encode() for record in context.state.remote.all().values()}
@@ -38,6 +43,39 @@ def recover(context: Context) -> None:
         if name.removesuffix(b".part") not in wanted:
             discard(context.fs, STAGING + b"/" + name)
     context.state.recovered = True
+
+
+def _agree_on_placed(context: Context) -> None:
+    """Remember files that had taken their places when the crash came.
+
+    The news that they came by still says so.  Newer ones may replace that before the next look,
+    and then such a file would be an edit of ours, made without knowledge of what it is.
+    """
+    records = context.state.remote.all().values()
+    placed = [record for record in records if _is_placed(context, record)]
+    if not placed:
+        return
+    with context.state.transaction():
+        context.state.tree.record(
+            Known(record.path, UNTRUSTED, synced_of(remote_of(record))) for record in placed
+        )
+        context.state.remote.drop(record.path for record in placed)
+
+
+def _is_placed(context: Context, record: Record) -> bool:
+    """Whether a path is already what the news say that it became, by its bytes."""
+    if record.kind != Kind.FILE:
+        return False
+    try:
+        st = context.fs.lstat(record.path)
+        if not stat.S_ISREG(st.st_mode):
+            return False
+        if (st.st_size, st.st_mtime_ns) != (record.size, record.mtime_ns):
+            return False
+        digest, _ = hash_file(context.fs, record.path, context.config.read_size)
+    except (OSError, StillWriting):
+        return False
+    return digest == record.hash
 
 
 def identify(context: Context) -> Context:

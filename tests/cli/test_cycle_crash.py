@@ -159,3 +159,26 @@ def test_an_edit_that_was_brought_out_of_the_way_comes_back(laptop: NewLaptop) -
     [found] = [p for p in one.root.iterdir() if p.name != ".dblike"]
     assert found.name.startswith("recovered ")
     assert found.read_text() == "an edit of that moment"
+
+
+def test_an_edit_after_a_crash_in_its_download_is_no_conflict(laptop: NewLaptop) -> None:
+    """What had taken its place when the crash came is no edit, whatever came after it."""
+    one, two = laptop("one", settings=SMALL), laptop("two", settings=SMALL)
+    one.write("a", "first")
+    one.sync()
+    two.sync()
+    steps = 0
+    while True:
+        steps += 1
+        one.write("a", f"edit {steps}")
+        one.sync()
+        died = die(two, Life(steps))
+        one.write("a", f"edit {steps} and one more")
+        one.sync()
+        two.sync()
+        two.sync()
+        one.sync()
+        assert sorted(os.listdir(two.root)) == [".dblike", "a"], steps
+        assert two.place("a").read_text() == f"edit {steps} and one more"
+        if not died:
+            return
