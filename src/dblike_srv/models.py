@@ -23,10 +23,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from dblike_srv.columns import MYSQL, Row
-from dblike_srv.columns import binary as _binary
-from dblike_srv.columns import blob as _blob
-from dblike_srv.columns import long_blob as _long_blob
+from dblike_srv.columns import MYSQL, Row, binary, blob, long_blob
 
 metadata = MetaData()
 
@@ -34,15 +31,15 @@ meta = Table(
     "meta",
     metadata,
     Column("key", String(64), primary_key=True),
-    Column("value", _binary(1024), nullable=False),
+    Column("value", binary(1024), nullable=False),
 )
 
 users = Table(
     "users",
     metadata,
     Column("id", Row, primary_key=True, autoincrement=True),
-    Column("uid", _binary(16), nullable=False, unique=True),
-    Column("name", _binary(255), nullable=False, unique=True),
+    Column("uid", binary(16), nullable=False, unique=True),
+    Column("name", binary(255), nullable=False, unique=True),
     Column("password", String(255), nullable=False, default=""),
     Column("password_at", BigInteger, nullable=False, server_default="0"),  # epoch ms
     Column("disabled", SmallInteger, nullable=False, default=0),
@@ -57,14 +54,14 @@ users = Table(
 devices = Table(
     "devices",
     metadata,
-    Column("id", _binary(16), primary_key=True),
+    Column("id", binary(16), primary_key=True),
     Column("user", Row, ForeignKey("users.id"), nullable=False, index=True),
-    Column("parent", _binary(16), nullable=True),  # the device in whose name it was added
+    Column("parent", binary(16), nullable=True),  # the device in whose name it was added
     Column("name", String(64), nullable=False),
     Column("created", BigInteger, nullable=False),
     Column("last_seen", BigInteger, nullable=False, default=0),
     Column("revoked", BigInteger, nullable=False, default=0),
-    Column("token", _binary(32), nullable=True, unique=True),  # hash of the bearer token
+    Column("token", binary(32), nullable=True, unique=True),  # hash of the bearer token
     Column("token_at", BigInteger, nullable=False, server_default="0"),  # when it was made or ended
     Column("highest", BigInteger, nullable=False, default=0),  # counter known of it
     Column("site_counter", BigInteger, nullable=False, default=0),  # of edits made through REST
@@ -75,9 +72,9 @@ folders = Table(
     "folders",
     metadata,
     Column("row", Row, primary_key=True, autoincrement=True),
-    Column("id", _binary(16), nullable=False, unique=True),
+    Column("id", binary(16), nullable=False, unique=True),
     Column("user", Row, ForeignKey("users.id"), nullable=False),
-    Column("name", _binary(64), nullable=False),
+    Column("name", binary(64), nullable=False),
     Column("seq", BigInteger, nullable=False, default=0),  # of the last version that came
     Column("files", BigInteger, nullable=False, default=0),
     Column("bytes", BigInteger, nullable=False, default=0),
@@ -89,7 +86,7 @@ folders = Table(
 sites = Table(
     "sites",
     metadata,
-    Column("id", _binary(16), primary_key=True),
+    Column("id", binary(16), primary_key=True),
     Column("name", String(64), nullable=False),
     Column("url", String(1024), nullable=False),  # empty: it can't be reached from outside
     Column("changed", BigInteger, nullable=False),  # by its own clock, epoch ms
@@ -101,7 +98,7 @@ follows = Table(
     "follows",
     metadata,
     Column("url", String(512), primary_key=True),
-    Column("site", _binary(16), nullable=True),  # who answered there
+    Column("site", binary(16), nullable=True),  # who answered there
     Column(
         "stamp", BigInteger, nullable=False, server_default="0"
     ),  # of its account changes: taken so far
@@ -114,8 +111,8 @@ holds = Table(
     "holds",
     metadata,
     Column("folder", Row, primary_key=True, autoincrement=False),
-    Column("site", _binary(16), primary_key=True),
-    Column("numbers", _binary(4096), nullable=False),  # packed: how much of each journal it has
+    Column("site", binary(16), primary_key=True),
+    Column("numbers", binary(4096), nullable=False),  # packed: how much of each journal it has
 )
 
 counters = Table(
@@ -129,7 +126,7 @@ leases = Table(
     "leases",
     metadata,
     Column("name", String(64), primary_key=True),
-    Column("holder", _binary(16), nullable=False),
+    Column("holder", binary(16), nullable=False),
     Column("until", BigInteger, nullable=False),  # epoch ms by the holders' clocks
 )
 
@@ -138,20 +135,20 @@ versions = Table(
     metadata,
     Column("folder", Row, primary_key=True, autoincrement=False),
     Column("seq", BigInteger, primary_key=True, autoincrement=False),  # in order of arrival here
-    Column("path_key", _binary(16), nullable=False),
-    Column("path", _binary(4096), nullable=False),
-    Column("device", _binary(16), nullable=False),
+    Column("path_key", binary(16), nullable=False),
+    Column("path", binary(4096), nullable=False),
+    Column("device", binary(16), nullable=False),
     Column("counter", BigInteger, nullable=False),
-    Column("vector", _blob(), nullable=False),
+    Column("vector", blob(), nullable=False),
     Column("time", BigInteger, nullable=False),
     Column("kind", SmallInteger, nullable=False),
-    Column("hash", _binary(32), nullable=False),
+    Column("hash", binary(32), nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("mode", Integer, nullable=False),
     Column("mtime_ns", BigInteger, nullable=False),
-    Column("target", _binary(4096), nullable=False),
+    Column("target", binary(4096), nullable=False),
     Column("author", String(64), nullable=False),
-    Column("key_id", _binary(64), nullable=False),
+    Column("key_id", binary(64), nullable=False),
     Column("accepted", BigInteger, nullable=False),  # when it came here, epoch ms
     # Of the folder, not of all: nobody may stand in the way of another user's dots.
     UniqueConstraint("folder", "device", "counter"),
@@ -164,7 +161,7 @@ journals = Table(
     "journals",
     metadata,
     Column("folder", Row, primary_key=True, autoincrement=False),
-    Column("site", _binary(16), primary_key=True),
+    Column("site", binary(16), primary_key=True),
     Column("head", BigInteger, nullable=False),  # the last number that is here
 )
 
@@ -172,7 +169,7 @@ journal = Table(
     "journal",
     metadata,
     Column("folder", Row, primary_key=True, autoincrement=False),
-    Column("site", _binary(16), primary_key=True),
+    Column("site", binary(16), primary_key=True),
     Column("number", BigInteger, primary_key=True, autoincrement=False),
     Column("seq", BigInteger, nullable=False),  # of the version
     Index("journal_by_version", "folder", "seq"),
@@ -184,12 +181,12 @@ paths = Table(
     metadata,
     Column("id", Row, primary_key=True, autoincrement=True),
     Column("folder", Row, nullable=False),
-    Column("path_key", _binary(16), nullable=False),
-    Column("parent_key", _binary(16), nullable=False),
-    Column("path", _binary(4096), nullable=False),
+    Column("path_key", binary(16), nullable=False),
+    Column("parent_key", binary(16), nullable=False),
+    Column("path", binary(4096), nullable=False),
     Column("winner", BigInteger, nullable=False),  # versions.seq
-    Column("heads", _blob(), nullable=False),  # varints of versions.seq; empty: the winner alone
-    Column("context", _blob(), nullable=False),  # packed join of the heads' vectors
+    Column("heads", blob(), nullable=False),  # varints of versions.seq; empty: the winner alone
+    Column("context", blob(), nullable=False),  # packed join of the heads' vectors
     Column("live", SmallInteger, nullable=False),
     # The keys first: a planner without statistics must not take a whole folder for a good start.
     Index("paths_by_key", "path_key", "folder"),
@@ -201,10 +198,10 @@ contents = Table(
     metadata,
     Column("id", Row, primary_key=True, autoincrement=True),
     Column("user", Row, ForeignKey("users.id"), nullable=False),
-    Column("hash", _binary(32), nullable=False),
+    Column("hash", binary(32), nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("state", SmallInteger, nullable=False),  # 0 unchecked, 1 checked, 2 damaged
-    Column("recipe", _long_blob(), nullable=False),
+    Column("recipe", long_blob(), nullable=False),
     Column("created", BigInteger, nullable=False),
     UniqueConstraint("user", "hash"),
 )
@@ -213,7 +210,7 @@ packs = Table(
     "packs",
     metadata,
     Column("id", Row, primary_key=True, autoincrement=True),
-    Column("hash", _binary(32), nullable=False, unique=True),
+    Column("hash", binary(32), nullable=False, unique=True),
     Column("size", BigInteger, nullable=False),
     Column("created", BigInteger, nullable=False),
     Column(
@@ -225,7 +222,7 @@ packs = Table(
 attempts = Table(
     "attempts",
     metadata,
-    Column("key", _binary(64), primary_key=True),  # an account or an address
+    Column("key", binary(64), primary_key=True),  # an account or an address
     Column("failures", Integer, nullable=False),
     Column("last", BigInteger, nullable=False),
 )
