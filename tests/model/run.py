@@ -1,16 +1,19 @@
 """Runs worlds: `python tests/model/run.py --operations 100000 --seed 1`.
 
-Each seed is one world; the same seed does the same again.  A failure prints the command that
-replays it.
+Each seed is one world; the same seed does the same again.  A world that breaks is told of with the
+command that replays it, and the others go on; run by itself, it fails with a traceback.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -22,6 +25,8 @@ from model.world import World
 
 SETTLE = 150
 """Operations between two checks of all that must be."""
+_WORLDS_A_LINE = 50
+_LONGEST_LINE = 300
 
 
 def run_world(seed: int, operations: int, *, devices: int = 4, sites: int = 3) -> Counter[str]:
@@ -75,33 +80,100 @@ def _trouble(world: World, troubles: Troubles, several: bool) -> str:
     return chosen(device) if chosen in of_devices else chosen()
 
 
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    """A world to be run: what decides everything in it."""
+
+    seed: int
+    operations: int
+    devices: int
+    sites: int
+
+    @property
+    def replay(self) -> str:
+        """The command that does the same again."""
+        return (
+            f"python {sys.argv[0]} --seed {self.seed} --operations {self.operations} "
+            f"--devices {self.devices} --sites {self.sites}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Outcome:
+    """What happened in a world, and what was wrong where it broke."""
+
+    task: _Task
+    done: Counter[str]
+    wrong: str = ""
+
+
+def _run(task: _Task) -> _Outcome:
+    """A world in a process that runs many; one that breaks is told of, and no more."""
+    logging.disable(logging.CRITICAL)  # a site has much to say about what is done to it here
+    try:
+        done = run_world(task.seed, task.operations, devices=task.devices, sites=task.sites)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the seed tells of it
+        said = (str(error).splitlines() or [""])[0]
+        return _Outcome(task, Counter(), f"{type(error).__name__}: {said}"[:_LONGEST_LINE])
+    return _Outcome(task, done)
+
+
+def _outcomes(tasks: list[_Task], jobs: int) -> Iterator[_Outcome]:
+    """Of all of them, in the order in which they end."""
+    if jobs == 1:
+        yield from map(_run, tasks)
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        for future in as_completed([pool.submit(_run, task) for task in tasks]):
+            yield future.result()
+
+
+def run_worlds(tasks: list[_Task], jobs: int) -> int:
+    """All of them, however many break; how many did."""
+    total: Counter[str] = Counter()
+    broken = operations = 0
+    start = time.monotonic()
+    for number, outcome in enumerate(_outcomes(tasks, jobs), 1):
+        total += outcome.done
+        operations += outcome.task.operations
+        if outcome.wrong:
+            broken += 1
+            print(f"{outcome.wrong}\n  replay: {outcome.task.replay}", flush=True)
+        if number % _WORLDS_A_LINE == 0:
+            took = time.monotonic() - start
+            print(f"{operations} operations in {took:.0f} s, {broken} worlds broke", flush=True)
+    took, verdict = time.monotonic() - start, "no invariant broken"
+    if broken:
+        verdict = f"{broken} of {len(tasks)} worlds broke"
+    print(f"{operations} operations in {took:.0f} s, {verdict}: {dict(total)}")
+    return broken
+
+
+def _tasks(options: argparse.Namespace) -> list[_Task]:
+    """The worlds that have so many operations together."""
+    starts = range(0, options.operations, options.per_world)
+    return [
+        _Task(seed, min(options.per_world, options.operations - at), options.devices, options.sites)
+        for seed, at in enumerate(starts, options.seed)
+    ]
+
+
 def main() -> int:
+    """Run what is asked for; a single world fails with all that is known about it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--operations", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=1, help="the first world's")
+    parser.add_argument("--operations", type=int, default=10_000, help="of all worlds together")
     parser.add_argument("--per-world", type=int, default=300)
     parser.add_argument("--devices", type=int, default=4)
     parser.add_argument("--sites", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=1, help="processes that run worlds")
     options = parser.parse_args()
-    total: Counter[str] = Counter()
-    start, seed, left = time.monotonic(), options.seed, options.operations
-    while left > 0:
-        size = min(left, options.per_world)
-        try:
-            total += run_world(seed, size, devices=options.devices, sites=options.sites)
-        except BaseException:
-            print(
-                f"replay: python {sys.argv[0]} --seed {seed} --operations {size} "
-                f"--devices {options.devices} --sites {options.sites}",
-                file=sys.stderr,
-            )
-            raise
-        seed, left = seed + 1, left - size
-        if seed % 100 == 0:
-            done = options.operations - left
-            print(f"{done} operations in {time.monotonic() - start:.0f} s", flush=True)
-    took = time.monotonic() - start
-    print(f"{options.operations} operations in {took:.0f} s, no invariant broken: {dict(total)}")
+    tasks = _tasks(options)
+    if len(tasks) > 1:
+        return 1 if run_worlds(tasks, options.jobs) else 0
+    (task,) = tasks
+    done = run_world(task.seed, task.operations, devices=task.devices, sites=task.sites)
+    print(f"{task.operations} operations, no invariant broken: {dict(done)}")
     return 0
 
 
