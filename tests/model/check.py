@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from blake3 import blake3
 from sqlalchemy import Connection, select
 
 from dblike_delta.exchange import Exchange, Refused
@@ -94,6 +95,11 @@ def _face(version: Version) -> tuple[Any, ...]:
             return (version.kind,)
 
 
+def digest_of(content: bytes) -> str:
+    """How a content is called."""
+    return blake3(content).hexdigest()[:8]
+
+
 def check(world: World) -> None:
     """Everything."""
     live: set[bytes] = set()
@@ -112,9 +118,9 @@ def check(world: World) -> None:
         if not world.doubles:
             _check_copies(one.versions)
         live |= {value[1] for value in first.values() if value[0] is Kind.FILE}
-    assert world.must <= live, sorted(world.must - live)
-    back = world.dead & live
-    assert not back, f"came back: {sorted(back)}"
+    lost, back = world.must - live, world.dead & live
+    assert not lost, f"lost: {sorted(map(digest_of, lost))}"
+    assert not back, f"came back: {sorted(map(digest_of, back))}"
     world.dead = world.contents - live
     _check_ended(world)
 

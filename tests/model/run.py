@@ -20,6 +20,7 @@ if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "src")]
 
 from model.operations import OPERATIONS
+from model.trace import Trace
 from model.trouble import KINDS, Troubles
 from model.world import World
 
@@ -29,16 +30,25 @@ _WORLDS_A_LINE = 50
 _LONGEST_LINE = 300
 
 
-def run_world(seed: int, operations: int, *, devices: int = 4, sites: int = 3) -> Counter[str]:
-    """One world of so many operations, checked in between and at the end; what happened in it."""
+def run_world(
+    seed: int, operations: int, *, devices: int = 4, sites: int = 3, trace: str = ""
+) -> Counter[str]:
+    """One world of so many operations, checked in between and at the end; what happened in it.
+
+    `trace` names a path or content: what becomes of it is printed.
+    """
     world = World(seed, devices, sites)
     done: Counter[str] = Counter(worlds=1)
     kinds = {kind for kind in KINDS if world.rng.random() < 0.6}
     troubles = Troubles(world, kinds)
+    if trace:
+        world.look = Trace(world, trace, print).step
     try:
         for number in range(operations):
             world.tick()
-            done[_step(world, troubles)] += 1
+            what = _step(world, troubles)
+            done[what] += 1
+            world.look(what)
             if number % SETTLE == SETTLE - 1:
                 world.settle()
         world.settle()
@@ -53,6 +63,7 @@ def _step(world: World, troubles: Troubles) -> str:
     what = world.rng.random()
     if what < 0.5:
         operation = world.rng.choice(OPERATIONS)
+        world.actor = device.name
         with world.by_user(device):
             operation(world, device)
         return operation.__name__
@@ -167,12 +178,19 @@ def main() -> int:
     parser.add_argument("--devices", type=int, default=4)
     parser.add_argument("--sites", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="processes that run worlds")
+    parser.add_argument("--trace", default="", metavar="WHAT", help="a path or content to follow")
     options = parser.parse_args()
     tasks = _tasks(options)
     if len(tasks) > 1:
         return 1 if run_worlds(tasks, options.jobs) else 0
     (task,) = tasks
-    done = run_world(task.seed, task.operations, devices=task.devices, sites=task.sites)
+    done = run_world(
+        task.seed,
+        task.operations,
+        devices=task.devices,
+        sites=task.sites,
+        trace=options.trace,
+    )
     print(f"{task.operations} operations, no invariant broken: {dict(done)}")
     return 0
 

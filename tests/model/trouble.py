@@ -48,6 +48,7 @@ class Troubles:
     def sync(self, device: SimDevice) -> str:
         """A cycle in which something may go wrong; what did."""
         world, fault = self._world, "fine"
+        world.actor = f"{device.name}@{device.wire.serving}"
         if self._has("faults", 0.5):
             fault = self._rng.choice(FAULTS)
             start = device.wire.requests + self._rng.choice((1, 2, 3, 5))
@@ -81,11 +82,13 @@ class Troubles:
 
     def backup(self, device: SimDevice) -> str:
         """Keep what the device is."""
+        self._world.actor = device.name
         self._devices[device.name] = device.image()
         return "backup"
 
     def roll_back(self, device: SimDevice) -> str:
         """The device returns to an old state.  What was on its disk alone is gone with the disk."""
+        self._world.actor = device.name
         image = self._devices.get(device.name)
         if image is None or "rollback" not in self._kinds:
             return "nothing"
@@ -96,6 +99,7 @@ class Troubles:
 
     def clone(self, device: SimDevice) -> str:
         """The device becomes a copy of another one of the user's."""
+        self._world.actor = device.name
         others = [d for d in self._world.devices if d.user == device.user and d is not device]
         if not others or "clones" not in self._kinds:
             return "nothing"
@@ -110,6 +114,7 @@ class Troubles:
 
     def lose_state(self, device: SimDevice) -> str:
         """The state is gone; whoever links again logs in as a new device."""
+        self._world.actor = device.name
         if "loss" not in self._kinds:
             return "nothing"
         device.lose_state()
@@ -119,6 +124,7 @@ class Troubles:
 
     def roam(self, device: SimDevice) -> str:
         """The device goes on at another site."""
+        self._world.actor = device.name
         device.wire.move()
         return "roam"
 
@@ -126,6 +132,7 @@ class Troubles:
 
     def revoke(self, device: SimDevice) -> str:
         """Somebody ends the device at some site; its user logs in again, as a new device."""
+        self._world.actor = device.name
         name = self._rng.choice(sorted(self._world.sites))
         if "accounts" not in self._kinds:
             return "nothing"
@@ -140,6 +147,7 @@ class Troubles:
 
     def change_password(self, device: SimDevice) -> str:
         """A new password, set at one site."""
+        self._world.actor = device.name
         known = self._world.passwords[device.user]
         if "accounts" not in self._kinds or len(known) > 2:
             return "nothing"
@@ -157,6 +165,7 @@ class Troubles:
         """A site takes in what another one has, or some of it."""
         world = self._world
         one, other = self._rng.sample(sorted(world.sites), 2)
+        world.actor = f"{one} < {other}"
         fault, start = "", 0
         if self._has("faults", 0.4):
             fault, start = self._rng.choice(PEER_FAULTS), self._rng.randrange(1, 12)
@@ -186,18 +195,21 @@ class Troubles:
 
     def restart(self) -> str:
         """A site's process starts again."""
-        self._world.restart(self._rng.choice(sorted(self._world.sites)))
+        self._world.actor = name = self._rng.choice(sorted(self._world.sites))
+        self._world.restart(name)
         return "restart"
 
     def keep_site(self) -> str:
         """Keep what a site is."""
         name = self._rng.choice(sorted(self._world.sites))
+        self._world.actor = name
         self._sites[name] = self._world.sites[name].image()
         return "site backup"
 
     def restore_site(self) -> str:
         """A site returns to a backup; others have all that it accepted."""
         name = self._rng.choice(sorted(self._world.sites))
+        self._world.actor = name
         image = self._sites.get(name)
         if image is None or "disasters" not in self._kinds or not self._world.is_held(name):
             return "nothing"
@@ -209,6 +221,7 @@ class Troubles:
     def lose_site(self) -> str:
         """A site is lost for good, and an empty one put in its place."""
         name = self._rng.choice(sorted(self._world.sites))
+        self._world.actor = name
         if "disasters" not in self._kinds or not self._world.is_held(name):
             return "nothing"
         self._sites.pop(name, None)
@@ -217,7 +230,8 @@ class Troubles:
 
     def tidy(self) -> str:
         """A site collects garbage, or compacts."""
-        site = self._world.sites[self._rng.choice(sorted(self._world.sites))].site
+        self._world.actor = name = self._rng.choice(sorted(self._world.sites))
+        site = self._world.sites[name].site
         if self._rng.random() < 0.5:
             maintenance.gc(site)
         else:

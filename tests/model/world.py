@@ -64,6 +64,8 @@ class World:
         self.ended: list[str] = []
         self.doubles = False
         self.written = 0
+        self.actor = ""
+        self.look: Callable[[str], None] = lambda _: None
         self.users = USERS[: 2 if sites > 1 and self.rng.random() < 0.3 else 1]
         self.passwords: dict[str, list[str]] = {}
         first = self.sites["s0"]
@@ -211,6 +213,8 @@ class World:
                 for other in self.sites:
                     if one != other:
                         self.follow(one, other)
+        self.actor = "sites"
+        self.look("meet")
 
     def _standing(self) -> list[object]:
         """Where the sites stand."""
@@ -243,6 +247,7 @@ class World:
 
     def _settled(self, device: SimDevice) -> Report:
         self.now_ns += 10_000_000_000
+        self.actor = device.name
         try:
             return device.sync()
         except Refused as refused:
@@ -250,6 +255,8 @@ class World:
                 raise
             device.link()
             return device.sync()
+        finally:
+            self.look("settle")
 
 
 def _did_something(report: Report) -> bool:

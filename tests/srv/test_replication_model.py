@@ -162,6 +162,39 @@ def test_a_site_that_went_back_in_time_is_another_one_before_its_first_answer(
     assert device.contents() == {b"after the backup"}
 
 
+def test_a_new_site_sees_nothing_in_an_order_in_which_nobody_saw_it(worlds: Worlds) -> None:
+    """At one site a directory takes a file's place, at the other one something is put into it:
+    whoever heard of this first, and of the file next, would keep the file beside the directory."""
+    world = worlds(2, 3)
+    devices, sites = world.devices, ("s0", "s1")
+    for device, site in zip(devices, sites, strict=True):
+        go(device, site)
+        path = site.encode()
+        write(world, device, path, b"a file")
+        device.sync()
+        device.fs.unlink(path)
+        device.fs.mkdir(path, 0o755)
+        device.sync()
+    meet(world, "s0", "s1")
+    for device, other in zip(devices, ("s1", "s0"), strict=True):
+        device.sync()
+        write(world, device, other.encode() + b"/in", b"inside")
+        device.sync()
+    meet(world, "s0", "s1")
+    before = Holding(world.sites["s0"], "ada")
+    world.sites["s2"].replace()
+    world.follow("s2", "s0", page=1)
+    after = Holding(world.sites["s2"], "ada")
+    assert after.versions == before.versions
+    assert after.paths == before.paths
+
+
+def meet(world: World, one: str, other: str) -> None:
+    """Both hear all of each other."""
+    for here, there in ((one, other), (other, one), (one, other)):
+        assert world.follow(here, there)
+
+
 # --- journals: any pages, any relay
 
 

@@ -272,8 +272,9 @@ class Follower:
             dot = Dot(record.device, record.counter)
             if (origin, number) == (peer, last) and ours.get(number, dot) != dot:
                 raise Fault("its journal has another version than before under the same number")
-        self._continued.add(folder.id)
         reached = self._opened(folder.id, mark.cursor)
+        if reached.get(peer, 0) >= last or not mark.more:
+            self._continued.add(folder.id)
         if reached.get(peer, 0) == last - 1:
             mark = CursorMark(self._site.seal.cursor(folder.id, {**reached, peer: last}), mark.more)
         return [e for e in entries if e[:2] != (peer, last)], mark

@@ -1,21 +1,26 @@
-"""A folder's journals as a stream: every version beyond a cursor, in the order of each journal."""
+"""A folder's journals as a stream: every version beyond a cursor, in the order of each journal and
+of what the site knew when."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, and_, select
+from sqlalchemy import Connection, select
 
 from dblike_delta.changeset import Encoder, Part
 from dblike_delta.messages import CursorMark, JournalMark, Record
 from dblike_delta.versions import Dot
+from dblike_srv.db import find_rows
 from dblike_srv.folders import heads_of
 from dblike_srv.identity import FolderRef
 from dblike_srv.models import folders, journal, journals, versions
 from dblike_srv.replication.messages import Position, Positions
 from dblike_srv.site import Site
-from dblike_srv.tree import VERSION_COLUMNS
+from dblike_srv.tree import VERSION_COLUMNS, version_of
 
 LARGEST_PAGE = 20_000
 POSITIONS = 2000
@@ -42,32 +47,53 @@ def stream(site: Site, folder: FolderRef, cursor: str, limit: int) -> Iterator[P
 def _entries(
     connection: Connection, folder: int, reached: dict[bytes, int], limit: int
 ) -> tuple[Sequence[Entry], bool]:
-    """The next entries; `reached` is moved to where they end.  Whether there are more."""
-    found: list[Entry] = []
-    for origin, head in sorted(heads_of(connection, folder).items()):
-        after, room = reached.get(origin, 0), limit - len(found)
-        if after >= head:
-            continue
-        if room <= 0:
-            return found, True
-        rows = connection.execute(_page(folder, origin, after, room)).all()
-        found += [(origin, row[0], row[1:]) for row in rows]
-        full = len(rows) == room
-        reached[origin] = rows[-1][0] if full else head
-        if reached[origin] < head:
-            return found, True
-    return found, False
+    """The next entries; `reached` is moved to where they end.  Whether there are more.
+
+    They come in the order in which this site learned of them, as far as each journal's own order
+    lets them.  So whoever takes in some of them knows a time of this site, and never an edit
+    without what it was made from: of that, conflicts would come that nobody made.
+    """
+    heads = heads_of(connection, folder)
+    behind = {site: after for site in heads if (after := reached.get(site, 0)) < heads[site]}
+    pages = {site: _numbers(connection, folder, site, behind[site], limit) for site in behind}
+    chosen = list(islice(heapq.merge(*(_timed(*page) for page in pages.items())), limit))
+    taken = Counter(site for _, site, _, _ in chosen)
+    for site, page in pages.items():
+        if taken[site] == len(page) < limit:
+            reached[site] = heads[site]
+        elif taken[site]:
+            reached[site] = page[taken[site] - 1][0]
+    rows = _rows(connection, folder, [seq for _, _, _, seq in chosen])
+    found = [(site, number, rows[seq]) for _, site, number, seq in chosen if seq in rows]
+    return found, any(reached.get(site, 0) < heads[site] for site in behind)
 
 
-def _page(folder: int, origin: bytes, after: int, limit: int) -> Any:
-    same = and_(versions.c.folder == journal.c.folder, versions.c.seq == journal.c.seq)
-    return (
-        select(journal.c.number, *VERSION_COLUMNS)
-        .join(versions, same)
+def _timed(site: bytes, page: Sequence[tuple[int, int]]) -> Iterator[tuple[int, bytes, int, int]]:
+    """A journal's entries, each with the place that it has among those of all of them."""
+    place = 0
+    for number, seq in page:
+        place = max(place, seq)
+        yield place, site, number, seq
+
+
+def _numbers(
+    connection: Connection, folder: int, origin: bytes, after: int, limit: int
+) -> Sequence[tuple[int, int]]:
+    """The next entries of a journal: number and version."""
+    query = (
+        select(journal.c.number, journal.c.seq)
         .where(journal.c.folder == folder, journal.c.site == origin, journal.c.number > after)
         .order_by(journal.c.number)
         .limit(limit)
     )
+    return [(number, seq) for number, seq in connection.execute(query)]
+
+
+def _rows(connection: Connection, folder: int, seqs: Iterable[int]) -> dict[int, Any]:
+    """The versions, as rows of VERSION_COLUMNS."""
+    where = {versions.c.folder: folder}
+    rows = find_rows(connection, VERSION_COLUMNS, where, versions.c.seq, seqs)
+    return {row[0]: row for row in rows}
 
 
 def record_of(row: Any) -> Record:
@@ -113,9 +139,13 @@ def numbers_of(site: Site, folder: FolderRef) -> dict[bytes, int]:
 
 def dots_of(site: Site, folder: FolderRef, origin: bytes, after: int, limit: int) -> dict[int, Dot]:
     """The next entries of a journal: number to dot."""
-    query = _page(folder.row, origin, after, limit)
-    rows = site.database.read(lambda connection: connection.execute(query).all())
-    return {row[0]: Dot(bytes(row.device), row.counter) for row in rows}
+
+    def work(connection: Connection) -> dict[int, Dot]:
+        page = _numbers(connection, folder.row, origin, after, limit)
+        rows = _rows(connection, folder.row, [seq for _, seq in page])
+        return {number: version_of(rows[seq]).dot for number, seq in page if seq in rows}
+
+    return site.database.read(work)
 
 
 def all_numbers(site: Site) -> dict[bytes, dict[bytes, int]]:
