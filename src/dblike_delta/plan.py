@@ -21,6 +21,11 @@ class Entry(msgspec.Struct, frozen=True):
     target: bytes = b""
 
 
+NO_MODE: Final = 0o10000
+"""The mode of an entry that stands in the synced tree for what nobody knows any more: it is like
+nothing that can be here or there, and is never made."""
+
+
 class Unknown(enum.Enum):
     """The type of UNKNOWN."""
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import TypeVar, assert_never
+from typing import TypeGuard, TypeVar, assert_never
 
 import msgspec
 
 from dblike_delta import paths
 from dblike_delta.plan import (
+    NO_MODE,
     UNKNOWN,
     Adopt,
     Apply,
@@ -235,7 +236,10 @@ def _keep_parents(steps: dict[bytes, Step], trees: _Trees) -> None:
     made = [step for step in steps.values() if isinstance(step, Apply) and step.new]
     for path in {above for step in made for above in paths.ancestors(step.path)}:
         step, there = steps.get(path), trees.there(path)
-        if isinstance(step, Upload) and step.new is None and there and _is_directory(there.entry):
+        if not isinstance(step, Upload) or step.new is not None or there is None:
+            continue
+        # One that nobody knows any more is deleted; the site makes it again for what is in it.
+        if _is_directory(there.entry) and there.entry.mode != NO_MODE:
             steps[path] = Apply(path, there, None)
 
 
@@ -280,7 +284,7 @@ def _after(path: bytes, step: Step | None, trees: _Trees) -> Entry | None:
     return trees.here(path)
 
 
-def _is_directory(entry: Entry | None) -> bool:
+def _is_directory(entry: Entry | None) -> TypeGuard[Entry]:
     return entry is not None and entry.kind == Kind.DIRECTORY
 
 

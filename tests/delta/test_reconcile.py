@@ -10,6 +10,7 @@ import pytest
 from tests.strategies import DEVICES, cases, file
 
 from dblike_delta.plan import (
+    NO_MODE,
     UNKNOWN,
     Adopt,
     Apply,
@@ -274,6 +275,19 @@ def test_the_delete_of_a_directory_is_forgotten_for_an_edit_in_it() -> None:
         (b"d/e/f", None),
     ]
     assert plan.applies[0].remote == Remote(DIRECTORY, OLD, b"old context")
+
+
+def test_a_directory_that_nobody_knows_any_more_is_never_made() -> None:
+    """The site went back in time, so what was agreed is not; then it tells what was in it."""
+    nothing = Entry(Kind.DIRECTORY, mode=NO_MODE)
+    before = {b"d": synced(nothing), b"d/f": synced(ONE)}
+    plan = reconcile(dict.fromkeys(before), before, {b"d/f": remote(TWO)})
+    assert plan.uploads == (Upload(b"d", None, b"old context", nothing),)
+    assert plan.held == (Held(b"d/f", Reason.NO_PARENT),)
+    # Next: the site has made the directory again.
+    before[b"d"] = Synced(None, b"own context", OLD)
+    plan = reconcile({b"d/f": None}, before, {b"d": remote(DIRECTORY), b"d/f": remote(TWO)})
+    assert [(step.path, step.new) for step in plan.applies] == [(b"d", DIRECTORY), (b"d/f", TWO)]
 
 
 def test_nothing_is_made_where_a_file_took_the_place_of_the_directory() -> None:

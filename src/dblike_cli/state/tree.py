@@ -7,16 +7,15 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from dblike_delta.plan import Entry, Synced
+from dblike_delta.plan import NO_MODE, Entry, Synced
 from dblike_delta.versions import Dot, Kind
 
 _INSERT = "INSERT OR REPLACE INTO tree VALUES (?,?,?,?,?,?,?,?,?,?,?)"
-_NO_MODE = 4096
-_UNSETTLE = """UPDATE tree SET target = x'', mode = 4096, device = zeroblob(16),
+_UNSETTLE = """UPDATE tree SET target = x'', mode = ?, device = zeroblob(16),
     stamp = CASE kind WHEN 2 THEN x'00' ELSE x'' END,
     hash = CASE kind WHEN 1 THEN zeroblob(32) ELSE x'' END"""
 _MOST = 10_000
-NOTHING = Synced(Entry(Kind.FILE, bytes(32), 0, _NO_MODE), b"", Dot(bytes(16), 0))
+NOTHING = Synced(Entry(Kind.FILE, bytes(32), 0, NO_MODE), b"", Dot(bytes(16), 0))
 """What no path can be, of a version that nobody made: whatever is here, or comes, is other."""
 
 
@@ -109,12 +108,12 @@ class Tree:
     def unsettle(self) -> None:
         """Nothing of it is agreed any more: each path is like NOTHING.  The contexts stay, for they
         say what was known here."""
-        self._connection.execute(_UNSETTLE)
+        self._connection.execute(_UNSETTLE, (NO_MODE,))
 
 
 def is_unsettled(known: Known) -> bool:
     """Whether `unsettle` has come over it."""
-    return known.synced.entry is not None and known.synced.entry.mode == _NO_MODE
+    return known.synced.entry is not None and known.synced.entry.mode == NO_MODE
 
 
 def _known(row: tuple[bytes, bytes, int, bytes, int, int, int, bytes, bytes, int, bytes]) -> Known:
