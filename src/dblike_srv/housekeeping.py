@@ -16,6 +16,7 @@ from dblike_delta.seams import Clock
 from dblike_srv import maintenance, uploads
 from dblike_srv.auth import throttle
 from dblike_srv.models import leases
+from dblike_srv.replication import parts
 from dblike_srv.site import Site
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class Housekeeping:
         site, yesterday = self._site, self._site.clock.now_ms() - LEFT_MS
         self._do(
             lambda: uploads.remove_idle_uploads(site),
+            lambda: parts.remove_idle_parts(site),
             lambda: site.store.tidy(yesterday),
         )
 

@@ -136,9 +136,27 @@ class Intake:
             raise FormatError("content without a record that announces it")
         return self._body
 
+    @property
+    def begun(self) -> tuple[bytes, int]:
+        """The content whose body is open, and how many bytes of it are here."""
+        good = self._body is not None and self.items[-1].status is None
+        return (self.items[-1].hash, self._open().recipe().size) if good else (b"", 0)
+
     def open_recipe(self) -> Recipe:
         """What the open body makes so far."""
         return self._open().recipe()
+
+    def go_on(self, base: bytes) -> None:
+        """What comes next is a delta, against `base`, of what the open body lacks."""
+        self._open().go_on()
+        if base:
+            self._open().set_base(self._base(base))
+
+    def drop(self) -> None:
+        """No more comes of the open body."""
+        if self._body is not None:
+            self._body = None
+            self.items.pop()
 
     def read_back(self, extent: Extent) -> bytes:
         """Bytes of the pack that is being written."""
@@ -248,9 +266,11 @@ class _Body:
         self._decoder: DeltaDecoder | None = None
         self._extents: list[Extent] = []
         self._finished = False
+        self._start = 0
 
     def set_base(self, base: Recipe | None) -> None:
         """What copies are taken from."""
+        self._full = False
         if base is None:
             self._item.refuse("the site lacks the delta's base", "base-missing")
         self._base = base
@@ -261,7 +281,7 @@ class _Body:
             return
         if self._decoder is None and not self._finished and self._full:
             whole = whole_literal(data)
-            if whole is not None and len(whole) == self._item.record.size:
+            if whole is not None and len(whole) == self._item.record.size - self._start:
                 self._literal(whole)
                 self._finished = True
                 return
@@ -295,7 +315,7 @@ class _Body:
 
     def _digest(self) -> bytes:
         """The hash of what came, where it came in full."""
-        if self._resumed:
+        if self._resumed and self._full:
             return self._intake.hash_back(self._extents)
         if self._alone:
             return self._intake.digest()
@@ -311,11 +331,18 @@ class _Body:
         if state.decoder is not None:
             self._decoder = self._new_decoder()
             self._decoder.resume(state.decoder)
-        self._alone, self._hasher, self._resumed = False, None, self._full
+        self._alone, self._hasher, self._resumed = False, None, True
+
+    def go_on(self) -> None:
+        """Take a delta of the rest."""
+        self._start = self.recipe().size
+        self._full = all(extent.pack == NEW_PACK for extent in self._extents)
+        self._alone, self._hasher, self._resumed = False, None, True
+        self._base, self._decoder, self._finished = None, None, False
 
     def _new_decoder(self) -> DeltaDecoder:
         size = self._base.size if self._base is not None else 0
-        return DeltaDecoder(base_size=size, max_size=self._item.record.size)
+        return DeltaDecoder(base_size=size, max_size=self._item.record.size - self._start)
 
     def _feed(self, data: memoryview) -> None:
         if self._decoder is None:

@@ -1,16 +1,13 @@
 """Resumable uploads: a changeset that comes in several requests, and goes on after a cut.
 
-An upload is a directory: `pack` holds the literals so far, `state` how far the stream came and what
-is known of its versions.  The state is replaced every few MiB, and at the end of each request, also
-of one that was cut; a worker that did not see the beginning reads the pack once to go on.  Nothing
-here needs to survive a power cut: an upload of another boot is forgotten, and sent again.
+An upload is a directory (`unfinished`) whose state is also written at the end of each request, of
+one that was cut as well.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import functools
 import os
 import shutil
 import threading
@@ -19,53 +16,29 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from dblike_delta.changeset import Decoder, Part
 from dblike_delta.errors import DeltaError
 from dblike_delta.messages import CommitReply, UploadStatus
 from dblike_srv.commit import commit_items, keep_pack, new_intake
 from dblike_srv.errors import Conflict, TooLarge
 from dblike_srv.identity import FolderRef, Identity
-from dblike_srv.intake import Suspended
 from dblike_srv.site import Site
-from dblike_srv.store.spool import SpoolWriter
+from dblike_srv.unfinished import SAVE_EVERY, Unfinished, read_state, remove_idle, state_inode
 
 REMEMBERED: Final = 16
 """Uploads that a worker keeps open; the least recently used one is read from disk again."""
-SAVE_EVERY: Final = 6 << 20
-"""Bytes of the stream after which the state is written also within a request."""
-IDLE_MS: Final = 24 * 3600 * 1000
-"""An upload that nobody went on with for so long may be removed."""
-
-
-class _State(msgspec.Struct, frozen=True, array_like=True):
-    boot: str
-    offset: int
-    size: int
-    intake: Suspended
-
-
-_decode = msgspec.msgpack.Decoder(_State).decode
 
 
 class _Upload:
     """An upload as a worker holds it."""
 
     def __init__(self, site: Site, identity: Identity, directory: Path) -> None:
-        self._directory = directory
         self.sound = True
         """Whether what is held here is all that was taken, once each: else the state on disk is."""
-        state = _read_state(directory)
-        if state is not None and _size(directory / "pack") < state.size:
-            state = None  # it was on its way into the store when the last try failed
-        size = 0 if state is None else state.size
-        self._writer = SpoolWriter(directory / "pack", site.store.adopt, size=size)
-        self.intake = new_intake(site, identity, self._writer)
-        self._saved = 0 if state is None else state.offset
-        self._decoder = Decoder(start=self._saved)
-        if state is not None:
-            self.intake.resume(state.intake)
+        self._kept = Unfinished(directory, site.store.adopt)
+        self.intake = new_intake(site, identity, self._kept.writer)
+        self._decoder = Decoder(start=self._kept.offset)
+        self._kept.restore(self.intake)
 
     @property
     def offset(self) -> int:
@@ -80,7 +53,7 @@ class _Upload:
                 for event in self._decoder.receive(chunk):
                     self.intake.take(event)
                 self.sound = True
-                if self.offset - self._saved >= SAVE_EVERY:
+                if self.offset - self._kept.offset >= SAVE_EVERY:
                     self.save()
         finally:
             if not self._decoder.finished:
@@ -91,21 +64,17 @@ class _Upload:
     def save(self) -> None:
         """Write the state."""
         self.sound = False
-        self._writer.flush()
-        state = _State(_boot(), self.offset, self._writer.size, self.intake.suspend())
-        temporary = self._directory / "state.new"
-        temporary.write_bytes(msgspec.msgpack.encode(state))
-        os.replace(temporary, self._directory / "state")
-        self.sound, self._saved = True, self.offset
+        self._kept.save(self.intake, self.offset)
+        self.sound = True
 
     def finish(self, site: Site, identity: Identity, folder: FolderRef) -> CommitReply:
         """Commit what came."""
         self._decoder.close()
-        pack = keep_pack(self.intake, self._writer)
+        pack = keep_pack(self.intake, self._kept.writer)
         return commit_items(site, identity, folder, self.intake.items, pack)
 
     def close(self) -> None:
-        self._writer.close()
+        self._kept.close()
 
 
 class _Registry:
@@ -119,14 +88,14 @@ class _Registry:
         """The upload, if no other process went on with it meanwhile; it is not held any more."""
         with self._lock:
             upload, inode = self._held.pop(directory, (None, 0))
-        if upload is not None and inode != _inode(directory):
+        if upload is not None and inode != state_inode(directory):
             upload.close()
             return None
         return upload
 
     def keep(self, directory: Path, upload: _Upload) -> None:
         with self._lock:
-            self._held[directory] = (upload, _inode(directory))
+            self._held[directory] = (upload, state_inode(directory))
             oldest = self._held.popitem(last=False) if len(self._held) > REMEMBERED else None
         if oldest is not None:
             oldest[1][0].close()
@@ -137,7 +106,7 @@ _registry = _Registry()
 
 def upload_status(site: Site, identity: Identity, folder: FolderRef, upload_id: str) -> int | None:
     """How far an upload came; None where nothing is known of it."""
-    state = _read_state(_directory(site, identity, folder, upload_id))
+    state = read_state(_directory(site, identity, folder, upload_id))
     return None if state is None else state.offset
 
 
@@ -212,17 +181,7 @@ def abandon_upload(site: Site, identity: Identity, folder: FolderRef, upload_id:
 
 def remove_idle_uploads(site: Site) -> int:
     """Remove uploads of another boot, and those that nobody goes on with; how many."""
-    removed = 0
-    oldest = site.clock.now_ms() - IDLE_MS
-    for directory in _root(site).glob("*/*"):
-        state = directory / "state"
-        with contextlib.suppress(OSError):
-            young = directory.stat().st_mtime_ns // 1_000_000 >= oldest
-            if young and (not state.exists() or _read_state(directory) is not None):
-                continue
-            shutil.rmtree(directory, ignore_errors=True)
-            removed += 1
-    return removed
+    return remove_idle(_root(site).glob("*/*"), site.clock.now_ms())
 
 
 def _root(site: Site) -> Path:
@@ -256,33 +215,3 @@ def _locked(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _read_state(directory: Path) -> _State | None:
-    try:
-        state = _decode((directory / "state").read_bytes())
-    except (OSError, msgspec.DecodeError):
-        return None
-    return state if state.boot == _boot() else None
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-def _inode(directory: Path) -> int:
-    try:
-        return (directory / "state").stat().st_ino
-    except FileNotFoundError:
-        return 0
-
-
-@functools.cache
-def _boot() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""

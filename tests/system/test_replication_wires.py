@@ -94,6 +94,26 @@ def test_an_edit_of_a_large_file_travels_as_an_edit(chain: Chain) -> None:
     assert cluster[2].at(ada.token).get("large") == bytes(old)
 
 
+def test_a_large_file_whose_way_is_cut(chain: Chain) -> None:
+    """The line goes down, then the process that follows: what came is not sent again."""
+    cluster, ada, proxy = chain
+    large = random.Random(2).randbytes(24 * MIB)
+    proxy.plan = lambda _: Fault(delay=0.003)
+    proxy.drop_all()
+    before = proxy.received
+    ada.put("way", large)
+    eventually(lambda: proxy.received - before > 6 * MIB)
+    proxy.drop_all()
+    eventually(lambda: proxy.received - before > 14 * MIB)
+    assert "way" not in map(bytes.decode, cluster[1].at(ada.token).tree())
+    for process in cluster[1].following():
+        process.kill()
+    proxy.plan = lambda _: Fault()
+    cluster.converge(ada.token)
+    assert proxy.received - before < (24 + 12) * MIB
+    assert cluster[2].at(ada.token).get("way") == large
+
+
 def test_a_link_that_flaps(chain: Chain) -> None:
     """Connections that are cut again and again after a few bytes: it ends when they last."""
     cluster, ada, proxy = chain

@@ -27,11 +27,15 @@ from dblike_srv.identity import FolderRef
 from dblike_srv.intake import NEW_PACK, Intake, Item
 from dblike_srv.models import devices, users
 from dblike_srv.packs import Pack, claim_packs, name_pack, numbered, write_contents
+from dblike_srv.replication.parts import Parts, take_parts
 from dblike_srv.site import Ahead, Site
+from dblike_srv.store.base import PackWriter
 from dblike_srv.tree import Tree
 
 _UNBOUNDED: Final = 1 << 62
 _HAVES: Final = 4
+WORTH: Final = 1 << 20
+"""Bytes of files from which on what comes of them is kept over a cut."""
 _LOST: Final = ("gone", "damaged")
 """Contents that the other site does not have either: the version is history all the same, and
 `scrub --repair` asks everyone for its content."""
@@ -59,15 +63,19 @@ class Unfinished(Exception):
 class Arrival:
     """A run of journal entries, and the contents of those whose content is not here.
 
-    Used once: `wants` first, then `take` for every event of the answer, then `finish`.
+    Used once: `wants` first, then `take` for every event of the answer, then `finish`.  Where the
+    answer is cut, `leave` keeps what came of it for the next arrival.
     """
 
     def __init__(self, site: Site, folder: FolderRef, entries: Sequence[Entry]) -> None:
         self._site, self._folder = site, folder
         self._entries = [(origin, number, version_of(record)) for origin, number, record in entries]
         self._told_of = {version.dot: version.hash for _, _, version in self._entries}
-        self._writer = site.store.writer()
-        self._intake = Intake(self._writer, self._base, file_limit=_UNBOUNDED, allowance=_UNBOUNDED)
+        self._parts: Parts | None = None
+        self._writer: PackWriter = site.store.writer()
+        self._intake = self._new_intake()
+        self._resumed = False
+        self._coming = 0
         self._fresh: dict[bytes, Recipe] = {}
         self._taken = 0
         self._wanted: set[bytes] = set()
@@ -78,6 +86,37 @@ class Arrival:
 
     def wants(self) -> list[Want]:
         """Which contents are absent, each with what is at hand to build it from."""
+        wants = self._missing()
+        if self._coming >= WORTH:
+            self._parts = take_parts(self._site, self._folder)
+        if self._parts is None:
+            return wants
+        self._writer = self._parts.writer
+        self._intake = self._new_intake()
+        self._resumed = self._parts.restore(self._intake)
+        return self._left(wants)
+
+    def _new_intake(self) -> Intake:
+        return Intake(self._writer, self._base, file_limit=_UNBOUNDED, allowance=_UNBOUNDED)
+
+    def _left(self, wants: list[Want]) -> list[Want]:
+        """What did not come before a cut; first that of which a part did."""
+        here = {item.hash for item in self._intake.items if item.stored}
+        left = [want for want in wants if self._hash(want) not in here]
+        digest, start = self._intake.begun
+        first = [want for want in left if start and self._hash(want) == digest]
+        if not first:
+            self._intake.drop()
+        for want in first:
+            left.remove(want)
+            have = [d for d in want.have if d not in self._wanted or d in here]
+            left.insert(0, msgspec.structs.replace(want, have=have, start=start))
+        return left
+
+    def _hash(self, want: Want) -> bytes:
+        return self._told_of[Dot(want.device, want.counter)]
+
+    def _missing(self) -> list[Want]:
         files = [version for _, _, version in self._entries if version.kind is Kind.FILE]
         if not self._absent({version.hash for version in files}):
             return []
@@ -91,6 +130,7 @@ class Arrival:
                 have = [d for d in known if d not in absent or d in self._wanted]
                 wants.append(Want(*version.dot, have[-_HAVES:]))
                 self._wanted.add(version.hash)
+                self._coming += version.size
             before[version.path] = (*known, version.hash)
         return wants
 
@@ -126,18 +166,43 @@ class Arrival:
         if isinstance(event, Refusal):
             told = self._told_of.get(Dot(event.device, event.counter), b"")
             self._refused[told] = event.status
+            self._intake.drop()
             return
         if isinstance(event, Record):
+            self._check(event)
+            if event.start:
+                self._intake.go_on(event.base)
+                return
             event = msgspec.structs.replace(event, context=b"")
-            if Dot(event.device, event.counter) not in self._told_of:
-                raise Fault("content came that nobody asked for")
-            if event.hash not in self._wanted:
-                raise Unfinished("it says something else of a version than just now")
         self._intake.take(event)
+        if self._parts is not None:
+            self._parts.save_at_times(self._intake)
+
+    def _check(self, record: Record) -> None:
+        if Dot(record.device, record.counter) not in self._told_of:
+            raise Fault("content came that nobody asked for")
+        if record.hash not in self._wanted:
+            raise Unfinished("it says something else of a version than just now")
+        if record.start and self._intake.begun != (record.hash, record.start):
+            raise Fault("a content that begins where nobody asked for")
+
+    def leave(self) -> None:
+        """The answer was cut: keep what came of it."""
+        if self._parts is None:
+            self.abort()
+            return
+        try:
+            self._parts.save(self._intake)
+        except OSError:
+            self.abort()
+        else:
+            self._parts.leave()
 
     def abort(self) -> None:
         """Forget what came."""
         self._writer.abort()
+        if self._parts is not None:
+            self._parts.forget()
 
     # --- the transaction
 
@@ -146,9 +211,18 @@ class Arrival:
 
         Where some content did not come, the entries before the first that needs it are kept.
         """
+        try:
+            return self._finish()
+        finally:
+            if self._parts is not None:
+                self._parts.forget()
+
+    def _finish(self) -> str:
         bad = [item for item in self._intake.items if item.status == "bad-content"]
         if bad:
-            self.abort()
+            self._writer.abort()
+            if self._resumed:
+                raise Unfinished("what came after a cut does not go with what came before it")
             raise Damaged([item.record.hash for item in bad], bad[0].detail)
         lacking = self._lacking()
         entries = self._entries

@@ -302,6 +302,9 @@ class Follower:
                 if isinstance(event, Record | Body | Trailer | Refusal):
                     turn.moved += len(event.data) if isinstance(event, Body) else 0
                     coming.take(event)
+        except (Unreachable, Refused):
+            coming.leave()
+            raise
         except BaseException:
             coming.abort()
             raise

@@ -9,6 +9,7 @@ from typing import Final
 from sqlalchemy import Connection, and_, exists, select
 
 from dblike_delta.changeset import Body
+from dblike_delta.exchange import Refused, Unreachable
 from dblike_delta.messages import Record, Refusal, Trailer
 from dblike_delta.versions import Kind
 from dblike_srv.collect import gc
@@ -61,6 +62,9 @@ def _ask(site: Site, link: Link, folder: FolderRef, lost: Sequence[Entry]) -> No
         for event in link.fetch(folder.id, coming.wants()):
             if isinstance(event, Record | Body | Trailer | Refusal):
                 coming.take(event)
+    except (Unreachable, Refused):
+        coming.leave()
+        raise
     except BaseException:
         coming.abort()
         raise

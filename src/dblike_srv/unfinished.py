@@ -1,0 +1,120 @@
+"""What came of contents so far, kept in a directory so that a cut costs little.
+
+`pack` holds the literals, `state` how far the stream came and what is known of its versions.  The
+state is replaced now and then, and where a stream ends early; who did not see the beginning reads
+the pack once to go on.  Nothing here needs to survive a power cut: what is of another boot is
+forgotten, and sent again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from dblike_srv.intake import Intake, Suspended
+from dblike_srv.store.spool import SpoolWriter
+
+SAVE_EVERY: Final = 6 << 20
+"""Bytes after which the state is written also while more come."""
+IDLE_MS: Final = 24 * 3600 * 1000
+"""What nobody went on with for so long may be removed."""
+
+
+class State(msgspec.Struct, frozen=True, array_like=True):
+    """How far a stream came, and how long the pack was then."""
+
+    boot: str
+    offset: int
+    size: int
+    intake: Suspended
+
+
+_decode = msgspec.msgpack.Decoder(State).decode
+
+
+class Unfinished:
+    """An intake's pack and state in `directory`; those that are there already are gone on with."""
+
+    def __init__(self, directory: Path, adopt: Callable[[Path, bytes], None]) -> None:
+        self._directory = directory
+        state = read_state(directory)
+        if state is not None and _size(directory / "pack") < state.size:
+            state = None  # it was on its way into the store when the last try failed
+        self._state = state
+        self.offset = 0 if state is None else state.offset
+        """Where the stream stood when the state was written last."""
+        self.writer = SpoolWriter(directory / "pack", adopt, size=state.size if state else 0)
+
+    def restore(self, intake: Intake) -> bool:
+        """Bring an intake on our writer to where the last one stood; whether there was one."""
+        state, self._state = self._state, None
+        if state is not None:
+            intake.resume(state.intake)
+        return state is not None
+
+    def save(self, intake: Intake, offset: int = 0) -> None:
+        """Write the state."""
+        suspended = intake.suspend()
+        self.writer.flush()
+        state = State(_boot(), offset, self.writer.size, suspended)
+        temporary = self._directory / "state.new"
+        temporary.write_bytes(msgspec.msgpack.encode(state))
+        os.replace(temporary, self._directory / "state")
+        self.offset = offset
+
+    def close(self) -> None:
+        """Let go of the files, and leave them."""
+        self.writer.close()
+
+
+def read_state(directory: Path) -> State | None:
+    """How far it came; None where there is nothing to go on with."""
+    try:
+        state = _decode((directory / "state").read_bytes())
+    except (OSError, msgspec.DecodeError):
+        return None
+    return state if state.boot == _boot() else None
+
+
+def state_inode(directory: Path) -> int:
+    """Another one for each state that was written; 0 where there is none."""
+    try:
+        return (directory / "state").stat().st_ino
+    except FileNotFoundError:
+        return 0
+
+
+def remove_idle(directories: Iterable[Path], now_ms: int) -> int:
+    """Remove those of another boot, and those that nobody goes on with; how many."""
+    removed = 0
+    for directory in directories:
+        state = directory / "state"
+        with contextlib.suppress(OSError):
+            young = directory.stat().st_mtime_ns // 1_000_000 >= now_ms - IDLE_MS
+            if young and (not state.exists() or read_state(directory) is not None):
+                continue
+            shutil.rmtree(directory, ignore_errors=True)
+            removed += 1
+    return removed
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+@functools.cache
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
