@@ -3,17 +3,19 @@
 Starts `dblike-server run` on a fresh directory, opens `--sockets` WebSockets from devices of their
 own, and measures: the server's memory (proportional set size of all its processes) before and
 after, its threads, REST latency while all sockets are held, and the time from a commit until the
-first, the median and the last of its user's sockets have heard of it.
+first and the last of its user's sockets have heard of it; then the same
+for every socket while `--rate` commits a second go on, each of the next user.
 
     python -m benchmarks.connections --sockets 2000
+    python -m benchmarks.connections --sockets 10000 --users 1000
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import http.client
 import json
+import math
 import os
 import selectors
 import socket
@@ -21,8 +23,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Final
 
 import psutil
@@ -32,17 +38,20 @@ from dblike_srv.configfile import create_config
 from dblike_srv.site import open_site
 
 PASSWORD: Final = "benchmark"
-USERS: Final = 10
+COMMITTERS: Final = 4
+SECONDS: Final = 20
 REQUESTS: Final = 300
 ROUNDS: Final = 20
+PING: Final = 9
+PONG: Final = b"\x8a\x80\0\0\0\0"
 
 
 class Server:
     """A fresh server with its users."""
 
-    def __init__(self, directory: Path, workers: int) -> None:
+    def __init__(self, directory: Path, workers: int, users: int) -> None:
         site = open_site(create_config(None, directory))
-        for number in range(USERS):
+        for number in range(users):
             accounts.create_user(site, f"user{number}", PASSWORD)
         site.close()
         self.process = subprocess.Popen(
@@ -78,16 +87,16 @@ class Server:
 class Client:
     """One kept-alive connection."""
 
-    def __init__(self, port: int, token: str = "") -> None:
+    def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        self._headers = {"Content-Type": "application/json"}
-        if token:
-            self._headers["Authorization"] = f"Bearer {token}"
 
-    def __call__(self, method: str, target: str, body: Any = None) -> Any:
+    def __call__(self, method: str, target: str, token: str = "", body: Any = None) -> Any:
         """A request and its JSON reply."""
         data = body if isinstance(body, bytes) or body is None else json.dumps(body)
-        self._connection.request(method, target, data, self._headers)
+        headers = {"Content-Type": "application/json"}
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        self._connection.request(method, target, data, headers)
         reply = self._connection.getresponse()
         text = reply.read()
         if reply.status >= 300:
@@ -95,9 +104,9 @@ class Client:
         return json.loads(text) if text else None
 
 
-def login(port: int, user: str) -> str:
+def login(client: Client, user: str) -> str:
     """A token."""
-    reply = Client(port)("POST", "/v1/login", {"user": user, "password": PASSWORD})
+    reply = client("POST", "/v1/login", body={"user": user, "password": PASSWORD})
     return str(reply["token"])
 
 
@@ -121,39 +130,94 @@ def connect(port: int, token: str) -> socket.socket:
     return opened
 
 
-def latencies(client: Client, target: str) -> list[float]:
+def latencies(client: Client, target: str, token: str) -> list[float]:
     """Milliseconds of each of many requests, one after the other."""
     taken = []
     for _ in range(REQUESTS):
         began = time.perf_counter()
-        client("GET", target)
+        client("GET", target, token)
         taken.append((time.perf_counter() - began) * 1000)
     return taken
 
 
-def drain(sockets: list[socket.socket]) -> None:
-    """Read what is there already."""
-    for each in sockets:
-        each.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while each.recv(65536):
-                pass
+class Listeners:
+    """All sockets, each read as soon as something is there: pings are answered, notices told."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self.notices = SimpleQueue[tuple[int, float]]()
+        self.lost = 0
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def add(self, opened: socket.socket, number: int) -> None:
+        """One more; its notices come under this number."""
+        opened.setblocking(False)
+        self._selector.register(opened, selectors.EVENT_READ, number)
+
+    def clear(self) -> None:
+        """Forget what came so far."""
+        while not self.notices.empty():
+            self.notices.get()
+
+    def _listen(self) -> None:
+        while True:
+            for key, _ in self._selector.select(0.1):
+                assert isinstance(key.fileobj, socket.socket)
+                data = key.fileobj.recv(65536)
+                if not data:
+                    self.lost += 1
+                    self._selector.unregister(key.fileobj)
+                elif data[0] & 15 == PING:
+                    key.fileobj.send(PONG)
+                else:
+                    self.notices.put((key.data, time.perf_counter()))
 
 
-def notice_times(client: Client, sockets: list[socket.socket]) -> list[float]:
-    """Milliseconds from before a PUT until each socket became readable."""
-    drain(sockets)
-    taken: list[float] = []
-    with selectors.DefaultSelector() as selector:
-        for each in sockets:
-            selector.register(each, selectors.EVENT_READ)
-        began = time.perf_counter()
-        client("PUT", "/v1/folders/home/files/f", os.urandom(100))
-        while len(taken) < len(sockets):
-            for key, _ in selector.select(10):
-                taken.append((time.perf_counter() - began) * 1000)
-                selector.unregister(key.fileobj)
-    return sorted(taken)
+class Commits:
+    """Commits, each of the next user, and how long until each socket of that user has heard.
+
+    Socket n is one of user `n % len(tokens)`.
+    """
+
+    def __init__(self, port: int, tokens: list[str], listeners: Listeners, sockets: int) -> None:
+        self._tokens, self._listeners, self._sockets = tokens, listeners, sockets
+        self._began = [math.inf] * len(tokens)
+        self._idle = SimpleQueue[Client]()
+        for _ in range(COMMITTERS):
+            self._idle.put(Client(port))
+
+    def once(self, user: int) -> list[float]:
+        """One commit: milliseconds from before it until each socket has heard, in order."""
+        self._listeners.clear()
+        self._put(user)
+        return self._heard(range(user, self._sockets, len(self._tokens)))
+
+    def steadily(self, rate: int, seconds: int) -> list[float]:
+        """So many a second for so long: the same of all sockets."""
+        self._listeners.clear()
+        due = min(rate * seconds, len(self._tokens))
+        with ThreadPoolExecutor(COMMITTERS) as pool:
+            began = time.perf_counter()
+            for user in range(due):
+                time.sleep(max(0.0, began + user / rate - time.perf_counter()))
+                pool.submit(self._put, user)
+        return self._heard(n for n in range(self._sockets) if n % len(self._tokens) < due)
+
+    def _put(self, user: int) -> None:
+        client = self._idle.get()
+        self._began[user] = time.perf_counter()
+        client("PUT", "/v1/folders/home/files/f", self._tokens[user], os.urandom(4096))
+        self._idle.put(client)
+
+    def _heard(self, sockets: Iterable[int]) -> list[float]:
+        waiting, heard = set(sockets), []
+        while waiting:
+            number, at = self._listeners.notices.get(timeout=10)
+            took = at - self._began[number % len(self._tokens)]
+            if took > 0 and number in waiting:
+                waiting.remove(number)
+                heard.append(took * 1000)
+        return heard
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -166,35 +230,40 @@ def spread(values: list[float]) -> dict[str, float]:
     }
 
 
-def measure(server: Server, count: int, settle: float) -> dict[str, Any]:
+def measure(server: Server, count: int, users: int, settle: float, rate: int) -> dict[str, Any]:
     """All figures."""
-    owners = [login(server.port, f"user{number}") for number in range(USERS)]
-    clients = [Client(server.port, token) for token in owners]
-    before, quiet = server.memory(), latencies(clients[0], "/v1/folders")
-    began, sockets = time.perf_counter(), []
+    client, listeners = Client(server.port), Listeners()
+    owners = [login(client, f"user{number}") for number in range(users)]
+    before, quiet = server.memory(), latencies(client, "/v1/folders", owners[0])
+    began = time.perf_counter()
     for number in range(count):
-        token = clients[number % USERS]("POST", "/v1/devices", {"device": f"d{number}"})["token"]
-        sockets.append(connect(server.port, token))
+        owner = owners[number % users]
+        device = client("POST", "/v1/devices", owner, {"device": f"d{number}"})
+        listeners.add(connect(server.port, device["token"]), number)
     opened = time.perf_counter() - began
     time.sleep(settle)
     cpu = server.cpu()
     time.sleep(10)
     cpu = (server.cpu() - cpu) / 10
-    held = latencies(clients[0], "/v1/folders")
-    mine = sockets[::USERS]
-    rounds = [notice_times(clients[0], mine) for _ in range(ROUNDS)]
+    held = latencies(Client(server.port), "/v1/folders", owners[0])
+    commits = Commits(server.port, owners, listeners, count)
+    rounds = [commits.once(0) for _ in range(ROUNDS)]
+    steady = {"commits_per_second": rate, "notice_ms": spread(commits.steadily(rate, SECONDS))}
     return {
         "sockets": count,
+        "users": users,
+        "lost": listeners.lost,
         "opened_per_second": round(count / opened),
         "memory_mib": {"before": round(before, 1), "after": round(server.memory(), 1)},
         "threads": server.threads(),
         "idle_cpu_percent": round(cpu * 100, 2),
         "rest_ms": {"without": spread(quiet), "with": spread(held)},
         "notice_ms": {
-            "sockets": len(mine),
+            "sockets": len(rounds[0]),
             "first": spread([each[0] for each in rounds]),
             "last": spread([each[-1] for each in rounds]),
         },
+        "steady": steady,
     }
 
 
@@ -202,13 +271,15 @@ def main() -> None:
     """Measure and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--sockets", type=int, default=2000)
+    parser.add_argument("--users", type=int, default=10)
+    parser.add_argument("--rate", type=int, default=50, help="commits a second, at last")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--settle", type=float, default=5.0, help="seconds before measuring")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
-        server = Server(Path(directory) / "data", options.workers)
+        server = Server(Path(directory) / "data", options.workers, options.users)
         try:
-            result = measure(server, options.sockets, options.settle)
+            result = measure(server, options.sockets, options.users, options.settle, options.rate)
         finally:
             server.process.terminate()
             server.process.wait(30)
