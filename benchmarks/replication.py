@@ -10,7 +10,8 @@ relay     the same through a site in between
 edits     200 edits of a large file: bytes between the sites, CPU of both, beside rsync's
 catchup   versions of small files that came while a site was away: versions a second of CPU, and the
           time beside `rsync -a` of the same files
-growth    the time of a commit in a folder of many files, and of a path of many versions
+growth    the time of a commit in a folder of 1,000 to 1,000,000 files, and of a path of 1 to 10,000
+          versions; `--charts DIR` draws it
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from typing import Any, Final
 
 from blake3 import blake3
 
+from benchmarks.chart import Curve, curves
 from benchmarks.measure import stop, usage, wait_until
 from benchmarks.wire import Relay
 from dblike_delta.changeset import Encoder
@@ -48,6 +50,7 @@ from dblike_srv.replication.link import SiteTransport
 KEY: Final = "benchmark " * 4
 USER, PASSWORD = "ada", "benchmark"
 PATIENCE: Final = 300.0
+COMMITS: Final = 60
 
 
 def free_ports(count: int) -> list[int]:
@@ -307,33 +310,39 @@ def _edit_and_measure(
     )
 
 
-def growth(directory: Path) -> None:
+def growth(directory: Path, charts: Path | None) -> None:
     """What a commit of one file costs, as the folder and the path's history grow."""
     with sites(directory, [[]]) as (site,):
-        device, costs = site.device(), {}
-
-        def cost(path: bytes) -> float:
-            taken = []
-            for _ in range(60):
-                began = time.perf_counter()
-                device.put([(path, os.urandom(1000))])
-                taken.append(time.perf_counter() - began)
-            return statistics.median(taken) * 1000
-
-        held = 0
-        for files in (1_000, 10_000, 100_000):
-            while held < files:
-                step = [(b"d%d/f%d" % (n % 100, n), b"%d" % n) for n in range(held, held + 1000)]
+        device, held, written = site.device(), 0, 0
+        files, versions = dict[int, int](), dict[int, int]()
+        for most in (1_000, 10_000, 100_000, 1_000_000):
+            for start in range(held, most, 1000):
+                step = [(b"d%d/f%d" % (n % 1000, n), b"%d" % n) for n in range(start, start + 1000)]
                 device.put(step)
-                held += 1000
-            costs[f"{files} files"] = cost(b"d1/f1")
-        for versions in (100, 1_000, 10_000):
-            while device._counter < versions + held + 240:  # noqa: SLF001
+            held = most
+            files[most] = _commit_us(device, b"d1/f1")
+        for most in (1, 100, 1_000, 10_000):
+            for _ in range(written, most):
                 device.put([(b"one", os.urandom(10))])
-            costs[f"{versions} versions"] = cost(b"one")
-        say("growth", **{f"{k} ms": v for k, v in costs.items()},
-            ratio_files=costs["100000 files"] / costs["1000 files"],
-            ratio_versions=costs["10000 versions"] / costs["100 versions"])  # fmt: skip
+            versions[most] = _commit_us(device, b"one")
+            written = most + COMMITS
+    for name, costs in (("files", files), ("versions", versions)):
+        say(f"growth {name}", us=costs, ratio=costs[max(costs)] / costs[min(costs)])
+    if charts:
+        drawn = [Curve("files in the folder", [*files.items()])]
+        drawn.append(Curve("versions of the path", [*versions.items()]))
+        text = curves("A commit, by what is there already", "of them", "microseconds", drawn)
+        (charts / "growth.svg").write_text(text)
+
+
+def _commit_us(device: Device, path: bytes) -> int:
+    """Microseconds of a commit of one file, the median."""
+    taken = []
+    for _ in range(COMMITS):
+        began = time.perf_counter()
+        device.put([(path, os.urandom(1000))])
+        taken.append(time.perf_counter() - began)
+    return round(statistics.median(taken) * 1e6)
 
 
 def main() -> None:
@@ -342,13 +351,14 @@ def main() -> None:
     names = ("latency", "relay", "edits", "catchup", "growth")
     parser.add_argument("scenario", nargs="*", choices=[*names, []], help="which; all by default")
     parser.add_argument("--dir", type=Path, help="where the sites and files are")
+    parser.add_argument("--charts", type=Path, help="a folder for the pictures")
     arguments = parser.parse_args()
     work: dict[str, Callable[[Path], None]] = {
         "latency": lambda d: latency(d, "latency", [[], [0]]),
         "relay": lambda d: latency(d, "relay", [[], [0], [1]]),
         "edits": edits,
         "catchup": catchup,
-        "growth": growth,
+        "growth": lambda d: growth(d, arguments.charts),
     }
     for name in arguments.scenario or names:
         with tempfile.TemporaryDirectory(dir=arguments.dir) as directory:
