@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Final
 from sqlalchemy import Connection, insert, select, update
 
 from dblike_delta.seams import Clock
-from dblike_srv import maintenance, uploads
+from dblike_srv import companion, maintenance, uploads
 from dblike_srv.auth import throttle
 from dblike_srv.models import leases
 from dblike_srv.replication import parts
@@ -24,12 +25,15 @@ log = logging.getLogger(__name__)
 FIRST: Final = 300.0
 EVERY: Final = 3600.0
 """Seconds from a worker's start to its first round, and between rounds."""
+LOOK: Final = 0.5
+NICE: Final = 10
 LEFT_MS: Final = 24 * 3600 * 1000
 """What was half written for so long is nobody's any more."""
 
 
 class Housekeeping:
-    """Garbage collection, compaction, and forgetting old failures."""
+    """Sees to it that somebody keeps house: in a process of its own, since a round takes seconds of
+    CPU for each million contents."""
 
     def __init__(self, site: Site, *, first: float = FIRST, every: float = EVERY) -> None:
         self._site = site
@@ -41,49 +45,43 @@ class Housekeeping:
         wait = self._first
         while not self._stopping.wait(wait):
             wait = self._every
-            with turn(Path(self._site.config.data), self._site.clock, self._every) as mine:
-                if mine:
-                    self.host_round()
-                if mine and self._is_ours():
-                    self.round()
-
-    def host_round(self) -> None:
-        """What each host does for itself."""
-        site, yesterday = self._site, self._site.clock.now_ms() - LEFT_MS
-        self._do(
-            lambda: uploads.remove_idle_uploads(site),
-            lambda: parts.remove_idle_parts(site),
-            lambda: site.store.tidy(yesterday),
-        )
-
-    def round(self) -> None:
-        """Everything of the site once."""
-        self._do(
-            lambda: throttle.tidy(self._site),
-            lambda: maintenance.gc(self._site, dry_run=False),
-            lambda: maintenance.compact(self._site),
-        )
-
-    def _is_ours(self) -> bool:
-        try:
-            return take_turn(self._site, self._every)
-        except Exception:
-            log.exception("housekeeping can't reach the database")
-            return False
-
-    def _do(self, *tasks: Callable[[], object]) -> None:
-        """What fails is logged, and tried again in the next round."""
-        for task in tasks:
-            if self._stopping.is_set():
-                return
             try:
-                task()
-            except Exception:
-                log.exception("housekeeping failed")
+                with turn(Path(self._site.config.data), self._site.clock, self._every) as mine:
+                    if mine:
+                        self._round()
+            except OSError:
+                log.exception("housekeeping can't begin")
+
+    def _round(self) -> None:
+        with companion.start("dblike_srv.housekeeping", self._site.config) as child:
+            while child.poll() is None and not self._stopping.wait(LOOK):
+                pass
+            child.terminate()
 
     def stop(self) -> None:
-        """No further round."""
+        """No further round, and an end of the one that goes on: the next one continues."""
         self._stopping.set()
+
+
+def keep_house(site: Site, every: float) -> None:
+    """A round: garbage collection, compaction, and forgetting what was left half done."""
+    yesterday = site.clock.now_ms() - LEFT_MS
+    _try(lambda: uploads.remove_idle_uploads(site))
+    _try(lambda: parts.remove_idle_parts(site))
+    _try(lambda: site.store.tidy(yesterday))
+    if _try(lambda: take_turn(site, every)):
+        _try(lambda: throttle.tidy(site))
+        _try(lambda: maintenance.gc(site, dry_run=False))
+        _try(lambda: maintenance.compact(site))
+
+
+def _try(task: Callable[[], object]) -> object:
+    """What fails is logged, and tried again in the next round."""
+    try:
+        return task()
+    except Exception:
+        log.exception("housekeeping failed")
+        return None
 
 
 @contextlib.contextmanager
@@ -123,3 +121,17 @@ def take_turn(site: Site, every: float) -> bool:
         return True
 
     return site.database.transact(work)
+
+
+def main() -> None:
+    """The process: one round, when nobody else wants the machine."""
+    os.nice(NICE)
+    site, ending = companion.open_site()
+    work = threading.Thread(target=keep_house, args=(site, EVERY), daemon=True)
+    work.start()
+    while work.is_alive() and not ending.is_set():
+        work.join(LOOK)
+
+
+if __name__ == "__main__":
+    main()

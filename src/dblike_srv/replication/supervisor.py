@@ -8,22 +8,16 @@ started again, and when its parent ends it does, too.
 from __future__ import annotations
 
 import fcntl
-import gc
-import json
 import logging
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import IO, Any, Final
 
-import msgspec
 from sqlalchemy import Connection, insert, select, update
 
 from dblike_delta.errors import DeltaError
 from dblike_delta.exchange import Refused, Unreachable
-from dblike_srv import logs
-from dblike_srv.config import Config, decode_config
+from dblike_srv import companion
 from dblike_srv.errors import Busy
 from dblike_srv.metrics import Metrics, metrics_directory
 from dblike_srv.models import follows, leases
@@ -108,11 +102,7 @@ class Supervisor:
 
     def _follow(self) -> None:
         """Run the process until it ends, we are stopped, or the lease is another's."""
-        program = [sys.executable, "-m", "dblike_srv.replication.supervisor"]
-        with subprocess.Popen(program, stdin=subprocess.PIPE, text=True) as child:
-            assert child.stdin is not None
-            child.stdin.write(msgspec.json.encode(self._site.config).decode() + "\n")
-            child.stdin.flush()
+        with companion.start("dblike_srv.replication.supervisor", self._site.config) as child:
             looks = 0
             while child.poll() is None and not self._stopping.wait(AGAIN):
                 looks += 1
@@ -276,24 +266,12 @@ def _problem(error: Exception) -> str:
 
 
 def main() -> None:
-    """The process: config on the first line of stdin, whose end is ours."""
-    config: Config = decode_config(json.loads(sys.stdin.readline()))
-    logs.configure(form=config.log.format, level=config.log.level)
-    from dblike_srv.wsgi import open_configured
-
-    site = open_configured(config)
+    """The process."""
+    site, ending = companion.open_site()
     announce(site)
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 100)  # as for the workers: many objects, and no cycles
-    site.meter = metrics = Metrics(metrics_directory(config))
-    following, ending = Following(site), threading.Event()
+    site.meter = metrics = Metrics(metrics_directory(site.config))
+    following = Following(site)
     site.notices.subscribe(following.hear)
-
-    def wait_for_parent() -> None:
-        sys.stdin.read()
-        ending.set()
-
-    threading.Thread(target=wait_for_parent, daemon=True).start()
     while not ending.is_set():
         following.look()
         metrics.save(site.clock.monotonic())
