@@ -7,6 +7,9 @@ import shutil
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
+
+import trustme
 
 from conftest import end
 from rig.cluster import eventually, free_ports, listens
@@ -26,23 +29,57 @@ http {{
 """
 
 
-class Nginx:
-    """In front of the servers at these ports, without TLS."""
+class Identity(NamedTuple):
+    """A server's certificate and its key, as files."""
 
-    def __init__(self, root: Path, ports: Iterable[int]) -> None:
+    certificate: Path
+    key: Path
+
+
+class Authority:
+    """One that nobody but those who name its file trust."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._authority = trustme.CA()
+        self.file = directory / "authority.pem"
+        self._authority.cert_pem.write_to_path(str(self.file))
+
+    def certify(self, name: str) -> Identity:
+        """A certificate for a host's name or address."""
+        made = self._authority.issue_cert(name)
+        identity = Identity(self._directory / f"{name}.pem", self._directory / f"{name}.key")
+        identity.certificate.write_bytes(b"".join(c.bytes() for c in made.cert_chain_pems))
+        made.private_key_pem.write_to_path(str(identity.key))
+        return identity
+
+
+class Nginx:
+    """In front of the servers at these ports; without TLS where there is no certificate."""
+
+    def __init__(self, root: Path, ports: Iterable[int], identity: Identity | None = None) -> None:
         self.port = free_ports(1)[0]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if identity else 'http'}://127.0.0.1:{self.port}"
         self.log = root / "error.log"
         servers = "".join(f"server 127.0.0.1:{port} max_fails=1 fail_timeout=2s;" for port in ports)
         text = re.sub(
             r"(?:    server 10\.\S+ max_fails=1 fail_timeout=2s;\n)+", servers, CONFIG.read_text()
         )
-        text = re.sub(r"    ssl_\S+\s+\S+;\n", "", text)
-        text = text.replace("listen 443 ssl;", f"listen 127.0.0.1:{self.port};")
+        if identity is None:
+            text = re.sub(r"    ssl_\S+\s+\S+;\n", "", text)
+            text = text.replace("listen 443 ssl;", f"listen 127.0.0.1:{self.port};")
+        else:
+            text = text.replace("listen 443 ssl;", f"listen 127.0.0.1:{self.port} ssl;")
+            text = text.replace("/etc/ssl/dblike.pem", str(identity.certificate))
+            text = text.replace("/etc/ssl/private/dblike.key", str(identity.key))
         place = root / "nginx.conf"
         place.write_text(_FRAME.format(root=root, config=text, user="user root;"))
-        command = [PROGRAM, "-p", str(root), "-e", str(self.log), "-c", str(place)]
-        self._process = subprocess.Popen(command, start_new_session=True)
+        self._command = [PROGRAM, "-p", str(root), "-e", str(self.log), "-c", str(place)]
+        self.start()
+
+    def start(self) -> None:
+        """Serve."""
+        self._process = subprocess.Popen(self._command, start_new_session=True)
         eventually(lambda: listens(self.port), "nginx")
 
     def stop(self) -> None:
