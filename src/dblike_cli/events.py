@@ -24,18 +24,24 @@ _PONG_ELSE: Final = 3.0
 """The same, and how long we wait for the answer, where there is another site."""
 _FIRST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 30.0
+_LOST: Final = 2
+"""A connection's end is the first failure; a restart of the server has no second one."""
 
 
 class Events:
     """A thread that listens, and connects again whenever the connection ends.
 
     `hear` gets the cursor at which the folder is there; an empty one after each new connection,
-    because what happened while nobody listened is only found by asking.
+    because what happened while nobody listened is only found by asking.  `lose` is called when a
+    connection ended and the first attempt to get another one failed.
     """
 
-    def __init__(self, session: Session, hear: Callable[[str], None]) -> None:
+    def __init__(
+        self, session: Session, hear: Callable[[str], None], lose: Callable[[], None]
+    ) -> None:
         self._session = session
         self._hear = hear
+        self._lose = lose
         self._ending = threading.Event()
         self._socket: Any = None
         self._thread = threading.Thread(target=self._run, name="events", daemon=True)
@@ -76,6 +82,8 @@ class Events:
             if client is not None:
                 client.shutdown()
             failures += 1
+            if failures == _LOST:
+                self._lose()
             longest = min(_FIRST_PAUSE * 2.0**failures, _LONGEST_PAUSE)
             self._ending.wait(self._session.random.uniform(_FIRST_PAUSE, longest))
 

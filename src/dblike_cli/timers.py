@@ -59,6 +59,8 @@ class Timers:
         """
         now = self._clock.monotonic()
         jumped = self._jumped(now)
+        if deaf:
+            self._poll_at = min(self._poll_at, now + POLL_DEAF)
         rescan = jumped or now >= self._rescan_at
         poll = rescan or now >= self._poll_at
         retry: frozenset[bytes] = frozenset()
@@ -77,13 +79,9 @@ class Timers:
         wait = min(FIRST_RETRY * 2.0**self._retries, LONGEST_RETRY)
         self._retry_at = self._clock.monotonic() + wait if paths else None
 
-    def soon(self, *, blind: bool, deaf: bool) -> None:
-        """The periods are shorter from now on, where there is less to rely on."""
-        now = self._clock.monotonic()
-        if blind:
-            self._rescan_at = min(self._rescan_at, now + RESCAN_BLIND)
-        if deaf:
-            self._poll_at = min(self._poll_at, now + POLL_DEAF)
+    def soon(self) -> None:
+        """Not everything is watched from now on: looks at everything are nearer."""
+        self._rescan_at = min(self._rescan_at, self._clock.monotonic() + RESCAN_BLIND)
 
     def _jumped(self, now: float) -> bool:
         """Whether the wall clock moved by something else than the time that passed."""

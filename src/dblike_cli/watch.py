@@ -142,7 +142,7 @@ class Loop:
         self._max_delete = max_delete
         self._reporter = WatchReporter(session, wakeups)
         self._timers = Timers(session.clock, session.config.rescan)
-        self._events = Events(session, self._hear)
+        self._events = Events(session, self._hear, self._lose)
         self._context: Context | None = None
         self._heard = ""
         self._failures = 0
@@ -178,6 +178,11 @@ class Loop:
         if not cursor:
             self._learn_at = 0.0
         self._wakeups.remote(back=not cursor)
+
+    def _lose(self) -> None:
+        """There is no word from the site, and no way to it: asking says why, to the person too."""
+        self._heard = ""
+        self._wakeups.remote()
 
     def _due(self, hints: Hints | None) -> Hints | None:
         """The hints with what the time asks for; None where there is nothing to do."""
@@ -291,7 +296,7 @@ class Loop:
         if blind == self._blind:
             return
         self._blind = blind
-        self._timers.soon(blind=True, deaf=False)
+        self._timers.soon()
         limit = watch_limit() or 0
         what = "nothing can be watched" if blind < 0 else f"{blind} directories can't be watched"
         more = max(524_288, limit * 2)

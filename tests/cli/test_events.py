@@ -126,7 +126,7 @@ def listen(heard: queue.Queue[str]) -> Iterator[Callable[..., Events]]:
             credential=SimpleNamespace(token=TOKEN, folder_id=FOLDER),
             random=Random(),
         )
-        started.append(Events(cast("Session", session), heard.put))
+        started.append(Events(cast("Session", session), heard.put, lambda: heard.put("lost")))
         started[-1].start()
         return started[-1]
 
@@ -193,6 +193,20 @@ def test_the_next_server_is_tried(
     listen(dead, server.url)
     server.next().agree()
     assert heard.get(timeout=PATIENCE) == ""
+
+
+def test_a_server_that_stays_away_is_said_once(
+    server: Server, listen: Callable[..., Events], heard: queue.Queue[str]
+) -> None:
+    listen(server.url)
+    site = server.next()
+    site.agree()
+    assert heard.get(timeout=PATIENCE) == ""
+    site.close()
+    for _ in range(4):
+        server.next().close()
+    server.next().agree()
+    assert [heard.get(timeout=PATIENCE) for _ in range(2)] == ["lost", ""]
 
 
 def test_a_connection_that_may_be_dead_is_made_anew(

@@ -177,6 +177,22 @@ def test_a_taker_that_is_killed_goes_on(laptop: Program, desktop: Program) -> No
     assert desktop.json("status")["in_sync"]
 
 
+def test_a_machine_that_slept(own_server: Server, pair: tuple[Program, Program]) -> None:
+    """Its connections are gone when it wakes up, and all that happened meanwhile crosses."""
+    one, two = pair
+    sleeper, other = one.watch(), two.watch()
+    sleeper.process.send_signal(signal.SIGSTOP)
+    own_server.kill()
+    other.wait_for("paused")
+    own_server.start()
+    two.write("there", "while one slept")
+    one.write("here", "as it fell asleep")
+    other.wait_for("upload", path="there")
+    sleeper.process.send_signal(signal.SIGCONT)
+    wait_until_same(one, two, also=lambda tree: {"here", "there"} <= tree.keys())
+    assert (sleeper.end(), other.end()) == (0, 0)
+
+
 def test_the_second_watch_hears_of_the_first(laptop: Program) -> None:
     first = laptop.watch()
     for words in (("watch",), ("sync",), ("push",)):
