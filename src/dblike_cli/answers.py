@@ -106,18 +106,34 @@ def _remember(context: Context, good: list[Answered]) -> None:
 
 
 def note_copies(context: Context, items: list[Outgoing], reply: CommitReply) -> None:
-    """Remember what is to be offered again, because fewer sites hold it than should."""
-    offers = context.state.offers
-    if reply.copies >= reply.wanted:
+    """Remember what is to be offered again, because too few sites hold it."""
+    offers, name = context.state.offers, context.device.name
+    enough = reply.copies >= reply.wanted
+    if enough and not reply.site:
         if not offers.empty():
             offers.drop(item.path for item in items)
         return
-    name = context.device.name
-    offers.put(
+    made = [
         Offer(item.path, s.counter, s.time, item.entry, item.upload.context, name, s.upload)
         for item in items
         if (s := item.sending) is not None
-    )
+    ]
+    if enough:
+        keep_offers(context, made, reply)
+    else:
+        offers.put(made)
+
+
+def keep_offers(context: Context, taken: list[Offer], reply: CommitReply) -> None:
+    """Enough sites hold these.  Where that is one, and there are others which can go on without it,
+    they are kept until it says that another one holds them, too."""
+    offers, site = context.state.offers, reply.site
+    if reply.held > 1:
+        offers.drop_of(site)
+    if site and reply.copies == 1:
+        offers.put(msgspec.structs.replace(offer, site=site) for offer in taken)
+    else:
+        offers.drop(offer.path for offer in taken)
 
 
 def _was_sent(item: Outgoing) -> bool:

@@ -102,7 +102,7 @@ class Ledger(msgspec.Struct):
             rounds=self.rounds,
             scanned=self.scanned,
             new_device=self.new_device,
-            short=context.state.offers.count(),
+            short=context.state.offers.short(),
         )
 
     def remember(self, context: Context, within: Iterable[bytes]) -> None:

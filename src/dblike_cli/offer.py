@@ -1,4 +1,5 @@
-"""Offering again: own versions that fewer sites hold than should, until enough of them do.
+"""Offering again: own versions that fewer sites hold than should, until enough of them do; and
+where another site serves, those that one holds alone which may be lost.
 
 They go as the very same versions, by their hashes; a site that lacks a content gets it in full, as
 long as it is here.  What nobody can use any more, because a later version replaced it, is dropped.
@@ -14,7 +15,7 @@ from typing import Final
 import msgspec
 from blake3 import blake3
 
-from dblike_cli.answers import DotReused
+from dblike_cli.answers import DotReused, keep_offers
 from dblike_cli.context import Context, Device
 from dblike_cli.entries import stamp_of
 from dblike_cli.hashing import StillWriting, read_whole
@@ -25,6 +26,7 @@ from dblike_delta.changeset import Encoder, Part
 from dblike_delta.exchange import Refused, Unreachable
 from dblike_delta.messages import CommitReply
 from dblike_delta.plan import Upload
+from dblike_delta.vectors import is_behind
 from dblike_delta.versions import Kind
 
 _AGAIN: Final = 55.0
@@ -44,9 +46,9 @@ def offer(context: Context) -> bool:
     state = context.state
     if state.offers.empty():
         return False
-    site = context.place()
+    site = _site(context)
     elsewhere = site != state.meta.noted(_OFFERED)
-    if not elsewhere and context.clock.monotonic() < state.offer_at:
+    if not elsewhere and (context.clock.monotonic() < state.offer_at or not state.offers.short()):
         return False
     with contextlib.suppress(Refused):  # to the next commit it says so, too, and is heard
         _offer_all(context, everything=elsewhere)
@@ -55,6 +57,13 @@ def offer(context: Context) -> bool:
             state.meta.note(_OFFERED, site)
     _wait(context, again=not elsewhere)
     return True
+
+
+def _site(context: Context) -> str:
+    """Who serves.  Several sites may stand behind one name: one that has not heard of all that is
+    known here is another than the one that has."""
+    behind = " (behind)" if is_behind(context.state.meta.cursor) else ""
+    return context.place() + behind
 
 
 def offer_large(context: Context) -> None:
@@ -68,7 +77,7 @@ def offer_large(context: Context) -> None:
 def _offer_all(context: Context, *, everything: bool) -> None:
     offering, later = _Offering(context), context.state.offers_later
     later.clear()
-    for batch in _batches(context):
+    for batch in _batches(context, everything):
         reply = offering.send(batch)
         missing = offering.take(batch, reply)
         later += [offer for offer in missing if _size(offer) >= context.config.whole_below]
@@ -77,8 +86,10 @@ def _offer_all(context: Context, *, everything: bool) -> None:
             return
 
 
-def _batches(context: Context) -> Iterator[list[Offer]]:
+def _batches(context: Context, everything: bool) -> Iterator[list[Offer]]:
     offers, size = context.state.offers.all(), context.config.batch_records
+    if not everything:
+        offers = [offer for offer in offers if not offer.site]
     for at in range(0, len(offers), size):
         yield offers[at : at + size]
 
@@ -112,13 +123,13 @@ class _Offering:
         answers = list(zip(offers, reply.results, strict=True))
         if any(a.status == "dot-reused" and not a.superseded for a in reply.results):
             raise DotReused
-        done = {"dot-reused"}
-        if reply.copies >= reply.wanted:
-            done |= {"accepted", "known"}
-        over = [offer.path for offer, answer in answers if answer.status in done]
-        if over:
-            with self._context.state.transaction():
-                self._context.state.offers.drop(over)
+        taken = [offer for offer, answer in answers if answer.status in ("accepted", "known")]
+        over = [offer for offer, answer in answers if answer.status == "dot-reused"]
+        enough = reply.copies >= reply.wanted
+        with self._context.state.transaction():
+            self._context.state.offers.drop(offer.path for offer in over)
+            if enough:
+                keep_offers(self._context, taken, reply)
         return [offer for offer, answer in answers if answer.status in _MISSING]
 
     def send_whole(self, offers: list[Offer]) -> None:

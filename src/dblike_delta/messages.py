@@ -299,7 +299,9 @@ class CommitResult(msgspec.Struct, frozen=True, array_like=True):
 class CommitReply(Reply, frozen=True):
     """One result a version.  A device whose cursor is `before` may step to `cursor` unread.
 
-    `copies` sites held all of these versions durably when the reply was made, of `wanted`.
+    `copies` sites held all of these versions durably when the reply was made, of `wanted`.  `site`
+    is who took them, and `held` how many sites had all that it accepted before them; neither is
+    said where there is no other site.
     """
 
     results: list[CommitResult]
@@ -308,6 +310,8 @@ class CommitReply(Reply, frozen=True):
     time: int
     copies: int = 1
     wanted: int = 1
+    site: str = ""
+    held: int = 0
 
 
 class Want(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

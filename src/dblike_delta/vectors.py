@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
@@ -140,6 +141,15 @@ class VersionVector:
     def __repr__(self) -> str:
         inside = ", ".join(f"{device.hex()[:8]}: {counter}" for device, counter in self.items())
         return f"VersionVector({{{inside}}})"
+
+
+def is_behind(cursor: str) -> bool:
+    """Whether a sealed cursor says that its owner has heard of more than the site that gave it."""
+    try:
+        raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        return bool(raw) and VersionVector.take(raw, SEAL_BYTES)[1] < len(raw)
+    except (ValueError, FormatError):
+        return False
 
 
 def vector_in(sealed: bytes) -> VersionVector:

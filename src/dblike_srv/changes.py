@@ -16,6 +16,7 @@ from dblike_srv.errors import Gone
 from dblike_srv.folders import heads_of
 from dblike_srv.identity import FolderRef
 from dblike_srv.models import journal, paths, versions
+from dblike_srv.replication.lost import are_lost
 from dblike_srv.site import Ahead, Site, own_ids, renew
 from dblike_srv.tree import VERSION_COLUMNS, path_key, site_id, version_of
 
@@ -33,7 +34,8 @@ def changes(
     with the mode of the directory.
 
     Where the cursor is of a site that had heard more, the new one goes back to what is known here:
-    the states that are told now lack the rest, and are told again when it has come.
+    the states that are told now lack the rest, and are told again when it has come.  Where it can't
+    come any more the cursor is Gone, and what its owner has of it goes up again.
     """
     numbers = site.seal.open_cursor(folder.id, cursor)
     seen = site.seal.open_seen(folder.id, cursor)
@@ -42,6 +44,9 @@ def changes(
     def work(connection: Connection) -> tuple[list[Record], dict[bytes, int], bool]:
         heads = heads_of(connection, folder.row)
         check_ahead(connection, seen, heads)
+        beyond = {origin for origin, n in seen.items() if n > heads.get(origin, 0)}
+        if beyond and are_lost(connection, beyond, site.clock.now_ms()):
+            raise Gone("a site was lost that had told more: start with none", field="cursor")
         here = {origin: min(n, heads.get(origin, 0)) for origin, n in numbers.items()}
         live_only = not cursor and not buried
         found, reached, more = _collect(site, connection, folder, here, heads, room, live_only)

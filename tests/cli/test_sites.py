@@ -257,6 +257,114 @@ def test_an_offer_to_a_site_that_knows_the_dot_otherwise(
     assert report.short == 0
 
 
+# --- a site that is lost
+
+
+def test_what_a_lost_site_had_alone_comes_from_its_device(sites: Sites, device: NewLaptop) -> None:
+    """One site is enough, and it is lost: the next one hears of the very same versions."""
+    one = device("one")
+    one.write("edited", "old")
+    one.write("gone", "old")
+    one.sync()
+    sites.split()
+    sites.introduce()
+    one.write("edited", "new")
+    one.write("large", b"large" * 1_000_000)
+    one.place("gone").unlink()
+    report = one.sync()
+    assert report.short == 0
+    assert report.in_sync
+    sites.serving = "b"
+    report = one.sync()
+    assert (report.short, report.conflicts, report.uploaded) == (0, (), ())
+    same = {path: (r.device, r.counter, r.time, r.hash) for path, r in sites.records("a").items()}
+    assert {p: (r.device, r.counter, r.time, r.hash) for p, r in sites.records("b").items()} == same
+    assert device("two").pull().in_sync
+    assert nothing(one)
+
+
+def test_what_other_devices_made_waits_for_them(sites: Sites, device: NewLaptop) -> None:
+    """A site that is only away may come back with it: nobody speaks for another device."""
+    one, two = _both_know(sites, device)
+    sites.serving = "b"
+    assert not two.sync().uploaded
+    assert b"f" not in live(sites, "b")
+    sites.lose_a()
+    one.sync()  # its own version comes first
+    report = two.sync()
+    assert (report.uploaded, report.conflicts) == ((), ())
+    assert sites.records("b")[b"f"].device == one.device.id
+
+
+def test_what_nobody_else_brings_comes_from_whom_has_it(sites: Sites, device: NewLaptop) -> None:
+    """The site left for good, and who made the versions is away, too: deletes come as well."""
+    one, two = _both_know(sites, device)
+    sites.serving = "b"
+    sites.lose_a()
+    report = two.sync()
+    assert (report.uploaded, report.conflicts) == ((b"f",), ())
+    assert live(sites, "b") == {b"f"}
+    for _ in range(2):
+        one.sync()
+        two.sync()
+    assert files(one) == files(two) == {"f": b"made by one"}
+    assert nothing(one)
+    assert nothing(two)
+
+
+def _both_know(sites: Sites, device: NewLaptop) -> tuple[Laptop, Laptop]:
+    """Two devices with what one of them made at `a`, which `b` never heard of."""
+    one, two = device("one"), device("two")
+    one.write("deleted", "x")
+    one.sync()
+    two.sync()
+    sites.split()
+    sites.introduce()
+    one.write("f", "made by one")
+    one.place("deleted").unlink()
+    one.sync()
+    two.sync()
+    return one, two
+
+
+def test_a_site_that_is_lost_behind_a_balancer(sites: Sites, device: NewLaptop) -> None:
+    """Its name serves as before; what was heard there tells that it is another one."""
+    one = device("one")
+    one.sync()
+    sites.split()
+    sites.introduce()
+    one.write("f", "x")
+    one.sync()
+    sites.swap()
+    one.sync()
+    assert b"f" in live(sites, "b")
+
+
+def test_what_others_hold_is_not_kept(sites: Sites, device: NewLaptop) -> None:
+    """Once the site says so, the next commit is all that there is to be offered."""
+    one = device("one")
+    one.sync()
+    sites.split()
+    sites.introduce()
+    one.write("first", "x")
+    one.sync()
+    one.write("second", "x")
+    one.sync()
+    assert [offer.path for offer in one.state.offers.all()] == [b"first", b"second"]
+    sites.hold("a")
+    one.write("third", "x")
+    one.sync()
+    assert [offer.path for offer in one.state.offers.all()] == [b"third"]
+
+
+def test_alone_a_site_keeps_nobody_busy(sites: Sites, device: NewLaptop) -> None:
+    """Where there is no other site, nothing is remembered for one."""
+    one = device("one")
+    one.write("f", "x")
+    one.sync()
+    assert one.state.offers.empty()
+
+
 # --- a reply that was lost, and the answer at another site
 
 

@@ -17,6 +17,9 @@ from dblike_srv.app import create_app
 from dblike_srv.changes import changes
 from dblike_srv.config import decode_config
 from dblike_srv.folders import find_folder
+from dblike_srv.replication.copies import note_held
+from dblike_srv.replication.journals import positions
+from dblike_srv.replication.sites import announce, part_with, welcome
 from dblike_srv.site import Site, open_site
 from rig.wsgi import WsgiTransport
 
@@ -56,6 +59,29 @@ class Sites:
             new.execute("UPDATE meta SET value = ? WHERE key = 'site'", (b"b" * 16,))
         self.b = self._open("b")
         self._apps["b"] = self._serve(self.b)
+
+    def introduce(self) -> None:
+        """Let each know that there is the other."""
+        assert self.b is not None
+        for here, other in ((self.a, self.b), (self.b, self.a)):
+            welcome(here, announce(other))
+
+    def lose_a(self) -> None:
+        """Let `a` have left for good, as `b` was told."""
+        assert self.b is not None
+        part_with(self.b, announce(self.a))
+
+    def hold(self, name: str) -> None:
+        """Let a site hear that the other one has all that it took."""
+        here, other = (self.a, self.b) if name == "a" else (self.b, self.a)
+        assert here is not None
+        assert other is not None
+        place = positions(here, b"").positions
+        note_held(here, other.id, place)
+
+    def swap(self) -> None:
+        """Let `b` answer by `a`'s name."""
+        self._apps |= {"a": self._apps["b"], "lost": self._apps["a"]}
 
     def roll_back(self) -> None:
         """Let site `a` be what it was when `b` was split off: its disk came from a backup."""

@@ -65,23 +65,45 @@ def go(device: SimDevice, site: str) -> None:
 
 def test_a_device_hears_at_one_site_what_that_lacked_when_it_came(worlds: Worlds) -> None:
     """It had heard of it elsewhere; what it took in here was made without it."""
-    world = worlds()
-    one, other = world.devices
+    world = worlds(3)
+    one, other, third = world.devices
     go(one, "s0")
     go(other, "s1")
-    write(world, one, b"f", b"one's")
+    go(third, "s0")
+    write(world, third, b"f", b"third's")
+    third.sync()
     one.sync()
     write(world, other, b"f", b"other's")
     write(world, other, b"g", b"more")
     other.sync()
     go(one, "s1")
     one.sync()
-    assert bytes(one.files()[b"f"].data) == b"one's", "a site that is behind took an edit away"
+    assert bytes(one.files()[b"f"].data) == b"third's", "a site that is behind took an edit away"
     world.follow("s1", "s0")
     one.sync()
     other.sync()
     assert one.tree() == other.tree()
-    assert {b"one's", b"other's", b"more"} == one.contents()
+    assert {b"third's", b"other's", b"more"} == one.contents()
+
+
+def test_a_device_tells_a_site_what_another_one_had_alone(worlds: Worlds) -> None:
+    """What met there is merged before the sites hear of each other, and stays so."""
+    world = worlds()
+    one, other = world.devices
+    go(one, "s0")
+    go(other, "s1")
+    for device, data in ((one, b"one's"), (other, b"other's")):
+        write(world, device, b"f", data)
+        device.sync()
+    go(one, "s1")
+    for _ in range(2):
+        one.sync()
+        other.sync()
+    assert one.tree() == other.tree()
+    assert {b"one's", b"other's"} == one.contents()
+    before = one.tree()
+    world.settle()
+    assert one.tree() == before
 
 
 def test_a_cursor_goes_back_to_what_the_site_knows(worlds: Worlds) -> None:

@@ -11,8 +11,11 @@ import pytest
 import websocket
 
 import dblike_delta
+from conftest import Spawn
 from rig.cluster import Cluster, User, eventually
+from rig.programs import Program
 from rig.proxy import Fault, Proxy
+from rig.servers import PASSWORD
 from rig.writer import Writer
 
 MIB = 1 << 20
@@ -169,6 +172,22 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, 
     rules = {"copies": 2, "wait_ms": 10_000}
     with Cluster(tmp_path_factory.mktemp("copies"), replication=rules) as cluster:
         yield cluster, _logged_in(cluster)
+
+
+def test_what_one_site_held_alone_comes_from_its_device(tmp_path: Path, spawn: Spawn) -> None:
+    """It is lost before the other one could follow it."""
+    with Cluster(tmp_path, 2) as cluster:
+        ada = _logged_in(cluster)
+        urls = ",".join(site.url for site in cluster)
+        laptop = Program.link(tmp_path / "laptop", urls, "ada", PASSWORD, spawn)
+        cluster[1].kill()
+        laptop.write("alone", "at one site")
+        laptop.write("large", b"large" * 2_000_000)
+        laptop.ok("push")
+        cluster[0].kill()
+        cluster[1].start()
+        laptop.ok("sync")
+        assert {b"alone", b"large"} <= cluster[1].at(ada.token).tree().keys()
 
 
 def test_what_two_sites_hold_survives_the_first_one(copies: tuple[Cluster, User]) -> None:

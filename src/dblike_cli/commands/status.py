@@ -71,7 +71,7 @@ def _document(
         "servers": session.config.servers,
         "server": site.name if report is not None and site is not None else None,
         "others": [address.url for address in session.transport.others()],
-        "short": session.state.offers.count(),
+        "short": session.state.offers.short(),
         "reason": failure,
         "user": session.credential.user,
         "device": {"id": session.credential.device_id, "name": session.config.device},

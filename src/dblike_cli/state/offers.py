@@ -1,6 +1,8 @@
-"""Offers: own versions that were acknowledged while fewer sites held them than should.
+"""Offers: own versions that were acknowledged, and that a site may have to be told again.
 
-They are offered again, as the very same versions, until enough sites hold them.
+Those of which fewer sites hold than should are offered, as the very same versions, until enough do.
+Those that one site alone took, which is enough, are kept for the case that it is lost: another site
+that serves is offered them.
 """
 
 from __future__ import annotations
@@ -17,7 +19,10 @@ _decode = msgspec.msgpack.Decoder(Entry | None).decode
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """All that a version said when it was sent, to be said again word for word."""
+    """All that a version said when it was sent, to be said again word for word.
+
+    `site` took it where one site is enough; where it is empty too few hold it.
+    """
 
     path: bytes
     counter: int
@@ -26,6 +31,7 @@ class Offer(msgspec.Struct, frozen=True):
     context: bytes
     author: str
     upload: bytes = b""
+    site: str = ""
 
 
 class Offers:
@@ -38,26 +44,31 @@ class Offers:
         """All of it, in the order in which the versions were made."""
         rows = self._connection.execute("SELECT * FROM offers ORDER BY counter")
         return [
-            Offer(path, counter, time, _decode(entry), context, author, upload)
-            for path, counter, time, entry, context, author, upload in rows
+            Offer(path, counter, time, _decode(entry), context, author, upload, site)
+            for path, counter, time, entry, context, author, upload, site in rows
         ]
 
-    def count(self) -> int:
-        """How many there are."""
-        return int(self._connection.execute("SELECT count(*) FROM offers").fetchone()[0])
+    def short(self) -> int:
+        """Of how many fewer sites hold than should."""
+        query = "SELECT count(*) FROM offers WHERE site = ''"
+        return int(self._connection.execute(query).fetchone()[0])
 
     def empty(self) -> bool:
-        """Whether there are none."""
+        """Whether there are none at all."""
         return self._connection.execute("SELECT 1 FROM offers LIMIT 1").fetchone() is None
 
     def put(self, offers: Iterable[Offer]) -> None:
-        """Too few sites hold these; each takes the place of an older version of its path."""
+        """Remember these; each takes the place of an older version of its path."""
         rows = [
-            (o.path, o.counter, o.time, _encode(o.entry), o.context, o.author, o.upload)
+            (o.path, o.counter, o.time, _encode(o.entry), o.context, o.author, o.upload, o.site)
             for o in offers
         ]
-        self._connection.executemany("INSERT OR REPLACE INTO offers VALUES (?,?,?,?,?,?,?)", rows)
+        self._connection.executemany("INSERT OR REPLACE INTO offers VALUES (?,?,?,?,?,?,?,?)", rows)
 
     def drop(self, paths: Iterable[bytes]) -> None:
         """Enough sites hold what these are now."""
         self._connection.executemany("DELETE FROM offers WHERE path = ?", [(p,) for p in paths])
+
+    def drop_of(self, site: str) -> None:
+        """Others hold all that this site took."""
+        self._connection.execute("DELETE FROM offers WHERE site = ?", (site,))

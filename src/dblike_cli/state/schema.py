@@ -64,6 +64,11 @@ STEPS: Final[Sequence[tuple[str, ...]]] = (
              upload BLOB NOT NULL
            ) WITHOUT ROWID""",
     ),
+    (
+        # Who took an offer that enough sites hold as long as this one lasts; empty: too few do.
+        "ALTER TABLE offers ADD COLUMN site TEXT NOT NULL DEFAULT ''",
+        "CREATE INDEX offers_short ON offers (path) WHERE site = ''",
+    ),
 )
 
 

@@ -10,4 +10,5 @@ link        the steps over HTTP
 follower    following one site: connect, catch up, listen
 supervisor  the process that follows all of them, where no other one does
 copies      how many sites hold a commit
+lost        what no site holds any more
 """

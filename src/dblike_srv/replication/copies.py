@@ -14,7 +14,7 @@ from dblike_delta.versions import VersionVector
 from dblike_srv.identity import FolderRef
 from dblike_srv.models import folders, holds, sites
 from dblike_srv.replication.messages import Position
-from dblike_srv.site import Site
+from dblike_srv.site import Site, own_ids
 from dblike_srv.tree import site_id
 
 LOOK: Final = 0.005
@@ -62,11 +62,30 @@ def count_copies(site: Site, folder: FolderRef, cursor: str) -> int:
     return site.database.read(work)
 
 
+def note_spread(site: Site, folder: FolderRef, reply: CommitReply) -> CommitReply:
+    """The reply, with who took the commit, and how many sites had all that came before it."""
+    numbers = site.seal.open_cursor(folder.id, reply.before)
+    here = (holds.c.site == sites.c.id) & (holds.c.folder == folder.row)
+    query = select(sites.c.id, holds.c.numbers).outerjoin(holds, here).where(sites.c.gone == 0)
+
+    def work(connection: Connection) -> tuple[bytes, list[bytes]]:
+        mine = own_ids(connection)
+        rows = connection.execute(query.where(sites.c.id.not_in(mine))).all()
+        return site_id(connection), [bytes(packed or b"") for _, packed in rows]
+
+    own, others = site.database.read(work)
+    if not others:
+        return reply
+    had = (VersionVector.unpack(packed).get(own) if packed else 0 for packed in others)
+    held = 1 + sum(number >= numbers.get(own, 0) for number in had)
+    return msgspec.structs.replace(reply, site=own.hex(), held=held)
+
+
 def await_copies(site: Site, folder: FolderRef, reply: CommitReply) -> CommitReply:
     """The reply, once as many sites as configured hold the commit, or the wait for them is over."""
     rule = site.config.replication
     if rule.copies <= 1:
-        return reply
+        return note_spread(site, folder, reply)
     until = site.clock.monotonic() + rule.wait_ms / 1000
     pause = threading.Event()
     while True:
