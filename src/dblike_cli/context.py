@@ -36,7 +36,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     batch_bytes: int = 8 << 20
     """Content of one commit of small files."""
     batch_records: int = 5_000
-    segment: int = 16 << 20
+    segment: int = 32 << 20
     """Larger changesets are sent in resumable appends of this size."""
     read_size: int = 1 << 20
     fetch_wants: int = 10_000

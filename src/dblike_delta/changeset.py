@@ -220,6 +220,14 @@ class Decoder:
         if at < len(view):
             raise FormatError("bytes after the end of the changeset", offset=self.boundary)
 
+    @property
+    def wanted(self) -> int:
+        """How many bytes are best received at once: those up to the end of the open block, which
+        are not copied if they come alone, and the head of the next one."""
+        if len(self._head) < _BLOCK.size or self.boundary == 0:
+            return BLOCK_TARGET
+        return self._check_head()[0] - self._filled + _BLOCK.size
+
     def close(self) -> None:
         """Say that no more bytes come; raises where the stream has no end."""
         if not self.finished:

@@ -35,6 +35,10 @@ class Commit:
         self._writer = site.store.writer()
         self._intake = new_intake(site, identity, self._writer)
 
+    def wanted(self) -> int:
+        """How many bytes are best received at once."""
+        return self._decoder.wanted
+
     def receive(self, data: Part) -> None:
         """The next bytes of the changeset.  Raises DeltaError; then `abort` is called for."""
         for event in self._decoder.receive(data):

@@ -10,9 +10,11 @@ import gc
 import os
 import select
 import signal
+import socket
 import threading
 from typing import Any, Final
 
+from gunicorn import util
 from gunicorn.http import message
 from gunicorn.workers.gthread import ThreadWorker
 
@@ -116,6 +118,23 @@ def hold_signals_while_forking() -> None:
 
 def _release() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
+
+
+_SMALL: Final = 64 << 10
+
+
+def _write_chunk(connection: Any, data: bytes) -> None:
+    """A chunk of a reply.  Gunicorn joins it with its frame: a copy of all that is sent."""
+    if len(data) < _SMALL or type(connection) is not socket.socket:
+        _write_small_chunk(connection, data)
+        return
+    connection.sendall(b"%X\r\n" % len(data), socket.MSG_MORE)
+    connection.sendall(data, socket.MSG_MORE)
+    connection.sendall(b"\r\n")
+
+
+_write_small_chunk: Final = util.write_chunk
+util.write_chunk = _write_chunk
 
 
 class _NoHub:

@@ -12,7 +12,7 @@ import os
 import shutil
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +27,8 @@ from dblike_srv.unfinished import SAVE_EVERY, Unfinished, read_state, remove_idl
 
 REMEMBERED: Final = 16
 """Uploads that a worker keeps open; the least recently used one is read from disk again."""
+Chunks = Callable[[Callable[[], int]], Iterable[Part]]
+"""Makes the pieces of a stream, given who says how many bytes are best received at once."""
 
 
 class _Upload:
@@ -45,10 +47,10 @@ class _Upload:
         """Bytes of the stream that need not be sent again."""
         return self._decoder.boundary
 
-    def append(self, chunks: Iterable[Part]) -> None:
+    def append(self, chunks: Chunks) -> None:
         """Take in more; what came in whole blocks stays, wherever the rest is cut."""
         try:
-            for chunk in chunks:
+            for chunk in chunks(lambda: self._decoder.wanted):
                 self.sound = False
                 for event in self._decoder.receive(chunk):
                     self.intake.take(event)
@@ -116,7 +118,7 @@ def append_upload(
     folder: FolderRef,
     upload_id: str,
     offset: int,
-    chunks: Iterable[Part],
+    chunks: Chunks,
     complete: bool,
 ) -> UploadStatus | CommitReply:
     """The next bytes of an upload; the last ones commit it.
@@ -142,7 +144,7 @@ def _append(
     folder: FolderRef,
     upload: _Upload,
     offset: int,
-    chunks: Iterable[Part],
+    chunks: Chunks,
     complete: bool,
     directory: Path,
 ) -> UploadStatus | CommitReply:

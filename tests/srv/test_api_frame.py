@@ -14,8 +14,10 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from dblike_delta.changeset import Body
 from dblike_delta.commands import Copy, Literal
-from dblike_delta.messages import Problem
+from dblike_delta.formats import whole_literal
+from dblike_delta.messages import Problem, Want
 from dblike_srv.api import inbound
 from dblike_srv.api.problems import PROBLEM_TYPE
 from dblike_srv.app import create_app
@@ -208,6 +210,19 @@ def test_a_chunked_body_is_read_too(gunicorn_server: Server) -> None:
         reply = connection.getresponse()
         assert (reply.status, reply.read() != b"") == (200, True)
     assert b"".join(exchange.read(target)) == b"".join(pieces)
+
+
+@pytest.mark.parametrize("size", [100, 600_000, 3 << 20, 5_000_001])
+def test_large_replies_come_whole_in_chunks(gunicorn_server: Server, size: int) -> None:
+    exchange = gunicorn_server.exchange()
+    content = os.urandom(size)
+    token = f"Authorization: Bearer {exchange.token}\r\nContent-Length: {size}\r\n"
+    put = f"PUT /v1/folders/home/files/f HTTP/1.1\r\nHost: x\r\n{token}Connection: close\r\n\r\n"
+    assert b" 20" in talk(gunicorn_server, put.encode() + content)
+    [record] = exchange.changes("home").records
+    events = exchange.fetch("home", [Want(record.device, record.counter)])
+    body = b"".join(bytes(event.data) for event in events if isinstance(event, Body))
+    assert whole_literal(memoryview(body)) == content
 
 
 MALFORMED = (

@@ -38,7 +38,9 @@ def append(
     core: CoreSite, offset: int, data: bytes, *, complete: bool = False
 ) -> UploadStatus | CommitReply:
     identity = core.laptop.identity
-    return append_upload(core.site, identity, core.folder, UPLOAD, offset, [data], complete)
+    return append_upload(
+        core.site, identity, core.folder, UPLOAD, offset, lambda _: [data], complete
+    )
 
 
 def test_what_one_takes_the_other_serves(hosts: tuple[CoreSite, CoreSite]) -> None:

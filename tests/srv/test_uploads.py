@@ -33,7 +33,9 @@ def append(
     core: CoreSite, offset: int, data: bytes, *, complete: bool = False, name: str = NAME,
     device: Device | None = None,
 ) -> CommitReply | UploadStatus:  # fmt: skip
-    chunks = (data[at : at + 70_000] for at in range(0, len(data), 70_000))
+    def chunks(_: object) -> Iterable[bytes]:
+        return (data[at : at + 70_000] for at in range(0, len(data), 70_000))
+
     identity = (device or core.laptop).identity
     return uploads.append_upload(core.site, identity, core.folder, name, offset, chunks, complete)
 
@@ -101,13 +103,13 @@ def test_a_worker_that_dies_within_a_long_request_loses_at_most_8_mib(core: Core
     data = stream([core.laptop.file(b"long", SeededRandom(3).bytes(20 << 20))])
     missing = []
 
-    def chunks() -> Iterable[bytes]:
+    def chunks(_: object) -> Iterable[bytes]:
         for at in range(0, len(data), 1 << 20):
             missing.append(at - (status(core) or 0))
             yield data[at : at + (1 << 20)]
 
     identity = core.laptop.identity
-    uploads.append_upload(core.site, identity, core.folder, NAME, 0, chunks(), complete=True)
+    uploads.append_upload(core.site, identity, core.folder, NAME, 0, chunks, complete=True)
     assert max(missing) <= 8 << 20
 
 
@@ -222,13 +224,13 @@ def test_too_many_unfinished_uploads(tmp_path: Path) -> None:
 def test_a_full_disk_keeps_what_was_there(core: CoreSite, monkeypatch: pytest.MonkeyPatch) -> None:
     data = three_files(core)
 
-    def chunks() -> Iterable[bytes]:
+    def chunks(_: object) -> Iterable[bytes]:
         yield data[:1_500_000]
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space"):
         uploads.append_upload(
-            core.site, core.laptop.identity, core.folder, NAME, 0, chunks(), complete=False
+            core.site, core.laptop.identity, core.folder, NAME, 0, chunks, complete=False
         )
     assert 0 < (status(core) or 0) <= 1_500_000
     reply = upload_all(core, data, [], hop=False)

@@ -8,13 +8,18 @@ Anywhere else, `wsgi.input` is read as usual.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+import select
+import socket
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from dblike_srv.errors import SiteError
 
 PIECE: Final = 1 << 20
 _SMALL: Final = 64 << 10
+_SOON: Final = 50
+"""Milliseconds in which all of a piece may come, before what there is of it is taken."""
+_LARGEST: Final = 2 << 20
 
 
 class BodyCut(SiteError):
@@ -25,8 +30,10 @@ class BodySlow(SiteError):
     """The request's next bytes did not come in time."""
 
 
-def body_chunks(environ: dict[str, Any]) -> Iterator[bytes]:
-    """The body in pieces.
+def body_chunks(
+    environ: dict[str, Any], wanted: Callable[[], int] = lambda: PIECE
+) -> Iterator[bytes]:
+    """The body in pieces, of as many bytes as are `wanted` where so many come soon.
 
     Raises BodyCut where the body is shorter than it said, BodySlow where a piece takes longer than
     the socket's timeout.
@@ -36,7 +43,7 @@ def body_chunks(environ: dict[str, Any]) -> Iterator[bytes]:
         if reader is None:
             yield from _from_input(environ)
         else:
-            yield from _from_socket(environ, reader)
+            yield from _from_socket(environ, reader, wanted)
     except TimeoutError:
         raise BodySlow("the body came too slowly") from None
     except OSError as error:
@@ -63,7 +70,9 @@ def _length_reader(environ: dict[str, Any]) -> Any:
     return reader if reader.length > _SMALL else None
 
 
-def _from_socket(environ: dict[str, Any], reader: Any) -> Iterator[bytes]:
+def _from_socket(
+    environ: dict[str, Any], reader: Any, wanted: Callable[[], int]
+) -> Iterator[bytes]:
     """Drain what gunicorn holds already, then receive straight from the socket.
 
     `reader.length` is kept true all the while, so that gunicorn knows what of the body is unread
@@ -79,12 +88,25 @@ def _from_socket(environ: dict[str, Any], reader: Any) -> Iterator[bytes]:
         reader.length -= len(held)
         yield held
     while reader.length:
-        piece = unreader.sock.recv(min(PIECE, reader.length))
+        piece = _receive(unreader.sock, min(wanted(), _LARGEST, reader.length))
         if not piece:
             raise BodyCut("the body was cut short")
         reader.length -= len(piece)
         yield piece
     body.failed = False
+
+
+def _receive(connection: socket.socket, size: int) -> bytes:
+    """Up to `size` bytes: all of them where they come soon, by waking up once."""
+    if size > _SMALL:
+        poller = select.poll()
+        poller.register(connection, select.POLLIN)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
+        try:
+            poller.poll(_SOON)
+        finally:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+    return connection.recv(size)
 
 
 def _from_input(environ: dict[str, Any]) -> Iterator[bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 from urllib.parse import unquote_to_bytes
 
@@ -139,11 +139,11 @@ def chunks() -> Iterator[bytes]:
     return body_chunks(request.environ)
 
 
-def changeset_chunks() -> Iterator[bytes]:
-    """The body, which must be a changeset."""
+def changeset_chunks(wanted: Callable[[], int]) -> Iterator[bytes]:
+    """The body, which must be a changeset, in pieces of what its decoder wants."""
     if media_type() != CHANGESET_TYPE:
         raise Unsupported(f"send {CHANGESET_TYPE}", field="Content-Type")
-    return chunks()
+    return body_chunks(request.environ, wanted)
 
 
 def number(name: str, default: int, *, least: int, most: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 
 import msgspec
@@ -52,36 +53,38 @@ def stream(
     body that is all in it is sent with its length.
     """
     pieces = gathered(parts)
-    first = next(pieces, b"")
-    second = next(pieces, None) if length is None and len(first) < GATHER else b""
-    if second is None:
-        return Response(first, status, headers, content_type=media)
-    response = Response(_chain(first, pieces), status, headers, content_type=media)
+    first = list(itertools.islice(pieces, 2))
+    if length is None and len(first) < 2:
+        return Response(b"".join(first), status, headers, content_type=media)
+    body = itertools.chain(first, pieces)
+    response = Response(body, status, headers, content_type=media)
     if length is not None:
         response.content_length = length
     return response
 
 
-def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from rest
-
-
 def gathered(parts: Iterable[Part], size: int = GATHER) -> Iterator[bytes]:
-    """The same bytes in pieces of about `size`; parts that are large go through uncopied."""
+    """The same bytes in pieces of about `size`; large parts go through uncopied where they can."""
     held: list[Part] = []
     total = 0
     for part in parts:
+        large = whole(part) if len(part) >= size else None
+        if large is not None:
+            if total:
+                yield b"".join(held)
+                held, total = [], 0
+            yield large
+            continue
         held.append(part)
         total += len(part)
         if total >= size:
-            yield _joined(held)
+            yield b"".join(held)
             held, total = [], 0
     if total:
-        yield _joined(held)
+        yield b"".join(held)
 
 
-def _joined(held: list[Part]) -> bytes:
-    if len(held) == 1 and isinstance(held[0], bytes):
-        return held[0]
-    return b"".join(held)
+def whole(part: Part) -> bytes | None:
+    """The bytes object that a part is, or is a view of all of."""
+    under = part.obj if isinstance(part, memoryview) else part
+    return under if isinstance(under, bytes) and len(under) == len(part) else None

@@ -43,7 +43,7 @@ def commit(folder_name: str) -> Response:
     """A changeset, whole: one result a version."""
     running = Commit(site(), identity(), folder(folder_name))
     try:
-        for piece in changeset_chunks():
+        for piece in changeset_chunks(running.wanted):
             running.receive(piece)
         return reply(running.finish())
     except BaseException:
@@ -77,7 +77,7 @@ def append(folder_name: str, upload: str) -> Response:
         folder(folder_name),
         _checked(upload),
         header_integer("Upload-Offset"),
-        changeset_chunks(),
+        changeset_chunks,
         _is_complete(),
     )
     response = reply(outcome)
