@@ -22,6 +22,7 @@ from dblike_delta.seams import Clock, Random
 _AWAY: Final = frozenset({502, 503, 504})
 """Those that speak of the server, and not of the request."""
 _UNAUTHORIZED: Final = 401
+_FULL: Final = 507
 _LONGEST_WAIT: Final = 30.0
 
 Pause = Callable[[float], object]
@@ -167,8 +168,8 @@ class HttpTransport:
                     self._sites.serve(site)
                     return reply
                 said = reply
-                if reply.status in _AWAY and self.has_choice:
-                    self._sites.fail(site)
+                if self.has_choice and (reply.status in _AWAY or _is_full(reply)):
+                    self._sites.fail(site, _wait_of(reply) if _is_full(reply) else 0.0)
             if not repeatable(request):
                 break
         return self._last_word(said, failures)
@@ -181,7 +182,7 @@ class HttpTransport:
         """Whether no other site is to be asked."""
         if reply.status == _UNAUTHORIZED and "Authorization" in request.headers:
             return site.address == address_of(self.issuer) or not self.has_choice
-        return reply.status not in BUSY
+        return reply.status not in BUSY and not (self.has_choice and _is_full(reply))
 
     def _last_word(self, said: HttpResponse | None, failures: list[str]) -> HttpResponse:
         if said is None:
@@ -194,10 +195,8 @@ class HttpTransport:
 
     def _asked(self, reply: HttpResponse) -> float:
         """Seconds that the server asks us to wait, a little spread; 0 where it does not."""
-        asked = reply.headers.get("retry-after", "")
-        if not asked.isdecimal():
-            return 0.0
-        return min(float(asked), _LONGEST_WAIT) + self._random.uniform(0.0, 0.25)
+        asked = min(_wait_of(reply), _LONGEST_WAIT)
+        return asked and asked + self._random.uniform(0.0, 0.25)
 
     def _backoff(self, attempt: int) -> float:
         """A growing pause, with jitter so that devices don't come back all at once."""
@@ -211,6 +210,17 @@ def address_of(url: str) -> Address:
     secure = parts.scheme == "https"
     port = parts.port or (443 if secure else 80)
     return Address(parts.hostname or "", port, secure, parts.path.rstrip("/"))
+
+
+def _wait_of(reply: HttpResponse) -> float:
+    """Seconds after which the server may be asked again; 0 where it does not say."""
+    asked = reply.headers.get("retry-after", "")
+    return float(asked) if asked.isdecimal() else 0.0
+
+
+def _is_full(reply: HttpResponse) -> bool:
+    """Whether the site has no room for anyone now; of a user's quota it says nothing of later."""
+    return reply.status == _FULL and _wait_of(reply) > 0
 
 
 def _tls(ca: str) -> ssl.SSLContext:

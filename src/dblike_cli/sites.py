@@ -180,10 +180,10 @@ class Sites:
             self._serving = site
             self._moved(site.address)
 
-    def fail(self, site: Site) -> None:
-        """Leave the site alone for a while, longer each time."""
+    def fail(self, site: Site, asked: float = 0.0) -> None:
+        """Leave the site alone for as long as it asked, else for a while, longer each time."""
         site.failures += 1
-        leave = min(2.0 ** min(site.failures, 10), _LONGEST_LEAVE)
+        leave = asked or min(2.0 ** min(site.failures, 10), _LONGEST_LEAVE)
         site.away_until = self._clock.monotonic() + self._random.uniform(leave / 2, leave)
         site.close()
         if self._serving is site:

@@ -58,7 +58,9 @@ class QuotaExceeded(SiteError):
 
 
 class NoSpace(SiteError):
-    """The site's disk is full."""
+    """The site's disk is full: another site may have room, and this one later."""
+
+    retry_after = 300.0
 
 
 class Busy(SiteError):

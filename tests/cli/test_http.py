@@ -112,6 +112,7 @@ def server() -> Iterator[Server]:
     made.close()
 
 
+FULL = b"HTTP/1.1 507 Full\r\nRetry-After: 300\r\nContent-Length: 0\r\n\r\n"
 BUSY = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -238,6 +239,35 @@ def test_the_next_server_is_asked_when_one_is_busy(server: Server) -> None:
     assert [read(carrier) for _ in range(3)] == [b"ok"] * 3
     assert len(busy.requests) == 1, "and from then on the one that works"
     busy.close()
+
+
+def test_a_full_site_is_left_until_it_may_have_room(server: Server) -> None:
+    """Another one takes what it does not; it is not asked again each time, but later."""
+    full = Server(lambda number, *_: FULL if number == 1 else OK)
+    clock, back = Later(), threading.Event()
+    carrier = transport(full.url, server.url, clock=clock)
+    assert [read(carrier) for _ in range(3)] == [b"ok"] * 3
+    clock.ahead = 140.0
+    carrier.go_home(back.set)
+    assert len(full.requests) == 1
+    assert not back.is_set()
+    clock.ahead = 301.0
+    carrier.go_home(back.set)
+    assert back.wait(PATIENCE)
+    carrier.go_home(back.set)
+    read(carrier)
+    assert len(full.requests) == 2
+    full.close()
+
+
+@pytest.mark.parametrize("said", [b"HTTP/1.1 507 Quota\r\nContent-Length: 0\r\n\r\n", FULL])
+def test_where_nobody_has_room_that_is_said(server: Server, said: bytes) -> None:
+    """A quota, or two full disks."""
+    server.answer = lambda *_: said
+    other = Server(lambda *_: said)
+    assert status(transport(server.url, other.url), MINE) == 507
+    assert len(server.requests) + len(other.requests) == 1 + (said is FULL)
+    other.close()
 
 
 def test_it_goes_home_between_two_pieces_of_work(server: Server) -> None:

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from conftest import Spawn
 from rig.cluster import Cluster, eventually
+from rig.programs import Program
+from rig.servers import PASSWORD
 
 MIB = 1 << 20
 
@@ -29,8 +32,9 @@ def small(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def test_a_follower_with_a_full_disk(small: Path, tmp_path: Path) -> None:
-    """It answers reads, says what is wrong, and goes on as soon as there is room."""
+def test_a_site_with_a_full_disk(small: Path, tmp_path: Path, spawn: Spawn) -> None:
+    """It answers reads, says what is wrong, and follows again as soon as there is room.  A device
+    that has too much for it goes to the other one, in the same command."""
     with Cluster(tmp_path, 2) as cluster:
         cluster[0].add_user("ada")
         eventually(lambda: cluster[1].login("ada"))
@@ -48,6 +52,13 @@ def test_a_follower_with_a_full_disk(small: Path, tmp_path: Path) -> None:
         full = cluster[1].at(ada.token)
         assert full.get("small") == b"it fits"
         assert "large" not in map(bytes.decode, full.tree())
+        urls = f"{cluster[1].url},{cluster[0].url}"
+        laptop = Program.link(tmp_path / "laptop", urls, "ada", PASSWORD, spawn)
+        assert laptop.json("status", code=3)["server"] in cluster[1].url
+        for name, size in (("much", 20), ("more", 3), ("most", 3)):
+            laptop.write(name, large[: size * MIB] + name.encode())
+        laptop.ok("push")
+        assert {b"much", b"more", b"most"} <= ada.tree().keys()
         remount = ["mount", "-o", "remount,size=128m", str(small)]
         subprocess.run(remount, check=True)
         cluster.converge(ada.token)
