@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import signal
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -28,6 +30,8 @@ SETTLE = 150
 """Operations between two checks of all that must be."""
 _WORLDS_A_LINE = 50
 _LONGEST_LINE = 300
+_LONGEST_OPERATION = 0.3
+"""Seconds of CPU, on average."""
 
 
 def run_world(
@@ -91,6 +95,10 @@ def _trouble(world: World, troubles: Troubles, several: bool) -> str:
     return chosen(device) if chosen in of_devices else chosen()
 
 
+class Endless(BaseException):
+    """A world that takes so much time that it may not end."""
+
+
 @dataclasses.dataclass(frozen=True)
 class _Task:
     """A world to be run: what decides everything in it."""
@@ -121,12 +129,20 @@ class _Outcome:
 def _run(task: _Task) -> _Outcome:
     """A world in a process that runs many; one that breaks is told of, and no more."""
     logging.disable(logging.CRITICAL)  # a site has much to say about what is done to it here
+    signal.signal(signal.SIGVTALRM, _end)
+    signal.setitimer(signal.ITIMER_VIRTUAL, _LONGEST_OPERATION * task.operations + 10)
     try:
         done = run_world(task.seed, task.operations, devices=task.devices, sites=task.sites)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the seed tells of it
+    except (Exception, Endless) as error:  # noqa: BLE001 - whatever it is, the seed tells of it
         said = (str(error).splitlines() or [""])[0]
         return _Outcome(task, Counter(), f"{type(error).__name__}: {said}"[:_LONGEST_LINE])
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     return _Outcome(task, done)
+
+
+def _end(*_: object) -> None:
+    raise Endless("".join(traceback.format_stack(limit=12)[:-1]).replace("\n", " "))
 
 
 def _outcomes(tasks: list[_Task], jobs: int) -> Iterator[_Outcome]:
