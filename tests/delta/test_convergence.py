@@ -178,6 +178,72 @@ def test_a_deleted_copy_stays_deleted_while_its_conflict_lasts() -> None:
         assert winner(site.heads[copy.path]) == delete
 
 
+def test_what_was_replaced_without_knowledge_of_a_conflict_leaves_no_copy() -> None:
+    """Neither where the conflict was heard of first, nor where the replacement was."""
+    loser = version(DEVICES[0], 1, time=1)
+    other = version(DEVICES[1], 1, time=3)
+    for kind in (Kind.DELETED, Kind.FILE, Kind.DIRECTORY):
+        later = version(DEVICES[2], 1, loser.vector, kind=kind, time=2)
+        for rng in cases(30):
+            sites = [told(rng, [loser, other, later]) for _ in range(3)]
+            exchanged(rng, sites)
+            for site in sites:
+                assert site.heads == sites[0].heads
+                live = {entry.hash for entry in site.tree().values()}
+                assert loser.hash not in live
+                assert other.hash in live
+                assert (later.hash in live) or kind is not Kind.FILE
+
+
+def test_what_was_replaced_by_who_saw_it_win_leaves_no_copy() -> None:
+    beaten = version(DEVICES[0], 1, time=1)
+    best = version(DEVICES[1], 1, time=2)
+    other = version(DEVICES[2], 1, time=3)
+    later = version(DEVICES[3], 1, context([beaten, best]), kind=Kind.DELETED)
+    for rng in cases(50):
+        sites = [told(rng, [beaten, best]), Site(), Site()]
+        sites[0].add([later])
+        sites[1].add([other])
+        for reader, writer in ((1, 0), (2, 1), (2, 0)):
+            for each in list(sites[writer].seen.values()):
+                sites[reader].add([each])
+        exchanged(rng, sites)
+        contents = {entry.hash for entry in sites[2].tree().values()}
+        assert contents == {beaten.hash, other.hash}
+
+
+def test_what_was_replaced_in_knowledge_of_the_conflict_keeps_its_copy() -> None:
+    loser = version(DEVICES[0], 1, time=1)
+    other = version(DEVICES[1], 1, time=3)
+    both = loser.vector.join(other.vector)
+    own = version(DEVICES[1], 2, both, time=4)  # by the other's own device: its vector hides that
+    for later in (version(DEVICES[2], 1, both, kind=Kind.DELETED, time=4), own):
+        for rng in cases(30):
+            sites = [told(rng, [loser, other]) for _ in range(3)]
+            sites[0].add([later])
+            exchanged(rng, sites)
+            assert loser.hash in {entry.hash for entry in sites[2].tree().values()}
+
+
+def test_the_copy_of_what_made_room_for_a_directory_stays() -> None:
+    file = version(DEVICES[0], 1, path=b"d")
+    inside = version(DEVICES[1], 1, path=b"d/f")
+    for rng in cases(30):
+        site = told(rng, [file, inside])
+        assert {file.hash, inside.hash} <= {entry.hash for entry in site.tree().values()}
+
+
+def test_a_copy_that_was_edited_meanwhile_stays() -> None:
+    loser = version(DEVICES[0], 1, time=1)
+    other = version(DEVICES[1], 1, time=3)
+    copy = conflict_copy(loser)
+    edit = version(DEVICES[3], 1, copy.vector, path=copy.path)
+    later = version(DEVICES[2], 1, loser.vector, kind=Kind.DELETED, time=2)
+    for rng in cases(30):
+        site = told(rng, [loser, other, later, edit])
+        assert edit.hash in {entry.hash for entry in site.tree().values()}
+
+
 def test_an_edit_in_a_directory_beats_the_delete_of_the_directory() -> None:
     """Every content that was live stays reachable (I11); what was deleted around it stays so."""
     made = version(DEVICES[0], 1, path=b"d", kind=Kind.DIRECTORY, mode=0o700)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import signal
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -19,6 +21,9 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "src")]
 
+from argon2 import PasswordHasher
+
+from dblike_srv.auth import simple
 from model.operations import OPERATIONS
 from model.trace import Trace
 from model.trouble import KINDS, Troubles
@@ -28,6 +33,8 @@ SETTLE = 150
 """Operations between two checks of all that must be."""
 _WORLDS_A_LINE = 50
 _LONGEST_LINE = 300
+_LONGEST_OPERATION = 0.3
+"""Seconds of CPU, on average."""
 
 
 def run_world(
@@ -91,6 +98,10 @@ def _trouble(world: World, troubles: Troubles, several: bool) -> str:
     return chosen(device) if chosen in of_devices else chosen()
 
 
+class Endless(BaseException):
+    """A world that takes so much time that it may not end."""
+
+
 @dataclasses.dataclass(frozen=True)
 class _Task:
     """A world to be run: what decides everything in it."""
@@ -121,12 +132,25 @@ class _Outcome:
 def _run(task: _Task) -> _Outcome:
     """A world in a process that runs many; one that breaks is told of, and no more."""
     logging.disable(logging.CRITICAL)  # a site has much to say about what is done to it here
+    signal.signal(signal.SIGVTALRM, _end)
+    signal.setitimer(signal.ITIMER_VIRTUAL, _LONGEST_OPERATION * task.operations + 10)
     try:
         done = run_world(task.seed, task.operations, devices=task.devices, sites=task.sites)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the seed tells of it
+    except (Exception, Endless) as error:  # noqa: BLE001 - whatever it is, the seed tells of it
         said = (str(error).splitlines() or [""])[0]
         return _Outcome(task, Counter(), f"{type(error).__name__}: {said}"[:_LONGEST_LINE])
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     return _Outcome(task, done)
+
+
+def _hash_fast() -> None:
+    """Passwords of worlds are no secrets, and to hash them well takes a tenth of all the time."""
+    simple.HASHER = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)  # type: ignore[misc]
+
+
+def _end(*_: object) -> None:
+    raise Endless("".join(traceback.format_stack(limit=12)[:-1]).replace("\n", " "))
 
 
 def _outcomes(tasks: list[_Task], jobs: int) -> Iterator[_Outcome]:
@@ -180,6 +204,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="processes that run worlds")
     parser.add_argument("--trace", default="", metavar="WHAT", help="a path or content to follow")
     options = parser.parse_args()
+    _hash_fast()
     tasks = _tasks(options)
     if len(tasks) > 1:
         return 1 if run_worlds(tasks, options.jobs) else 0

@@ -13,7 +13,8 @@ from dblike_srv.config import decode_config
 from dblike_srv.contents import PackReader, find_contents, pack_names
 from dblike_srv.db import Database
 from dblike_srv.folders import heads_of
-from dblike_srv.models import contents, folders, users
+from dblike_srv.models import contents, folders, journals, users
+from dblike_srv.registers import last_stamp
 from dblike_srv.site import Site, open_site
 from dblike_srv.store.mem import MemoryStore
 from dblike_srv.tree import site_id
@@ -69,9 +70,13 @@ class SimSite:
         }
         self._config = decode_config(values)
         self.store = MemoryStore()
+        self._starts = 0
         self._start(None)
 
     def _start(self, database: bytes | None) -> None:
+        self._starts += 1
+        self.compared: dict[str, set[tuple[bytes, bytes]]] = {}
+        """By site, the journals of ours whose end there was looked at."""
         self.database = SimDatabase("sqlite://", self._random)
         if database is not None:
             self._raw().deserialize(database)
@@ -119,6 +124,19 @@ class SimSite:
         self.close()
         self.store.packs = {}
         self._start(None)
+
+    def incarnation(self) -> tuple[int, bytes]:
+        """Which of its lives a site is in, and as whom."""
+        return self._starts, self.id_now()
+
+    def standing(self) -> object:
+        """Where the site stands: as long as it is the same there is nothing new to be heard."""
+
+        def work(connection: Connection) -> object:
+            rows = connection.execute(select(journals)).all()
+            return last_stamp(connection), sorted(map(tuple, rows))
+
+        return self._starts, self.database.read(work)
 
     def id_now(self) -> bytes:
         """The id that the database has."""

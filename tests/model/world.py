@@ -16,13 +16,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sqlalchemy import select
-
 from dblike_cli.report import Report
 from dblike_delta.exchange import Refused
 from dblike_srv import accounts
-from dblike_srv.models import journals
-from dblike_srv.registers import last_stamp
 from dblike_srv.replication.arrival import Fault
 from dblike_srv.replication.follower import FAILURES, Follower, healing
 from dblike_srv.replication.link import Link
@@ -58,6 +54,7 @@ class World:
         self.copies = self.rng.choice((1, 1, 2, 3)) if sites > 1 else 1
         self.sites = {name: self._new_site(name) for name in (f"s{n}" for n in range(sites))}
         self.network = Network(self.sites)
+        self._heard: dict[tuple[str, str], object] = {}
         self.must: set[bytes] = set()
         self.contents: set[bytes] = set()
         self.dead: set[bytes] = set()
@@ -165,7 +162,8 @@ class World:
         link = Link(here.site, f"http://{other}", wire)
         try:
             with healing(here.site):
-                follower = Follower(here.site, link, page=page)
+                compared = here.compared.setdefault(other, set())
+                follower = Follower(here.site, link, compared=compared, page=page)
                 follower.connect()
                 if first:
                     follower.shared()
@@ -207,23 +205,22 @@ class World:
 
     def _meet(self) -> None:
         """All sites hear of each other, until nothing is new."""
-        before = None
-        while before != (before := self._standing()):
-            for one in self.sites:
-                for other in self.sites:
-                    if one != other:
-                        self.follow(one, other)
+        for _ in range(_ROUNDS):
+            asked = [self._hear(one, other) for one in self.sites for other in self.sites]
+            if not any(asked):
+                break
+        else:
+            raise AssertionError("sites that never hear all of each other")
         self.actor = "sites"
         self.look("meet")
 
-    def _standing(self) -> list[object]:
-        """Where the sites stand."""
-        return [
-            site.database.read(
-                lambda c: (last_stamp(c), sorted(map(tuple, c.execute(select(journals)))))
-            )
-            for site in self.sites.values()
-        ]
+    def _hear(self, one: str, other: str) -> bool:
+        """A site hears of another one, unless it has heard all that there is; whether it asked."""
+        here, there = self.sites[one], self.sites[other].standing()
+        asks = one != other and self._heard.get((one, other)) != (here.incarnation(), there)
+        if asks and self.follow(one, other):
+            self._heard[one, other] = here.incarnation(), there
+        return asks
 
     # --- quiet
 
