@@ -22,6 +22,7 @@ from dblike_delta.exchange import Exchange, ExchangeError
 from dblike_delta.messages import LoginRequest
 from dblike_srv.replication.link import SiteTransport
 from rig.networks import Network
+from rig.releases import environment
 from rig.servers import PASSWORD
 
 _T = TypeVar("_T")
@@ -84,6 +85,7 @@ class RealSite:
             **config,
         }
         self.options: tuple[str, ...] = ()
+        self.release: Path | None = None
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -109,6 +111,7 @@ class RealSite:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,
+                env=environment(self.release),
             )
         if wait:
             self.ready()
@@ -167,6 +170,7 @@ class RealSite:
             input=text.encode(),
             capture_output=True,
             check=False,
+            env=environment(self.release),
         )
         assert done.returncode == 0, (words, done.stderr.decode())
         return done.stdout.decode()

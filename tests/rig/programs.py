@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rig.releases import environment
+
 PATIENCE = 60.0
 """Seconds after which what should happen is not going to."""
 PROGRAM = (sys.executable, "-m", "dblike_cli")
@@ -68,6 +70,7 @@ class Program:
 
     root: Path
     spawn: Callable[..., subprocess.Popen[bytes]]
+    release: Path | None = None
 
     @classmethod
     def link(
@@ -77,16 +80,18 @@ class Program:
         user: str,
         password: str,
         spawn: Callable[..., subprocess.Popen[bytes]],
+        release: Path | None = None,
     ) -> Program:
         """Log in on a new device that is called as its directory."""
-        made = cls(root, spawn)
+        made = cls(root, spawn, release)
         words = ("init", url, str(root), "--user", user, "--password-stdin", "--device", root.name)
-        done = run(*words, text=f"{password}\n")
+        done = run(*words, text=f"{password}\n", env=environment(release))
         assert done.returncode == 0, done.stderr
         return made
 
     def run(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """A command in this directory."""
+        options.setdefault("env", environment(self.release))
         return run("-C", str(self.root), *words, **options)
 
     def ok(self, *words: str) -> str:
@@ -115,7 +120,8 @@ class Program:
         """Start watching."""
         with (self.root.parent / f"{self.root.name}.log").open("ab") as log:
             command = (*PROGRAM, "-C", str(self.root), "watch", "--json", *words)
-            return Watch(self.spawn(*command, stdout=subprocess.PIPE, stderr=log))
+            given = environment(self.release)
+            return Watch(self.spawn(*command, stdout=subprocess.PIPE, stderr=log, env=given))
 
     def write(self, path: str, content: bytes | str) -> None:
         """Save a file, as an editor that writes in place does."""

@@ -188,6 +188,18 @@ class Result:
         )
 
 
+def check_versions(user: User, clients: list[Client], lost: set[str]) -> None:
+    """Every acknowledged version but the lost ones is at a site, and no conflict copy."""
+    copies = [path for path in user.tree() if b"conflict" in path]
+    assert not copies, f"self-conflicts at {user.site.name}: {copies}"
+    for client in clients:
+        for path in {written.path for written in client.written}:
+            target = f"/v1/folders/home/files/{path}/versions?limit=1000"
+            there = {v.version for v in user.exchange.get(target, VersionList).versions}
+            mine = {w.version for w in client.written if w.path == path}
+            assert not mine - there - lost, f"lost at {user.site.name}: {mine - there}"
+
+
 class Rig:
     """Three sites, the clients on them, and copies of disks."""
 
@@ -269,7 +281,7 @@ class Rig:
         self.cluster.converge(self.token)
         self.result.converged = max(self.result.converged, time.monotonic() - start)
         for site in self.cluster:
-            self._check_site(site.at(self.token))
+            check_versions(site.at(self.token), self.clients, self.lost)
         for client in self.clients:
             assert not client.failed, client.failed
             self.result.versions += len(client.written)
@@ -279,17 +291,6 @@ class Rig:
             client.go_on()
         self.lost.clear()
         self.result.points += 1
-
-    def _check_site(self, user: User) -> None:
-        """Every acknowledged version, and no other file than the clients'."""
-        copies = [path for path in user.tree() if b"conflict" in path]
-        assert not copies, f"self-conflicts at {user.site.name}: {copies}"
-        for client in self.clients:
-            for path in {written.path for written in client.written}:
-                target = f"/v1/folders/home/files/{path}/versions?limit=1000"
-                there = {v.version for v in user.exchange.get(target, VersionList).versions}
-                mine = {w.version for w in client.written if w.path == path}
-                assert not mine - there - self.lost, f"lost at {user.site.name}: {mine - there}"
 
     def close(self) -> None:
         for client in self.clients:
