@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dblike_cli.adopt import adopt
 from dblike_cli.barrier import Barrier
 from dblike_cli.context import Context
-from dblike_cli.download import Staged, download, file_of, rounds
+from dblike_cli.download import download, file_of, rounds
 from dblike_cli.entries import UNTRUSTED
 from dblike_cli.incoming import Made
 from dblike_cli.outcomes import Applied
@@ -34,6 +34,7 @@ from dblike_cli.place import (
     trouble_of,
 )
 from dblike_cli.report import Code
+from dblike_cli.staged import Staged
 from dblike_delta.paths import is_below
 from dblike_delta.plan import Apply, Plan
 from dblike_delta.versions import Kind

@@ -8,7 +8,8 @@ place of a user's by a rename.
 from __future__ import annotations
 
 import enum
-from typing import Final, Protocol
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, Protocol
 
 from dblike_delta.commands import Data
 
@@ -39,6 +40,26 @@ class Rename(enum.Enum):
     REPLACE = enum.auto()  # it goes
     KEEP = enum.auto()  # FileExistsError
     EXCHANGE = enum.auto()  # it takes the source's name; ENOTSUP where the disk can't
+
+
+class NewFile(NamedTuple):
+    """A file to be made: its name in its directory, and all of it."""
+
+    name: bytes
+    data: Data
+    mode: int
+    mtime_ns: int
+
+
+class Seen(NamedTuple):
+    """A Stat of a file that was just made."""
+
+    st_mode: int
+    st_size: int
+    st_mtime_ns: int
+    st_ctime_ns: int
+    st_ino: int
+    st_dev: int
 
 
 class File(Protocol):
@@ -84,6 +105,14 @@ class FileSystem(Protocol):
 
     def create(self, path: bytes, mode: int = 0o600) -> File:
         """A new regular file, for reading and writing."""
+
+    def maker(
+        self, directory: bytes, files: Sequence[NewFile]
+    ) -> Callable[[], Sequence[Stat] | None]:
+        """What makes new regular files by one call, in any thread: their lstats.
+
+        It must be called, once.  None: none of them was made, and each is to be made by itself.
+        """
 
     def open_update(self, path: bytes) -> File:
         """An existing regular file, for reading and writing from its beginning."""

@@ -7,17 +7,25 @@ descriptor of the one above it.
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import stat
 import sys
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
-from dblike_cli.fs import OWN, File, Rename, Stat
+from dblike_cli.fs import OWN, File, NewFile, Rename, Seen, Stat
 from dblike_cli.syscalls import EXCHANGE, NOREPLACE, renameat2, syncfs
 from dblike_delta.commands import Data
 from dblike_delta.paths import name as name_of
 from dblike_delta.paths import parent
 from dblike_delta.system import Strides
+
+create_files: Any
+try:
+    from dblike_cli._files import create_files
+except ImportError:  # it was installed without a C compiler
+    create_files = None
 
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -151,6 +159,15 @@ class RealFS:
     def create(self, path: bytes, mode: int = 0o600) -> RealFile:
         return RealFile(os.open(name_of(path), _CREATE, mode, dir_fd=self._dir(parent(path))))
 
+    def maker(
+        self, directory: bytes, files: Sequence[NewFile]
+    ) -> Callable[[], Sequence[Stat] | None]:
+        try:
+            where = os.dup(self._dir(directory)) if create_files is not None else -1
+        except OSError:
+            where = -1
+        return functools.partial(_make, where, files)
+
     def open_update(self, path: bytes) -> RealFile:
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         return self._regular(os.open(name_of(path), flags, dir_fd=self._dir(parent(path))))
@@ -274,6 +291,18 @@ class RealFS:
             return RealFile(fd)
         os.close(fd)
         raise OSError(errno.EINVAL, "not a regular file")
+
+
+def _make(directory: int, files: Sequence[NewFile]) -> Sequence[Stat] | None:
+    """The files in the directory of that descriptor, which is closed then; see `maker`."""
+    if directory < 0:
+        return None
+    try:
+        return [Seen(*found) for found in create_files(directory, files)]
+    except (OSError, OverflowError):
+        return None  # whoever makes them one by one hears what it is
+    finally:
+        os.close(directory)
 
 
 def _exchange(old: int, a: bytes, new: int, b: bytes) -> None:

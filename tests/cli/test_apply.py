@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from dblike_cli.context import Settings
-from dblike_cli.fs import Rename
+from dblike_cli.fs import NewFile, Rename
 from dblike_cli.realfs import RealFile, RealFS
 from dblike_cli.report import Code
 from rig.devices import PULL, Laptop
@@ -232,6 +232,9 @@ class FullDisk(RealFS):
     """Has room for `room` bytes."""
 
     room = 1 << 30
+
+    def maker(self, directory: bytes, files: Sequence[NewFile]) -> Callable[[], None]:
+        return lambda: None
 
     def create(self, path: bytes, mode: int = 0o600) -> RealFile:
         return _FullFile(super().create(path, mode).fd, self)

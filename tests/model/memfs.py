@@ -10,12 +10,12 @@ import copy
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-from dblike_cli.fs import Rename
+from dblike_cli.fs import NewFile, Rename
 
 
 def error(number: int, path: bytes = b"") -> OSError:
@@ -95,6 +95,9 @@ class MemFS:
             raise error(errno.EEXIST, path)
         siblings[name] = self._inode(stat.S_IFREG | mode)
         return MemFile(self, siblings[name])
+
+    def maker(self, directory: bytes, files: Sequence[NewFile]) -> Callable[[], None]:
+        return lambda: None
 
     def open_update(self, path: bytes) -> MemFile:
         return self.open_read(path)
