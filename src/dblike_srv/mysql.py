@@ -23,9 +23,11 @@ PORT: Final = 3306
 CONNECT: Final = 3
 """Seconds in which a node must accept a connection."""
 ANSWER: Final = 30
-"""Seconds in which a node must answer a statement."""
+"""Seconds in which a server must answer a statement."""
+ANSWER_OF_ONE: Final = 12
+"""The same where there are other nodes to go to."""
 LOCK_WAIT: Final = 10
-"""Seconds that a transaction waits for another one's lock; less than ANSWER."""
+"""Seconds that a transaction waits for another one's lock; less than both."""
 SHUNNED: Final = 10.0
 """Seconds in which a node that could not be used is the last one that is tried."""
 
@@ -96,6 +98,8 @@ def _node(text: str) -> Node:
 def open_engine(text: str, answer: int = ANSWER) -> Engine:
     """An engine for the database of a URL; nothing is connected yet."""
     url, nodes = parse(text)
+    if len(nodes) > 1:
+        answer = min(answer, ANSWER_OF_ONE)
     engine = create_engine(
         url,
         # Bulk inserts and IN (…) go to the driver with positions, which cost less than names.
@@ -108,24 +112,26 @@ def open_engine(text: str, answer: int = ANSWER) -> Engine:
         pool_timeout=10,
         connect_args={
             "connect_timeout": CONNECT,
-            "read_timeout": answer,
+            "read_timeout": CONNECT,
             "write_timeout": answer,
             "sql_mode": "STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION",
             "init_command": "SET SESSION "
             f"innodb_lock_wait_timeout = {LOCK_WAIT}, lock_wait_timeout = {LOCK_WAIT}",
         },
     )
-    event.listen(engine, "do_connect", _Nodes(nodes).connect)
+    event.listen(engine, "do_connect", _Nodes(nodes, answer).connect)
     event.listen(engine, "begin", _begin)
     event.listen(engine, "handle_error", _let_go)
     return engine
 
 
 class _Nodes:
-    """The nodes in the order in which they are tried."""
+    """The nodes in the order in which they are tried.  One that stopped takes connections and says
+    nothing on them: what it is asked first it has to answer as soon as it has to accept them."""
 
-    def __init__(self, nodes: Sequence[Node]) -> None:
+    def __init__(self, nodes: Sequence[Node], answer: int) -> None:
         self._nodes = nodes
+        self._answer = answer
         self._failed: dict[Node, float] = {}
         self._lock = threading.Lock()
 
@@ -137,7 +143,9 @@ class _Nodes:
         for node in self._in_order():
             there = {**options, "host": node.host, "port": node.port}
             try:
-                return _prepare(dialect, dialect.connect(*arguments, **there))
+                connection = _prepare(dialect, dialect.connect(*arguments, **there))
+                connection._read_timeout = self._answer  # noqa: SLF001 - it has no setter
+                return connection
             except dialect.loaded_dbapi.Error as error:
                 self._note(node)
                 log.info("the database at %s can't be used: %s", node, error)

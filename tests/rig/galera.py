@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from rig.mariadb import PASSWORD, PATIENCE, USER, MariaDB, free_ports, own
 from rig.mariadb import missing as mariadb_missing
 
 PROVIDER = Path("/usr/lib/galera/libgalera_smm.so")
+_POSITION = re.compile(r"Recovered position: [0-9a-f-]+:(\d+)")
 ACCOUNT = "mysql"
 """Nodes fetch each other's state by rsync, whose daemon gives up root's rights."""
 
@@ -87,6 +89,18 @@ class Galera:
                 node.start(wait=False)
         for node in self.nodes:
             self.wait(node)
+
+    def begin_again(self) -> None:
+        """All nodes are dead: the one that has the most begins, the others take it from there."""
+        had = [int(_POSITION.findall(node.recover())[-1]) for node in self.nodes]
+        first = self.nodes[had.index(max(had))]
+        grastate = first.directory / "data" / "grastate.dat"
+        text = grastate.read_text().replace("safe_to_bootstrap: 0", "safe_to_bootstrap: 1")
+        grastate.write_text(text)
+        for node in self.nodes:
+            (node.directory / "data" / "gvwstate.dat").unlink(missing_ok=True)
+        first.start("--wsrep-new-cluster")
+        self.heal()
 
     def wait(self, node: MariaDB) -> None:
         """Until the node has what the others have."""

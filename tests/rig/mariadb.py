@@ -107,6 +107,14 @@ class MariaDB:
         if wait:
             self.wait()
 
+    def recover(self) -> str:
+        """What a start would find, without serving; what the server said."""
+        self.start("--wsrep-recover", "--skip-networking", wait=False)
+        assert self.process is not None
+        self.process.wait(PATIENCE)
+        self.process = None
+        return self.log.read_text(errors="replace")
+
     def wait(self) -> None:
         """Until it answers."""
         deadline = time.monotonic() + PATIENCE

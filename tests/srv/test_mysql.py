@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 
@@ -9,6 +10,7 @@ import pytest
 from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.exc import ArgumentError, IntegrityError
 
+from dblike_srv import mysql
 from dblike_srv.db import Database
 from dblike_srv.models import meta, metadata
 from dblike_srv.mysql import Node, parse
@@ -48,6 +50,19 @@ def database(mariadb: str) -> Iterator[Database]:
     made.transact(metadata.create_all)
     yield made
     made.close()
+
+
+def test_a_node_that_accepts_and_says_nothing_is_passed_over(
+    mariadb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was stopped: its system goes on to take connections for it."""
+    monkeypatch.setattr(mysql, "CONNECT", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        head, _, tail = mariadb.partition("@")
+        made = Database(f"{head}@127.0.0.1:{silent.getsockname()[1]},{tail}", SeededRandom())
+        assert made.read(lambda c: c.execute(select(1)).scalar()) == 1
+        assert made.read(lambda c: c.connection.dbapi_connection._read_timeout) == 12  # type: ignore[union-attr]
+        made.close()
 
 
 def count(connection: Connection) -> int:
