@@ -11,6 +11,7 @@ A block holds whole frames, `kind u8 | length u32 | payload`:
     R  Record, MessagePack        D  a piece of the body of the record before it (librsync delta)
     T  Trailer: the body is whole X  Refusal: a want that can't be served
     C  CursorMark                 J  JournalMark: whose records follow, between sites
+    S  Sources: what the records that follow hold, where they don't say it
 
 and the last block ends the stream.
 
@@ -31,7 +32,14 @@ import xxhash
 import zstandard
 
 from dblike_delta.errors import FormatError, IntegrityError, LimitError
-from dblike_delta.messages import CursorMark, JournalMark, Record, Refusal, Trailer
+from dblike_delta.messages import (
+    CursorMark,
+    JournalMark,
+    Record,
+    Refusal,
+    Sources,
+    Trailer,
+)
 
 MAGIC: Final = b"DBLC\x01\0\0\0"
 BLOCK_TARGET: Final = 1 << 20
@@ -59,6 +67,7 @@ class _Tag(enum.IntEnum):
     REFUSAL = ord("X")
     CURSOR = ord("C")
     JOURNAL = ord("J")
+    SOURCES = ord("S")
 
 
 class Body(msgspec.Struct, frozen=True):
@@ -71,7 +80,7 @@ class End(msgspec.Struct, frozen=True):
     """The stream ended where its sender ended it."""
 
 
-Event = Record | Body | Trailer | Refusal | CursorMark | JournalMark | End
+Event = Record | Body | Trailer | Refusal | CursorMark | JournalMark | Sources | End
 
 _encode = msgspec.msgpack.Encoder().encode
 _record = msgspec.msgpack.Decoder(Record).decode
@@ -79,6 +88,7 @@ _trailer = msgspec.msgpack.Decoder(Trailer).decode
 _refusal = msgspec.msgpack.Decoder(Refusal).decode
 _cursor = msgspec.msgpack.Decoder(CursorMark).decode
 _journal = msgspec.msgpack.Decoder(JournalMark).decode
+_sources = msgspec.msgpack.Decoder(Sources).decode
 
 
 class Encoder:
@@ -124,6 +134,10 @@ class Encoder:
     def journal(self, mark: JournalMark) -> list[Part]:
         """Whose journal the records that follow are of."""
         return self._frame(_Tag.JOURNAL, _encode(mark))
+
+    def sources(self, sources: Sources) -> list[Part]:
+        """What the records that follow hold, where they don't say it."""
+        return self._frame(_Tag.SOURCES, _encode(sources))
 
     def flush(self) -> list[Part]:
         """Close the open block, so that all that was passed in can be sent."""
@@ -316,6 +330,8 @@ def _event(tag: int, payload: memoryview, offset: int) -> Event:
                 return _cursor(payload)
             case _Tag.JOURNAL:
                 return _journal(payload)
+            case _Tag.SOURCES:
+                return _sources(payload)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise FormatError(f"invalid {_Tag(tag).name.lower()}: {error}", offset=offset) from None
     raise FormatError(f"unknown frame kind {tag}", offset=offset)

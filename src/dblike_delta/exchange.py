@@ -8,8 +8,8 @@ process, a connection on the LAN.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Protocol, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -17,71 +17,33 @@ import msgspec
 from dblike_delta import messages as m
 from dblike_delta import zstd
 from dblike_delta.changeset import Body, Decoder, Event, Part
-from dblike_delta.errors import DeltaError, FormatError
+from dblike_delta.errors import FormatError
+from dblike_delta.transport import (
+    ExchangeError,
+    Refused,
+    Request,
+    Response,
+    Transport,
+    Unreachable,
+    read_message,
+    refusal,
+)
 
+__all__ = [
+    "Changes", "Exchange", "ExchangeError", "Refused", "Request", "Response", "Transport",
+    "Unreachable",
+]  # fmt: skip
 _T = TypeVar("_T")
 
 
-class Request(msgspec.Struct, frozen=True):
-    """A request: `target` is path and query, `length` the body's bytes where they are known."""
-
-    method: str
-    target: str
-    headers: Mapping[str, str] = {}
-    body: bytes | Iterable[Part] | None = None
-    length: int | None = None
-
-
-class Response(Protocol):
-    """A reply whose body is read as it comes.  `close` may be called at any time, and twice."""
-
-    status: int
-    headers: Mapping[str, str]
-
-    def chunks(self) -> Iterator[bytes]:
-        """The body in pieces; Unreachable where it is cut short."""
-
-    def close(self) -> None:
-        """Give the connection back, or drop it where the body was not read to its end."""
-
-
-class Transport(Protocol):
-    """Carries requests to a site.  Header names of replies are lower case."""
-
-    def request(self, request: Request) -> Response:
-        """Send and wait for the reply's head; raises Unreachable."""
-
-
-class ExchangeError(Exception):
-    """A step failed.  Nothing was changed by it unless the step says otherwise."""
-
-
-class Unreachable(ExchangeError):
-    """No reply, or a reply that was cut: try again, here or at another site.  The request may have
-    been carried out; every step may be repeated."""
-
-
-class Refused(ExchangeError):
-    """The site answered no.  `problem` says why; `retry_after` is in seconds."""
-
-    def __init__(self, problem: m.Problem, retry_after: float | None = None) -> None:
-        super().__init__(problem.detail or problem.title)
-        self.problem = problem
-        self.status = problem.status
-        self.retry_after = retry_after
-
-    @property
-    def temporary(self) -> bool:
-        """Whether the same request may succeed later."""
-        return self.status in (408, 425, 429, 500, 502, 503, 504)
-
-
 class Changes(msgspec.Struct, frozen=True):
-    """Changed paths as records without bodies, and the cursor that covers them."""
+    """Changed paths as records without bodies, and the cursor that covers them.  With `sources`
+    some of the records leave their contents to these (see `dblike_delta.sources`)."""
 
     records: tuple[m.Record, ...]
     cursor: str
     more: bool
+    sources: m.Sources | None = None
 
 
 class Exchange:
@@ -103,6 +65,8 @@ class Exchange:
         self.trace = ""
         """An id that goes with every request and into the logs of both sides."""
         self.server_time: int | None = None
+        self.takes_sources = False
+        """Whether the site that answered last takes commits with sources."""
         self.received = 0
         """Bytes of changesets that came, as they were on the wire."""
 
@@ -155,27 +119,38 @@ class Exchange:
     # --- follow
 
     def changes(
-        self, folder: str, cursor: str = "", *, limit: int = 10_000, buried: bool = False
+        self,
+        folder: str,
+        cursor: str = "",
+        *,
+        limit: int = 10_000,
+        buried: bool = False,
+        brief: bool = False,
     ) -> Changes:
         """What changed since `cursor` (empty: everything), at most about `limit` paths.
 
         With `buried` records of deleted paths come from the first look on, with hash and size of
-        the file that was deleted.
+        the file that was deleted.  With `brief` there may be sources.
         """
-        query = urlencode({"cursor": cursor, "limit": limit} | ({"deleted": 1} if buried else {}))
+        options = {"deleted": buried, "brief": brief}
+        asked = {name: 1 for name, wish in options.items() if wish}
+        query = urlencode({"cursor": cursor, "limit": limit, **asked})
         records: list[m.Record] = []
         mark: m.CursorMark | None = None
+        sources: m.Sources | None = None
         for event in self._stream("GET", f"{self._folder(folder)}/changes?{query}"):
             match event:
                 case m.Record():
                     records.append(event)
                 case m.CursorMark():
                     mark = event
+                case m.Sources():
+                    sources = event
                 case _:
                     pass
         if mark is None:
             raise FormatError("a list of changes without a cursor", offset=0)
-        return Changes(tuple(records), mark.cursor, mark.more)
+        return Changes(tuple(records), mark.cursor, mark.more, sources)
 
     def journal(
         self, folder: str, cursor: str, *, limit: int = 10_000
@@ -200,9 +175,11 @@ class Exchange:
 
     # --- commit
 
-    def commit(self, folder: str, parts: list[Part]) -> m.CommitReply:
-        """A whole changeset that is at hand.  Repeating it changes nothing."""
-        return self._commit("POST", f"{self._folder(folder)}/commit", parts, {})
+    def commit(self, folder: str, parts: list[Part], *, brief: bool = False) -> m.CommitReply:
+        """A whole changeset that is at hand.  Repeating it changes nothing.  With `brief` results
+        of which there is nothing to say may be left out."""
+        target = f"{self._folder(folder)}/commit{'?brief=1' if brief else ''}"
+        return self._commit("POST", target, parts, {})
 
     def upload_offset(self, folder: str, upload: str) -> int:
         """How far a resumable upload came; 0 where the site knows nothing of it."""
@@ -228,7 +205,7 @@ class Exchange:
         if complete:
             return self._commit("PUT", target, parts, headers)
         reply = self._send("PUT", target, parts, headers, content_type=m.CHANGESET_TYPE)
-        return _read(reply, m.UploadStatus)
+        return read_message(reply, m.UploadStatus)
 
     def abandon(self, folder: str, upload: str) -> None:
         """Give up a resumable upload."""
@@ -280,13 +257,13 @@ class Exchange:
 
     def _call(self, method: str, target: str, message: msgspec.Struct | None, kind: type[_T]) -> _T:
         body = None if message is None else _pack(message)
-        return _read(self._send(method, target, body), kind)
+        return read_message(self._send(method, target, body), kind)
 
     def _commit(
         self, method: str, target: str, parts: list[Part], headers: dict[str, str]
     ) -> m.CommitReply:
         reply = self._send(method, target, parts, headers, content_type=m.CHANGESET_TYPE)
-        return _read(reply, m.CommitReply)
+        return read_message(reply, m.CommitReply)
 
     def _stream(
         self, method: str, target: str, message: m.Message | None = None
@@ -327,15 +304,18 @@ class Exchange:
         if self.token:
             head["Authorization"] = f"Bearer {self.token}"
         reply = self._transport.request(Request(method, target, head, body, length))
-        self._note_time(reply)
+        self._note_head(reply)
         if reply.status >= 300:
-            raise _refused(reply)
+            raise refusal(reply)
         return reply
 
     def _folder(self, folder: str) -> str:
         return f"{self._root}/folders/{quote(folder, safe='')}"
 
-    def _note_time(self, reply: Response) -> None:
+    def _note_head(self, reply: Response) -> None:
+        """What every reply says of its site."""
+        takes = reply.headers.get(m.TAKES_HEADER.lower(), "")
+        self.takes_sources = m.TAKES_SOURCES in takes.replace(",", " ").split()
         stamp = reply.headers.get(m.TIME_HEADER.lower(), "")
         if stamp.isdecimal():
             self.server_time = int(stamp)
@@ -343,52 +323,3 @@ class Exchange:
 
 def _pack(message: msgspec.Struct) -> bytes:
     return msgspec.msgpack.encode(message)
-
-
-_LARGEST_MESSAGE = 64 << 20
-
-
-def _body(reply: Response) -> bytes:
-    body = bytearray()
-    with contextlib.closing(reply):
-        for chunk in reply.chunks():
-            body += chunk
-            if len(body) > _LARGEST_MESSAGE:
-                raise FormatError("a reply larger than any message", offset=len(body))
-    if reply.headers.get("content-encoding") == zstd.ENCODING:
-        return zstd.unpack(bytes(body), _LARGEST_MESSAGE)
-    return bytes(body)
-
-
-def _read(reply: Response, kind: type[_T]) -> _T:
-    """The reply as a message.  Anything else (a proxy's page) is never taken for an answer."""
-    media = reply.headers.get("content-type", "").split(";")[0].strip()
-    try:
-        body = _body(reply)
-        if media == m.MSGPACK_TYPE:
-            return msgspec.msgpack.decode(body, type=kind)
-        if media == "application/json":
-            return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, DeltaError) as error:
-        raise Unreachable(f"the reply is not a {kind.__name__}: {error}") from None
-    raise Unreachable(f"the reply is {media or 'of no type'}, not ours: is that a DBLike server?")
-
-
-def _refused(reply: Response) -> Refused | Unreachable:
-    """The error that a reply of status 3xx-5xx stands for.
-
-    An answer that is not a problem of ours comes from something in between, and says nothing about
-    the user's data or credentials: it is as if the site could not be reached.
-    """
-    media = reply.headers.get("content-type", "").split(";")[0].strip()
-    retry = reply.headers.get("retry-after", "")
-    try:
-        body = _body(reply)
-        if not body and reply.headers.get(m.PROTOCOL_HEADER.lower()):  # HEAD has no body
-            return Refused(m.Problem(title="refused", status=reply.status))
-        if media == "application/problem+json":
-            problem = msgspec.json.decode(body, type=m.Problem)
-            return Refused(problem, float(retry) if retry.isdecimal() else None)
-    except (msgspec.DecodeError, DeltaError) as error:
-        return Unreachable(f"status {reply.status} with an unreadable problem: {error}")
-    return Unreachable(f"status {reply.status} that is not a DBLike server's")

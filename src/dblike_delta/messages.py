@@ -26,6 +26,11 @@ CHANGESET_TYPE = "application/vnd.dblike.changeset"
 MSGPACK_TYPE = "application/msgpack"
 TIME_HEADER = "X-DBLike-Time"
 PROTOCOL_HEADER = "X-DBLike-Protocol"
+TAKES_HEADER = "X-DBLike-Takes"
+"""What a site takes in requests beyond what every site of this protocol does."""
+TAKES_SOURCES = "sources"
+SOURCES_FIELD = "sources"
+"""The field of a problem to which the same commit with hashes is the answer."""
 PROTOCOL = 1
 
 
@@ -46,8 +51,9 @@ class Record(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     `context` is the sealed join of the heads' vectors: what a site handed out for this path, and
     what a device sends back with its next edit.  `base` names the content the body is a delta
     against (empty: against nothing).  `body` says whether a body follows; a file without one is
-    found on the receiving side by its hash.  `hash` may be empty where it follows in the trailer.
-    `vector` travels between sites only; a device's version gets its vector from `context`.
+    found on the receiving side by its hash.  `hash` may be empty where it follows in the trailer,
+    or where a source says it.  `vector` travels between sites only; a device's version gets its
+    vector from `context`.
     """
 
     path: Annotated[bytes, msgspec.Meta(min_length=1, max_length=4096)]
@@ -90,6 +96,18 @@ class CursorMark(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
 
     cursor: str
     more: bool = False
+
+
+class Sources(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Versions whose contents the file records after it hold, as many as have no hash and no body,
+    in their order: runs of a device, its first counter, and how many.  `sum` is BLAKE3 over the
+    hashes that were left out."""
+
+    runs: Annotated[
+        list[tuple[DeviceId, Counter, Annotated[int, msgspec.Meta(ge=1, le=100_000)]]],
+        msgspec.Meta(max_length=100_000),
+    ]
+    sum: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 
 
 class JournalMark(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -301,7 +319,9 @@ class CommitReply(Reply, frozen=True):
 
     `copies` sites held all of these versions durably when the reply was made, of `wanted`.  `site`
     is who took them, and `held` how many sites had all that it accepted before them; neither is
-    said where there is no other site.
+    said where there is no other site.  To whom asked to be brief, `accepted` results are left out:
+    of versions that were just accepted, and whose context is what was sent with them and their own
+    dot.
     """
 
     results: list[CommitResult]
@@ -312,6 +332,7 @@ class CommitReply(Reply, frozen=True):
     wanted: int = 1
     site: str = ""
     held: int = 0
+    accepted: int = 0
 
 
 class Want(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

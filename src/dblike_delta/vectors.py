@@ -155,10 +155,35 @@ def is_behind(cursor: str) -> bool:
 def vector_in(sealed: bytes) -> VersionVector:
     """What a sealed context says is known; none for an empty one, FormatError for what is none.
 
-    Only a site can tell whether the seal is good: this is for comparing what sites handed out.
+    Only a site can tell whether the seal is good: this is for comparing what sites handed out, and
+    what `said_after` made of it.
     """
     if not sealed:
         return VersionVector()
     if len(sealed) <= SEAL_BYTES:
         raise FormatError("a sealed context is cut", offset=len(sealed))
-    return VersionVector.unpack(sealed[SEAL_BYTES:])
+    vector, at = VersionVector.take(sealed, SEAL_BYTES)
+    return vector if at == len(sealed) else vector.join(VersionVector.unpack(sealed[at:]))
+
+
+def said_after(context: bytes, dot: Dot) -> bytes:
+    """The context of a version that its own device made in knowledge of `context`.
+
+    No seal goes with the dot: to whom it is sent back, the device's next dot says the same.
+    """
+    sealed = handed_out(context) or _NOTHING_SEALED
+    return sealed + VersionVector.of({dot.device: dot.counter}).pack()
+
+
+def handed_out(context: bytes) -> bytes:
+    """What a site handed out of a context, to be sent back to one: all but what `said_after`
+    added."""
+    if not context or context.startswith(_NOTHING_SEALED):
+        return b""
+    try:
+        return context[: VersionVector.take(context, SEAL_BYTES)[1]]
+    except FormatError:
+        return context  # whatever it is, a site gave it
+
+
+_NOTHING_SEALED: Final = bytes(SEAL_BYTES) + VersionVector().pack()

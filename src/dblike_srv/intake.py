@@ -16,7 +16,7 @@ from dblike_delta.changeset import Body, End, Event
 from dblike_delta.commands import Copy, Literal
 from dblike_delta.errors import DeltaError, FormatError, LimitError, PathError
 from dblike_delta.formats import DeltaDecoder, whole_literal
-from dblike_delta.messages import CommitStatus, CursorMark, JournalMark, Record, Refusal, Trailer
+from dblike_delta.messages import CommitStatus, Record, Trailer
 from dblike_delta.paths import check_path
 from dblike_delta.recipe import Extent, Recipe
 from dblike_delta.versions import Kind
@@ -112,7 +112,7 @@ class Intake:
             case End():
                 if self._body is not None:
                     raise FormatError("the changeset ends inside of a body")
-            case Refusal() | CursorMark() | JournalMark():
+            case _:
                 raise FormatError("only records and their bodies have a place in a commit")
 
     def _begin(self, record: Record) -> None:

@@ -24,7 +24,7 @@ from dblike_delta.changeset import (
     decode,
 )
 from dblike_delta.errors import DeltaError, FormatError, IntegrityError, LimitError
-from dblike_delta.messages import CursorMark, Record, Refusal, Trailer
+from dblike_delta.messages import CursorMark, Record, Refusal, Sources, Trailer
 
 DEVICE = bytes(range(16))
 
@@ -40,6 +40,11 @@ frames = st.lists(
         st.builds(Trailer, st.binary(min_size=32, max_size=32), st.integers(0, 2**62)),
         st.builds(Refusal, st.just(DEVICE), st.integers(1, 9), st.text(max_size=9)),
         st.builds(CursorMark, st.text(max_size=30), st.booleans()),
+        st.builds(
+            Sources,
+            st.lists(st.tuples(st.just(DEVICE), st.integers(1, 2**62), st.integers(1, 9))),
+            st.just(bytes(32)),
+        ),
     ),
     max_size=30,
 )
@@ -60,6 +65,8 @@ def encode(events: list[Event], *, compress: int = 1, flush_every: int = 0) -> b
                 out += encoder.refusal(event)
             case CursorMark():
                 out += encoder.cursor(event)
+            case Sources():
+                out += encoder.sources(event)
             case _:
                 raise AssertionError(event)
         if flush_every and number % flush_every == 0:

@@ -35,8 +35,10 @@ from dblike_delta.paths import check_path
 from dblike_delta.plan import Entry
 from dblike_delta.recipe import Extent, Recipe
 from dblike_delta.signature import Signature, signature
+from dblike_delta.sources import Content, contents_of, name_sources
 from dblike_delta.trees import TreeSignature
-from dblike_delta.versions import Kind, VersionVector
+from dblike_delta.vectors import said_after, vector_in
+from dblike_delta.versions import Dot, Kind, VersionVector
 
 BASE = bytes(range(256)) * 8
 DEVICE = bytes(range(16))
@@ -93,6 +95,15 @@ def decode_tree(data: bytes) -> None:
         found.of(path)
 
 
+def use_sources(data: bytes) -> None:
+    """A list of sources from a stranger, held against what is here."""
+    try:
+        sources = msgspec.msgpack.decode(data, type=m.Sources)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DeltaError(str(error)) from None
+    contents_of(sources, {Dot(DEVICE, 7): Content(bytes(32), 9)})
+
+
 def decode_messages(data: bytes) -> None:
     for kind in (m.LoginRequest, m.FetchRequest, m.CommitReply, m.RestoreRequest, m.Record):
         for decoder in (msgspec.msgpack, msgspec.json):
@@ -102,12 +113,16 @@ def decode_messages(data: bytes) -> None:
                 continue
 
 
+SOURCES = name_sources([(Dot(DEVICE, 7), bytes(32)), (Dot(DEVICE, 7), bytes(32))])
+
+
 def _changeset() -> bytes:
     encoder = Encoder(compress=0)
     record = m.Record(b"d/file", DEVICE, 7, 1_700_000_000_000, 1, bytes(32), 9, 0o644, body=True)
     parts = [*encoder.record(record), *encoder.data(encode_commands([Literal(b"some text")]))]
     parts += encoder.trailer(m.Trailer(bytes(32), 9))
     parts += encoder.cursor(m.CursorMark("abc", more=True))
+    parts += encoder.sources(SOURCES)
     return b"".join([*parts, *encoder.finish()])
 
 
@@ -122,6 +137,7 @@ TREE = TreeSignature(
     {b"d": Entry(Kind.DIRECTORY), b"d/f": Entry(Kind.FILE, bytes(32), 2048, 0o644, 10**18)},
     {b"d/f": signature(io.BytesIO(BASE), block_size=512).pack()},
 )
+SEALED = bytes([9] * 16) + VersionVector.of({bytes(16): 2**60}).pack()
 TARGETS: dict[str, tuple[Callable[[bytes], object], list[bytes]]] = {
     "changeset": (decode_changeset, [_changeset(), _compressed()]),
     "changeset, sums right": (decode_resealed, [_changeset(), _compressed()]),
@@ -150,6 +166,8 @@ TARGETS: dict[str, tuple[Callable[[bytes], object], list[bytes]]] = {
         [Recipe.of([Extent(1, 0, 9), Extent(2, 5, 70), Extent(1, 9000, 3)]).pack()],
     ),
     "tree signature": (decode_tree, [TREE.pack()]),
+    "sources": (use_sources, [msgspec.msgpack.encode(SOURCES)]),
+    "context": (vector_in, [said_after(SEALED, Dot(DEVICE, 8)), said_after(b"", Dot(DEVICE, 8))]),
     "vector": (VersionVector.unpack, [VersionVector.of({DEVICE: 7, bytes(16): 2**60}).pack()]),
     "path": (check_path, [b"a/b/c", b".dblike/x", "ü/e\u0301".encode()]),
     "messages": (

@@ -1,0 +1,117 @@
+"""What carries the protocol's requests, and how their replies are read."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from dblike_delta import messages as m
+from dblike_delta import zstd
+from dblike_delta.changeset import Part
+from dblike_delta.errors import DeltaError, FormatError
+
+_T = TypeVar("_T")
+_LARGEST_MESSAGE = 64 << 20
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A request: `target` is path and query, `length` the body's bytes where they are known."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str] = {}
+    body: bytes | Iterable[Part] | None = None
+    length: int | None = None
+
+
+class Response(Protocol):
+    """A reply whose body is read as it comes.  `close` may be called at any time, and twice."""
+
+    status: int
+    headers: Mapping[str, str]
+
+    def chunks(self) -> Iterator[bytes]:
+        """The body in pieces; Unreachable where it is cut short."""
+
+    def close(self) -> None:
+        """Give the connection back, or drop it where the body was not read to its end."""
+
+
+class Transport(Protocol):
+    """Carries requests to a site.  Header names of replies are lower case."""
+
+    def request(self, request: Request) -> Response:
+        """Send and wait for the reply's head; raises Unreachable."""
+
+
+class ExchangeError(Exception):
+    """A step failed.  Nothing was changed by it unless the step says otherwise."""
+
+
+class Unreachable(ExchangeError):
+    """No reply, or a reply that was cut: try again, here or at another site.  The request may have
+    been carried out; every step may be repeated."""
+
+
+class Refused(ExchangeError):
+    """The site answered no.  `problem` says why; `retry_after` is in seconds."""
+
+    def __init__(self, problem: m.Problem, retry_after: float | None = None) -> None:
+        super().__init__(problem.detail or problem.title)
+        self.problem = problem
+        self.status = problem.status
+        self.retry_after = retry_after
+
+    @property
+    def temporary(self) -> bool:
+        """Whether the same request may succeed later."""
+        return self.status in (408, 425, 429, 500, 502, 503, 504)
+
+
+def _body(reply: Response) -> bytes:
+    body = bytearray()
+    with contextlib.closing(reply):
+        for chunk in reply.chunks():
+            body += chunk
+            if len(body) > _LARGEST_MESSAGE:
+                raise FormatError("a reply larger than any message", offset=len(body))
+    if reply.headers.get("content-encoding") == zstd.ENCODING:
+        return zstd.unpack(bytes(body), _LARGEST_MESSAGE)
+    return bytes(body)
+
+
+def read_message(reply: Response, kind: type[_T]) -> _T:
+    """The reply as a message.  Anything else (a proxy's page) is never taken for an answer."""
+    media = reply.headers.get("content-type", "").split(";")[0].strip()
+    try:
+        body = _body(reply)
+        if media == m.MSGPACK_TYPE:
+            return msgspec.msgpack.decode(body, type=kind)
+        if media == "application/json":
+            return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, DeltaError) as error:
+        raise Unreachable(f"the reply is not a {kind.__name__}: {error}") from None
+    raise Unreachable(f"the reply is {media or 'of no type'}, not ours: is that a DBLike server?")
+
+
+def refusal(reply: Response) -> Refused | Unreachable:
+    """The error that a reply of status 3xx-5xx stands for.
+
+    An answer that is not a problem of ours comes from something in between, and says nothing about
+    the user's data or credentials: it is as if the site could not be reached.
+    """
+    media = reply.headers.get("content-type", "").split(";")[0].strip()
+    retry = reply.headers.get("retry-after", "")
+    try:
+        body = _body(reply)
+        if not body and reply.headers.get(m.PROTOCOL_HEADER.lower()):  # HEAD has no body
+            return Refused(m.Problem(title="refused", status=reply.status))
+        if media == "application/problem+json":
+            problem = msgspec.json.decode(body, type=m.Problem)
+            return Refused(problem, float(retry) if retry.isdecimal() else None)
+    except (msgspec.DecodeError, DeltaError) as error:
+        return Unreachable(f"status {reply.status} with an unreadable problem: {error}")
+    return Unreachable(f"status {reply.status} that is not a DBLike server's")
