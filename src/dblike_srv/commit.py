@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from sqlalchemy import Connection, select
 
 from dblike_delta.changeset import Decoder, Part
-from dblike_delta.messages import CommitReply
+from dblike_delta.messages import CommitReply, Sources
 from dblike_delta.recipe import Recipe
 from dblike_srv.contents import EMPTY_HASH, State, check_contents, find_contents
 from dblike_srv.identity import FolderRef, Identity
@@ -22,6 +22,7 @@ from dblike_srv.models import users
 from dblike_srv.packs import Pack
 from dblike_srv.replication.copies import await_copies
 from dblike_srv.site import Site
+from dblike_srv.sources import NamedContents
 from dblike_srv.store.base import PackWriter
 from dblike_srv.transaction import Check, Transaction
 
@@ -34,6 +35,7 @@ class Commit:
         self._decoder = Decoder()
         self._writer = site.store.writer()
         self._intake = new_intake(site, identity, self._writer)
+        self._sources = NamedContents(site, folder)
 
     def wanted(self) -> int:
         """How many bytes are best received at once."""
@@ -42,13 +44,19 @@ class Commit:
     def receive(self, data: Part) -> None:
         """The next bytes of the changeset.  Raises DeltaError; then `abort` is called for."""
         for event in self._decoder.receive(data):
-            self._intake.take(event)
+            if isinstance(event, Sources):
+                self._sources.name(event)
+            else:
+                self._intake.take(self._sources.fill(event))
 
-    def finish(self) -> CommitReply:
-        """All bytes are here: commit them."""
+    def finish(self, *, brief: bool = False) -> CommitReply:
+        """All bytes are here: commit them.  With `brief` results of which there is nothing to say
+        are only counted."""
         self._decoder.close()
         pack = keep_pack(self._intake, self._writer)
-        return commit_items(self._site, self._identity, self._folder, self._intake.items, pack)
+        return commit_items(
+            self._site, self._identity, self._folder, self._intake.items, pack, brief=brief
+        )
 
     def abort(self) -> None:
         """Forget what came."""
@@ -98,17 +106,21 @@ def commit_items(
     pack: Pack | None,
     *,
     overwrite: Check | None = None,
+    brief: bool = False,
 ) -> CommitReply:
     """One transaction for all items, then the notice, then the wait for the copies that are asked
     for.  Running it again changes nothing.
 
-    `overwrite` is the check of an edit that is made at the site itself.
+    `overwrite` is the check of an edit that is made at the site itself; with `brief` results of
+    which there is nothing to say are only counted.
     """
     if overwrite is None:
         _check_reused(site, identity, items)
 
     def work(connection: Connection) -> CommitReply:
-        return Transaction(site, identity, folder, connection, overwrite).run(items, pack)
+        return Transaction(site, identity, folder, connection, overwrite).run(
+            items, pack, brief=brief
+        )
 
     reply = site.database.transact(work)
     _meter(site, items, pack, reply)
@@ -119,7 +131,9 @@ def commit_items(
 
 def _meter(site: Site, items: list[Item], pack: Pack | None, reply: CommitReply) -> None:
     """Count what became of the versions, and what their contents took."""
-    for status, number in Counter(result.status for result in reply.results).items():
+    outcomes = Counter[str](result.status for result in reply.results)
+    outcomes["accepted"] += reply.accepted
+    for status, number in outcomes.items():
         site.meter.count(f'dblike_versions_total{{status="{status}"}}', number)
     site.meter.count("dblike_conflicts_total", sum(r.superseded for r in reply.results))
     meter_contents(site, items, pack, "device")

@@ -53,12 +53,16 @@ class Transaction:
         self._now = site.clock.now_ms()
         self._said: dict[int, tuple[CommitStatus, str]] = {}  # by id() of the item
         self._passed: set[int] = set()
+        self._made: dict[int, VersionVector] = {}
         self._quota, self._used, highest = self._standing()
         self._tracked = highest is not None  # the site's own devices have no row
         self._highest = highest or 0
 
-    def run(self, items: list[Item], pack: Pack | None) -> CommitReply:
-        """The reply; everything is written when it is returned.  Raises QuotaExceeded, Busy."""
+    def run(self, items: list[Item], pack: Pack | None, *, brief: bool = False) -> CommitReply:
+        """The reply; everything is written when it is returned.  Raises QuotaExceeded, Busy.
+
+        With `brief` results of which there is nothing to say are only counted.
+        """
         tree = Tree(self._connection, self._folder.row, now=self._now)
         heads = heads_of(self._connection, self._folder.row)
         self._judge(items)
@@ -73,11 +77,13 @@ class Transaction:
         self._check_growth(tree.growth)
         self._note_counter(self._good(items))
         seal = self._site.seal
+        told = [item for item in items if not (brief and self._is_plain(tree, item))]
         return CommitReply(
-            results=[self._result(tree, item) for item in items],
+            results=[self._result(tree, item) for item in told],
             before=seal.cursor(self._folder.id, heads),
             cursor=seal.cursor(self._folder.id, {**heads, tree.site: tree.head}),
             time=self._now,
+            accepted=len(items) - len(told),
         )
 
     def _standing(self) -> tuple[int, int, int | None]:
@@ -201,7 +207,9 @@ class Transaction:
             self._say(item, "dot-reused")
             self._passed.add(id(item))
             return
-        tree.add(make_version(record, item.hash, item.size, known, self._now))
+        version = make_version(record, item.hash, item.size, known, self._now)
+        tree.add(version)
+        self._made[id(item)] = version.vector
 
     def _known_to(self, tree: Tree, record: Record) -> VersionVector:
         if self._overwrite is not None:
@@ -213,6 +221,13 @@ class Transaction:
         if counter > self._highest:
             mine = update(devices).where(devices.c.id == self._identity.device)
             self._connection.execute(mine.values(highest=counter))
+
+    def _is_plain(self, tree: Tree, item: Item) -> bool:
+        """Whether a version was just accepted, and all that is known of its path now is what it was
+        made in knowledge of, and itself."""
+        made, heads = self._made.get(id(item)), tree.node(item.record.path).heads
+        dot = Dot(item.record.device, item.record.counter)
+        return len(heads) == 1 and heads[0].dot == dot and heads[0].vector == made
 
     def _result(self, tree: Tree, item: Item) -> CommitResult:
         device, counter, path = item.record.device, item.record.counter, item.record.path

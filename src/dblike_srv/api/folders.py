@@ -16,14 +16,16 @@ from dblike_delta.messages import (
     FolderList,
     FolderView,
     Record,
+    Sources,
     VersionView,
 )
 from dblike_delta.versions import Dot, Kind, Version, VersionVector
 from dblike_srv import changes, folders
-from dblike_srv.api.inbound import folder, identity, message, moment, number, site
+from dblike_srv.api.inbound import flag, folder, identity, message, moment, number, site
 from dblike_srv.api.operation import INTEGER, TEXT, operation
 from dblike_srv.api.outbound import reply, stream, wants
 from dblike_srv.identity import FolderRef
+from dblike_srv.sources import name_moved
 from dblike_srv.views import view_version
 
 blueprint = Blueprint("folders", __name__, url_prefix="/v1/folders")
@@ -64,14 +66,21 @@ def _view(wanted: FolderRef) -> FolderView:
 @blueprint.get("/<folder_name>/changes")
 @operation(
     gives=(ChangeList, CHANGESET_TYPE),
-    query={"cursor": TEXT, "since": INTEGER, "limit": PAGE, "deleted": INTEGER},
+    query={
+        "cursor": TEXT,
+        "since": INTEGER,
+        "limit": PAGE,
+        "deleted": INTEGER,
+        "brief": INTEGER,
+    },
 )
 def list_changes(folder_name: str) -> Response:
     """Changed paths, each with its present state, and the cursor that covers them.
 
     Since `cursor` (none: everything), or since a moment in epoch milliseconds.  As a changeset the
     records have no bodies.  With `deleted=1` deleted paths come from the first look on, with hash
-    and size of what was deleted.
+    and size of what was deleted.  With `brief=1` and a cursor files that only moved may have no
+    hash, but sources before them.
     """
     source = folder(folder_name)
     limit, moment_ms = number("limit", 10_000, least=1, most=LIMIT), moment("since")
@@ -80,12 +89,16 @@ def list_changes(folder_name: str) -> Response:
         found = changes.changes(site(), source, cursor, limit, buried=bool(buried))
     else:
         found = changes.since(site(), source, moment_ms, limit)
-    return _render(*found)
+    return _render(source, *found)
 
 
-def _render(records: list[Record], cursor: str, more: bool) -> Response:
+def _render(source: FolderRef, records: list[Record], cursor: str, more: bool) -> Response:
     if wants(CHANGESET_TYPE):
-        return stream(_frames(records, CursorMark(cursor, more)))
+        sources = None
+        if flag("brief") and "since" not in request.args:
+            known = request.args.get("cursor", "")
+            records, sources = name_moved(site(), source, known, records)
+        return stream(_frames(sources, records, CursorMark(cursor, more)))
     now = site().clock.now_ms()
     return reply(ChangeList([_state(record) for record in records], cursor, more, now))
 
@@ -102,8 +115,10 @@ def _state(record: Record) -> VersionView:
     return view_version(version, current=True)
 
 
-def _frames(records: list[Record], mark: CursorMark) -> Iterator[Part]:
+def _frames(sources: Sources | None, records: list[Record], mark: CursorMark) -> Iterator[Part]:
     encoder = Encoder()
+    if sources is not None:
+        yield from encoder.sources(sources)
     for record in records:
         yield from encoder.record(record)
     yield from encoder.cursor(mark)

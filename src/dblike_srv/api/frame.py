@@ -11,7 +11,13 @@ from typing import Final
 
 from flask import Flask, Response, g, request
 
-from dblike_delta.messages import PROTOCOL, PROTOCOL_HEADER, TIME_HEADER
+from dblike_delta.messages import (
+    PROTOCOL,
+    PROTOCOL_HEADER,
+    TAKES_HEADER,
+    TAKES_SOURCES,
+    TIME_HEADER,
+)
 from dblike_srv.api.inbound import extra, site
 from dblike_srv.api.problems import BadRequest, TooOld
 
@@ -53,6 +59,7 @@ def finish(response: Response) -> Response:
     """After a view: the clock and the protocol go with every reply, errors included."""
     response.headers[TIME_HEADER] = str(site().clock.now_ms())
     response.headers[PROTOCOL_HEADER] = str(PROTOCOL)
+    response.headers[TAKES_HEADER] = TAKES_SOURCES
     response.headers[ID_HEADER] = g.get("request_id", "-")
     response.headers.setdefault("Cache-Control", "no-store")
     response.headers["X-Content-Type-Options"] = "nosniff"

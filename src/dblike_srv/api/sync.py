@@ -17,6 +17,7 @@ from dblike_delta.messages import (
 from dblike_srv import contents, uploads
 from dblike_srv.api.inbound import (
     changeset_chunks,
+    flag,
     folder,
     header_integer,
     identity,
@@ -38,14 +39,17 @@ _UPLOAD = re.compile("[0-9a-f]{32}")
 
 
 @blueprint.post("/commit")
-@operation(CHANGESET_TYPE, gives=CommitReply)
+@operation(CHANGESET_TYPE, gives=CommitReply, query={"brief": INTEGER})
 def commit(folder_name: str) -> Response:
-    """A changeset, whole: one result a version."""
+    """A changeset, whole: one result a version.
+
+    With `brief=1` results of which there is nothing to say are only counted.
+    """
     running = Commit(site(), identity(), folder(folder_name))
     try:
         for piece in changeset_chunks(running.wanted):
             running.receive(piece)
-        return reply(running.finish())
+        return reply(running.finish(brief=flag("brief")))
     except BaseException:
         running.abort()
         raise
