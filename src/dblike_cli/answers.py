@@ -13,6 +13,7 @@ from dblike_cli.state import Known, Offer
 from dblike_delta.exchange import Unreachable
 from dblike_delta.messages import CommitReply, CommitResult
 from dblike_delta.plan import Synced
+from dblike_delta.vectors import said_after
 from dblike_delta.versions import Kind
 
 _MISSING = ("base-missing", "content-missing")
@@ -54,9 +55,7 @@ def take_answer(
 
     Raises DotReused; then nothing of the answer is remembered.
     """
-    if [answer.counter for answer in reply.results] != [item.dot for item in batch]:
-        raise Unreachable("the answer to a commit is not about what was sent")
-    pairs = list(zip(batch, reply.results, strict=True))
+    pairs = _pairs(context, batch, reply)
     reused = [pair for pair in pairs if pair[1].status == "dot-reused"]
     if not all(answer.superseded and _was_sent(item) for item, answer in reused):
         raise DotReused
@@ -75,6 +74,23 @@ def take_answer(
             result.heard = False
     _tell(context, result, good)
     return [item for item, answer in pairs if answer.status in _MISSING]
+
+
+def _pairs(context: Context, batch: list[Outgoing], reply: CommitReply) -> list[Answered]:
+    """Each item with its result; of those that are only counted the site knows what we know."""
+    told = {answer.counter: answer for answer in reply.results}
+    pairs: list[Answered] = []
+    for item in batch:
+        answer = told.get(item.dot)
+        if answer is None:
+            dot = dot_of(context, item)
+            after = said_after(item.upload.context, dot)
+            answer = CommitResult(*dot, status="accepted", context=after)
+        pairs.append((item, answer))
+    heard = [answer for _, answer in pairs if answer.counter in told]
+    if heard != reply.results or len(heard) + reply.accepted != len(batch):
+        raise Unreachable("the answer to a commit is not about what was sent")
+    return pairs
 
 
 def _is_only_ours(context: Context, pairs: list[Answered], reply: CommitReply) -> bool:

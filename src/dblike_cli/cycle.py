@@ -22,7 +22,7 @@ from dblike_cli.ledger import Ledger
 from dblike_cli.offer import offer, offer_large
 from dblike_cli.outcomes import Applied
 from dblike_cli.recover import identify, prepare, recover
-from dblike_cli.remote import hear, overhear
+from dblike_cli.remote import has_to_hear, hear, overhear
 from dblike_cli.report import Direction, Hints, Report
 from dblike_cli.safety import Limit, check_root, hold_deletes, limit_of
 from dblike_cli.scan import Look, Scan, scan
@@ -157,7 +157,7 @@ def _hear(context: Context, wish: _Wish) -> dict[bytes, Record]:
     """The news of the paths that the cycle is about."""
     if wish.dry_run:
         return _concerned(wish, overhear(context))
-    if wish.hints.remote or not context.state.meta.cursor:
+    if wish.hints.remote or has_to_hear(context):
         context.state.offset = hear(context)
     return _concerned(wish, context.state.remote.all())
 

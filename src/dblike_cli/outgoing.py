@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -14,9 +14,11 @@ from dblike_delta.changeset import Encoder, Part
 from dblike_delta.commands import Command, Copy
 from dblike_delta.delta import DeltaEncoder
 from dblike_delta.formats import DELTA_MAGIC, END, encode_copy, encode_literal_header
-from dblike_delta.messages import Record, Trailer
+from dblike_delta.messages import Record, Sources, Trailer
 from dblike_delta.plan import Entry, Upload
 from dblike_delta.signature import Signature
+from dblike_delta.sources import name_sources, without_content
+from dblike_delta.vectors import handed_out
 from dblike_delta.versions import Dot, Kind
 
 _JOIN_BELOW: Final = 256 << 10
@@ -90,17 +92,40 @@ def record_for(context: Context, item: Outgoing, base: bytes = b"") -> Record:
         mtime_ns=entry.mtime_ns,
         target=entry.target,
         author=context.device.name,
-        context=item.upload.context,
+        context=handed_out(item.upload.context),
         base=base,
         body=item.body,
     )
 
 
-def encode_item(context: Context, encoder: Encoder, item: Outgoing, *, whole: bool) -> list[Part]:
-    """A version whose content is in memory, as parts of the changeset; `whole`: as no delta."""
+def name_contents(
+    context: Context, batch: Sequence[Outgoing]
+) -> tuple[Sources | None, frozenset[bytes]]:
+    """Sources for what goes without its content and lies at another path of the folder, and the
+    paths that are to go without their hashes."""
+    bare = {item.path: item.entry.hash for item in batch if item.entry and _is_bare(item)}
+    dots = context.state.tree.versions_of(bare.values()) if bare else {}
+    named = [(path, digest) for path, digest in bare.items() if digest in dots]
+    if not named:
+        return None, frozenset()
+    sources = name_sources((dots[digest], digest) for _, digest in named)
+    return sources, frozenset(path for path, _ in named)
+
+
+def _is_bare(item: Outgoing) -> bool:
+    """Whether only the content's hash would go along."""
+    return item.entry is not None and item.entry.kind is Kind.FILE and not item.body
+
+
+def encode_item(
+    context: Context, encoder: Encoder, item: Outgoing, *, whole: bool, named: bool = False
+) -> list[Part]:
+    """A version whose content is in memory, as parts of the changeset; `whole`: as no delta,
+    `named`: a source says what it holds."""
     data, entry = item.data, item.entry
     if not item.body or data is None or entry is None:
-        return encoder.record(record_for(context, item))
+        record = record_for(context, item)
+        return encoder.record(without_content(record) if named else record)
     signature = None if whole else base_signature(context, item)
     parts = encoder.record(record_for(context, item, signature.hash if signature else b""))
     for piece in _delta(data, signature):

@@ -7,17 +7,25 @@ from collections.abc import Iterable
 import msgspec
 
 from dblike_cli.context import Context
-from dblike_cli.device import correction
+from dblike_cli.device import UNSEALED, correction
 from dblike_cli.entries import UNTRUSTED, remote_of, synced_of
 from dblike_cli.fs import OWN
 from dblike_cli.state import Known, State
 from dblike_cli.state.tombs import Tomb
 from dblike_cli.state.tree import NOTHING, is_unsettled
-from dblike_delta.errors import FormatError, PathError
+from dblike_delta.errors import FormatError, LimitError, PathError
 from dblike_delta.exchange import Changes, Refused
-from dblike_delta.messages import HASH_BYTES, Record
+from dblike_delta.messages import HASH_BYTES, Record, Sources
 from dblike_delta.paths import check_path, display
-from dblike_delta.versions import Kind, vector_in
+from dblike_delta.sources import (
+    Content,
+    SourcesUnknown,
+    contents_of,
+    dots_of,
+    fill,
+    lacks_content,
+)
+from dblike_delta.versions import Dot, Kind, vector_in
 
 _GONE = 410
 _FIRST = "first look"
@@ -36,6 +44,12 @@ class _Sorted(msgspec.Struct):
     """Paths that the site has only because it went back in time, to be deleted there again."""
 
 
+def has_to_hear(context: Context) -> bool:
+    """Whether nothing can be sent before the site was asked."""
+    meta = context.state.meta
+    return not meta.cursor or bool(meta.noted(UNSEALED))
+
+
 def hear(context: Context) -> int:
     """Take in all changes since the cursor; what to add to our clock to get the site's.
 
@@ -43,8 +57,11 @@ def hear(context: Context) -> int:
     is on its way.
     """
     _begin(context)
+    if context.state.meta.noted(UNSEALED):
+        _seal(context)
     page, offset = correction(context, lambda: _page(context))
     while True:
+        page = _spelled_out(context, page)
         ahead = None
         if page.more:
             first = _is_first(context)
@@ -78,9 +95,58 @@ def _is_old_copy(context: Context) -> bool:
     return any(name != OWN for name, _ in context.fs.scandir(b""))
 
 
-def _page(context: Context) -> Changes:
+def _seal(context: Context) -> None:
+    """Get seals for what the device that we were knew of its own versions: as another one we have
+    to prove that."""
+    tree, cursor, more = context.state.tree, "", True
+    while more:
+        page = _changes(context, cursor, brief=False)
+        renewed = [
+            (record.path, record.context)
+            for record in page.records
+            if (known := tree.get(record.path)) is not None
+            and _is_same(known, record)
+            and not lacks_some(record.context, known.synced.context)
+        ]
+        with context.state.transaction():
+            tree.renew(renewed)
+        cursor, more = page.cursor, page.more
+    with context.state.transaction():
+        context.state.meta.note(UNSEALED, "")
+
+
+def _spelled_out(context: Context, page: Changes) -> Changes:
+    """The page with all hashes; asked for again where it names versions that are not here."""
+    if page.sources is None:
+        return page
     try:
-        return _changes(context, context.state.meta.cursor, buried=_is_first(context))
+        contents = contents_of(page.sources, _contents_held(context, page, page.sources))
+        return msgspec.structs.replace(page, records=tuple(fill(page.records, contents)))
+    except (SourcesUnknown, LimitError):
+        return _page(context, brief=False)
+
+
+def _contents_held(context: Context, page: Changes, sources: Sources) -> dict[Dot, Content]:
+    """What is at the paths that the page deletes, or was heard to be; and what is at those of the
+    records themselves, where they are versions that are here."""
+    tree, news = context.state.tree, _Held(context.state)
+    held: dict[Dot, Content] = {}
+    for path in (record.path for record in page.records if record.kind == Kind.DELETED):
+        held.update(tree.content_at(path))
+        heard = news.news(path)
+        if heard is not None:
+            held[Dot(heard.device, heard.counter)] = Content(heard.hash, heard.size)
+    for source, record in zip(dots_of(sources), filter(lacks_content, page.records), strict=False):
+        if source not in held:
+            own = dict(tree.content_at(record.path)).get(Dot(record.device, record.counter))
+            held.update({source: own} if own else {})
+    return held
+
+
+def _page(context: Context, *, brief: bool = True) -> Changes:
+    cursor = context.state.meta.cursor
+    try:
+        return _changes(context, cursor, buried=_is_first(context), brief=brief)
     except Refused as refused:
         if refused.status != _GONE or not context.state.meta.cursor:
             raise
@@ -98,9 +164,9 @@ def _page(context: Context) -> Changes:
     return _changes(context, "", buried=True)
 
 
-def _changes(context: Context, cursor: str, *, buried: bool = False) -> Changes:
+def _changes(context: Context, cursor: str, *, buried: bool = False, brief: bool = True) -> Changes:
     limit = context.config.changes_limit
-    return context.exchange.changes(context.folder, cursor, limit=limit, buried=buried)
+    return context.exchange.changes(context.folder, cursor, limit=limit, buried=buried, brief=brief)
 
 
 def _take(context: Context, page: Changes) -> None:
@@ -125,7 +191,7 @@ def overhear(context: Context) -> dict[bytes, Record]:
     first = not cursor and _is_old_copy(context)
     while more:
         try:
-            page = _changes(context, cursor, buried=first)
+            page = _changes(context, cursor, buried=first, brief=False)
         except Refused as refused:
             if refused.status != _GONE or not cursor:
                 raise
@@ -192,6 +258,10 @@ class _Held:
         """What was known of it when it was deleted."""
         return self._tombs.get(path) if self._tombs else None
 
+    def news(self, path: bytes) -> Record | None:
+        """What was heard of it, and is not here yet."""
+        return self._news.get(path) if self._news else None
+
     def is_over(self, record: Record, known: Known | None, tomb: Tomb | None) -> bool:
         """Whether the site that says so has not heard of all that we know.  It will say what
         becomes of the path when it has."""
@@ -203,7 +273,7 @@ class _Held:
             lacks = is_older if is_unsettled(known) else lacks_some
             if lacks(record.context, known.synced.context):
                 return True
-        news = self._news.get(record.path) if self._news else None
+        news = self.news(record.path)
         return news is not None and lacks_some(record.context, news.context)
 
 

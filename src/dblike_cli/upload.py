@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, wait
+from typing import NamedTuple
 
 import msgspec
 
@@ -16,13 +17,14 @@ from dblike_cli.answers import Uploads, take_answer
 from dblike_cli.context import Context
 from dblike_cli.device import site_time
 from dblike_cli.hashing import StillWriting
-from dblike_cli.outgoing import Outgoing, encode_item
+from dblike_cli.outgoing import Outgoing, encode_item, name_contents
 from dblike_cli.prepare import Reader
 from dblike_cli.report import Code, Progress
 from dblike_cli.state import Sending
 from dblike_cli.stream import stream_file
 from dblike_delta.changeset import Encoder, Part
-from dblike_delta.messages import CommitReply
+from dblike_delta.exchange import Refused
+from dblike_delta.messages import SOURCES_FIELD, CommitReply, Sources
 from dblike_delta.plan import Upload
 
 _UPLOAD_ID = 16
@@ -52,11 +54,19 @@ def upload(
     return result
 
 
+class _Flight(NamedTuple):
+    """A batch on its way; `named`: some of its contents are said by sources only."""
+
+    batch: list[Outgoing]
+    reply: Future[CommitReply]
+    named: bool
+
+
 class _Uploader:
     def __init__(self, context: Context, result: Uploads) -> None:
         self._context = context
         self._result = result
-        self._flight: tuple[list[Outgoing], Future[CommitReply]] | None = None
+        self._flight: _Flight | None = None
         self._before = {sending.path: sending for sending in context.state.outbox.all()}
 
     def send(self, batch: list[Outgoing]) -> None:
@@ -66,10 +76,14 @@ class _Uploader:
             self.land()
             self._stream(batch[0], whole=False)
             return
-        parts = self._encode(batch, whole=False)
+        sources, named = None, frozenset[bytes]()
+        if self._context.exchange.takes_sources:
+            sources, named = name_contents(self._context, batch)
+        parts = self._encode(batch, whole=False, sources=sources, named=named)
         landed, reply = self._wait()
-        exchange, folder = self._context.exchange, self._context.folder
-        self._flight = batch, self._context.executor.submit(exchange.commit, folder, parts)
+        self._flight = _Flight(
+            batch, self._context.executor.submit(self._commit, parts), bool(named)
+        )
         if reply is not None:  # what it says is remembered while the site is busy with this one
             self._take(landed, reply)
 
@@ -83,15 +97,25 @@ class _Uploader:
         """The batch that was on its way, and the answer to it."""
         if self._flight is None:
             return [], None
-        (batch, flight), self._flight = self._flight, None
-        return batch, flight.result()
+        flight, self._flight = self._flight, None
+        try:
+            return flight.batch, flight.reply.result()
+        except Refused as refused:
+            takes = self._context.exchange.takes_sources
+            if not flight.named or (takes and refused.problem.field != SOURCES_FIELD):
+                raise
+        # The site knows other versions than we do, or nothing of sources: with hashes, then.
+        return flight.batch, self._commit(self._encode(flight.batch, whole=False))
+
+    def _commit(self, parts: list[Part]) -> CommitReply:
+        return self._context.exchange.commit(self._context.folder, parts, brief=True)
 
     def _take(self, batch: list[Outgoing], reply: CommitReply) -> None:
         missing = take_answer(self._context, self._result, batch, reply)
         if not missing:
             return
         if self._flight is not None:
-            wait([self._flight[1]])  # one request at a time
+            wait([self._flight.reply])  # one request at a time
         self._send_whole([msgspec.structs.replace(item, body=True) for item in missing])
 
     def _send_whole(self, items: list[Outgoing]) -> None:
@@ -102,7 +126,7 @@ class _Uploader:
         small = [item for item in items if not item.large]
         if small:
             parts = self._encode(small, whole=True)
-            reply = self._context.exchange.commit(self._context.folder, parts)
+            reply = self._commit(parts)
             for item in take_answer(self._context, self._result, small, reply):
                 self._result.wait(item.path, Code.UNAVAILABLE, _LOST)
 
@@ -136,11 +160,19 @@ class _Uploader:
         with self._context.state.transaction():
             self._context.state.outbox.drop([item.path])
 
-    def _encode(self, batch: list[Outgoing], *, whole: bool) -> list[Part]:
+    def _encode(
+        self,
+        batch: list[Outgoing],
+        *,
+        whole: bool,
+        sources: Sources | None = None,
+        named: frozenset[bytes] = frozenset(),
+    ) -> list[Part]:
         encoder = Encoder(compress=self._context.config.compress)
-        parts: list[Part] = []
+        parts: list[Part] = [] if sources is None else encoder.sources(sources)
         for item in batch:
-            parts += encode_item(self._context, encoder, item, whole=whole)
+            bare = item.path in named
+            parts += encode_item(self._context, encoder, item, whole=whole, named=bare)
         parts += encoder.finish()
         self._result.bytes_sent += encoder.sent
         return parts

@@ -69,6 +69,7 @@ STEPS: Final[Sequence[tuple[str, ...]]] = (
         "ALTER TABLE offers ADD COLUMN site TEXT NOT NULL DEFAULT ''",
         "CREATE INDEX offers_short ON offers (path) WHERE site = ''",
     ),
+    (),  # contexts may end with what no site sealed, which an older client would send
 )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from dblike_delta.plan import NO_MODE, Entry, Synced
+from dblike_delta.sources import Content
 from dblike_delta.versions import Dot, Kind
 
 _INSERT = "INSERT OR REPLACE INTO tree VALUES (?,?,?,?,?,?,?,?,?,?,?)"
@@ -70,16 +71,27 @@ class Tree:
         query = "SELECT path, stamp FROM tree WHERE kind = 1 AND hash = ? LIMIT 4"
         return self._connection.execute(query, (digest,)).fetchall()
 
+    def content_at(self, path: bytes) -> Iterator[tuple[Dot, Content]]:
+        """The version of a path and its content, if it is a file."""
+        query = "SELECT device, counter, hash, size FROM tree WHERE path = ? AND kind = 1"
+        for device, counter, digest, size in self._connection.execute(query, (path,)):
+            yield Dot(device, counter), Content(digest, size)
+
     def contents_among(self, digests: Iterable[bytes]) -> set[bytes]:
         """Those of the contents that some path holds."""
+        return {digest for digest, *_ in self._holding(digests)}
+
+    def versions_of(self, digests: Iterable[bytes]) -> dict[bytes, Dot]:
+        """Content to a version that it is agreed to be of, where there is one."""
+        return {digest: Dot(device, n) for digest, device, n in self._holding(digests) if n}
+
+    def _holding(self, digests: Iterable[bytes]) -> Iterator[tuple[bytes, bytes, int]]:
         wanted = list(set(digests))
-        found: set[bytes] = set()
         for at in range(0, len(wanted), _MOST):
             some = wanted[at : at + _MOST]
             marks = ",".join("?" * len(some))
-            query = f"SELECT DISTINCT hash FROM tree WHERE kind = 1 AND hash IN ({marks})"  # noqa: S608 - marks
-            found.update(row[0] for row in self._connection.execute(query, some))
-        return found
+            query = f"SELECT hash, device, counter FROM tree WHERE kind = 1 AND hash IN ({marks})"  # noqa: S608 - marks
+            yield from self._connection.execute(query, some)
 
     def has_size(self, size: int) -> bool:
         """Whether any large file has this size, so that a new one could be a copy of it."""
