@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from dblike_delta.changeset import End, Event
 from dblike_delta.messages import SOURCES_FIELD, Record, Sources
@@ -28,7 +27,7 @@ from dblike_srv.contents import batches
 from dblike_srv.db import find_rows
 from dblike_srv.errors import Conflict, Invalid
 from dblike_srv.identity import FolderRef
-from dblike_srv.models import journal, versions
+from dblike_srv.models import journal, paths, versions
 from dblike_srv.site import Site
 from dblike_srv.tree import path_key
 
@@ -39,7 +38,21 @@ _COLUMNS = (
     versions.c.hash,
     versions.c.size,
 )
-_VERSIONS = tuple(versions.c[name] for name in ("seq", "path", "device", "counter", "kind", "hash"))
+_VERSIONS = tuple(versions.c[name] for name in ("path", "device", "counter", "kind", "hash"))
+_EARLIER = versions.alias("earlier")
+_PREVIOUS = (
+    select(_EARLIER.c.seq)
+    .where(
+        _EARLIER.c.path_key == paths.c.path_key,
+        _EARLIER.c.folder == paths.c.folder,
+        _EARLIER.c.seq < paths.c.winner,
+    )
+    .order_by(_EARLIER.c.seq.desc())
+    .limit(1)
+    .correlate(paths)
+    .scalar_subquery()
+)
+"""What a path was before: one step in the index, however long its history is."""
 _PLACES = (journal.c.seq, journal.c.site, journal.c.number)
 
 
@@ -108,7 +121,7 @@ def name_moved(
     if not cursor or not tombs or not files:
         return records, None
     numbers = site.seal.open_cursor(folder.id, cursor)
-    dots = site.database.read(lambda connection: _last_heard(connection, folder, tombs, numbers))
+    dots = site.database.read(lambda connection: _buried(connection, folder, tombs, numbers))
     moved = [record for record in files if record.hash in dots]
     if not moved:
         return records, None
@@ -117,22 +130,22 @@ def name_moved(
     return [without_content(r) if r.path in places else r for r in records], sources
 
 
-def _last_heard(
+def _buried(
     connection: Connection, folder: FolderRef, tombs: Collection[bytes], numbers: dict[bytes, int]
 ) -> dict[bytes, Dot]:
-    """By content, the version that each path was last, for whoever has heard so much."""
-    where, keys = {versions.c.folder: folder.row}, map(path_key, tombs)
-    rows = list(find_rows(connection, _VERSIONS, where, versions.c.path_key, keys))
-    within = _within(connection, folder, numbers, (row[0] for row in rows))
-    last: dict[bytes, Sequence[Any]] = {}
-    for row in rows:
-        path = bytes(row[1])
-        if path in tombs and row[0] in within and row[0] > last.get(path, (0,))[0]:
-            last[path] = row
+    """By content, the file version that each delete replaced, of those that a cursor covers."""
+    seqs: set[int] = set()
+    for keys in batches(map(path_key, tombs)):
+        query = select(_PREVIOUS).where(paths.c.folder == folder.row, paths.c.path_key.in_(keys))
+        seqs.update(seq for seq in connection.scalars(query) if seq is not None)
+    known = _within(connection, folder, numbers, seqs)
+    where = {versions.c.folder: folder.row}
     return {
         bytes(digest): Dot(bytes(device), counter)
-        for _, _, device, counter, kind, digest in last.values()
-        if kind == Kind.FILE
+        for path, device, counter, kind, digest in find_rows(
+            connection, _VERSIONS, where, versions.c.seq, known
+        )
+        if kind == Kind.FILE and bytes(path) in tombs
     }
 
 

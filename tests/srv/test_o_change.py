@@ -13,6 +13,8 @@ from sqlalchemy import event
 from dblike_delta.commands import Copy, Literal
 from dblike_delta.messages import RestoreRequest, Want
 from dblike_srv import history
+from dblike_srv.changes import changes
+from dblike_srv.sources import name_moved
 from rig.core_site import CoreSite, SeededRandom
 
 BLOB = SeededRandom(13).bytes(8 << 20)
@@ -103,6 +105,18 @@ def test_many_files_are_one_transaction(core: CoreSite) -> None:
     assert sum(statement.startswith("BEGIN IMMEDIATE") for statement in seen) == 1
 
 
+def move_big(core: CoreSite) -> list[bytes]:
+    """Give the large file another name; its hashes in what a device hears that had it."""
+    old = core.records()[b"big"]
+    _, heard, _ = changes(core.site, core.folder, "", 1000)
+    core.laptop.commit(core.laptop.record(b"moved", hash=old.hash, size=old.size))
+    core.laptop.delete(b"big")
+    news, _, _ = changes(core.site, core.folder, heard, 1000)
+    records, sources = name_moved(core.site, core.folder, heard, news)
+    assert sources is not None
+    return [record.hash for record in records if record.path == b"moved"]
+
+
 def test_every_lookup_has_an_index(core: CoreSite) -> None:
     """A scan of a table would make the cost that of the folder."""
     core.laptop.put(b"d/e/f", b"x")
@@ -112,6 +126,7 @@ def test_every_lookup_has_an_index(core: CoreSite) -> None:
         core.laptop.delete(b"d/e")
         record = core.records()[b"big"]
         core.fetch([Want(record.device, record.counter, [b"h" * 32])])
+        assert move_big(core) == [b""]
     raw = core.site.database.engine.raw_connection()
     try:
         for statement in set(seen):

@@ -15,6 +15,7 @@ from dblike_delta.versions import Dot, Kind
 from rig.writer import Writer
 from rig.wsgi import WsgiTransport
 
+pytestmark = pytest.mark.usefixtures("database_url")
 USER, PASSWORD = "ada", "correct horse"
 ONE, TWO = bytes.fromhex("a1" * 16), bytes.fromhex("b2" * 16)
 
