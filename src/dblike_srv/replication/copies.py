@@ -69,9 +69,10 @@ def note_spread(site: Site, folder: FolderRef, reply: CommitReply) -> CommitRepl
     query = select(sites.c.id, holds.c.numbers).outerjoin(holds, here).where(sites.c.gone == 0)
 
     def work(connection: Connection) -> tuple[bytes, list[bytes]]:
-        mine = own_ids(connection)
-        rows = connection.execute(query.where(sites.c.id.not_in(mine))).all()
-        return site_id(connection), [bytes(packed or b"") for _, packed in rows]
+        rows = connection.execute(query).all()
+        mine = own_ids(connection) if rows else set()
+        others = [bytes(packed or b"") for uid, packed in rows if bytes(uid) not in mine]
+        return site_id(connection) if others else b"", others
 
     own, others = site.database.read(work)
     if not others:
