@@ -34,7 +34,16 @@ def create_app(site: Site) -> Flask:
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = False
     app.url_map.converters["raw"] = files.RawPath
+    frame.register(app)
+    problems.register(app)
+    for part in (ops, sessions, folders, history, sync, rsync, files, events, peer):
+        app.register_blueprint(part.blueprint)
+    serve(app, site)
+    return app
 
+
+def serve(app: Flask, site: Site) -> None:
+    """Serve this site from here on."""
     hub = Hub(
         SiteDirectory(site),
         site.clock,
@@ -57,9 +66,3 @@ def create_app(site: Site) -> Flask:
         "dblike-hub": hub,
         "dblike-metrics": metrics,
     }
-
-    frame.register(app)
-    problems.register(app)
-    for part in (ops, sessions, folders, history, sync, rsync, files, events, peer):
-        app.register_blueprint(part.blueprint)
-    return app

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from flask import Flask
 from sqlalchemy import Connection, select
 
-from dblike_srv.app import create_app
+from dblike_srv.app import create_app, serve
 from dblike_srv.config import decode_config
 from dblike_srv.contents import PackReader, find_contents, pack_names
 from dblike_srv.db import Database
@@ -25,6 +26,8 @@ _T = TypeVar("_T")
 KEY = "k" * 64
 Image = tuple[bytes, dict[bytes, bytes]]
 """A backup: the database and the packs."""
+_APPLICATIONS: list[Flask] = []
+"""Those of worlds that are over: to make one takes as long as a hundred requests."""
 
 
 class SimDatabase(Database):
@@ -71,6 +74,7 @@ class SimSite:
         self._config = decode_config(values)
         self.store = MemoryStore()
         self._starts = 0
+        self._application = _APPLICATIONS.pop() if _APPLICATIONS else None
         self._start(None)
 
     def _start(self, database: bytes | None) -> None:
@@ -87,7 +91,10 @@ class SimSite:
             store=self.store,
             database=self.database,
         )
-        self._application = create_app(self.site)
+        if self._application is None:
+            self._application = create_app(self.site)
+        else:
+            serve(self._application, self.site)
         self.app = self._application.wsgi_app
 
     def _raw(self) -> Any:
@@ -95,8 +102,16 @@ class SimSite:
 
     def close(self) -> None:
         """The process is gone."""
+        assert self._application is not None
         self._application.extensions["dblike-hub"].stop(wait=5)
         self.site.close()
+
+    def end(self) -> None:
+        """The world is over."""
+        self.close()
+        assert self._application is not None
+        _APPLICATIONS.append(self._application)
+        self._application = None
 
     def arm(self, trap: str, left: int) -> None:
         """Die at one of the next commits, which is "lost" or "done"; never, for an empty trap."""

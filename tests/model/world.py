@@ -97,7 +97,7 @@ class World:
         for device in self.devices:
             device.kill()
         for site in self.sites.values():
-            site.close()
+            site.end()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def disk_ns(self) -> int:
@@ -250,10 +250,20 @@ class World:
         except Refused as refused:
             if refused.status != UNAUTHORIZED:
                 raise
-            device.link()
+            self._link(device)
             return device.sync()
         finally:
             self.look("settle")
+
+    def _link(self, device: SimDevice) -> None:
+        """The user logs in again, and waits where wrong passwords were tried too often."""
+        while True:
+            try:
+                return device.link()
+            except Refused as refused:
+                if not refused.retry_after:
+                    raise
+                self.now_ns += int(refused.retry_after * 1e9)
 
 
 def _did_something(report: Report) -> bool:
