@@ -1,14 +1,16 @@
 # cython: language_level=3, boundscheck=False
-"""Many small files made by one call, in which other threads of Python go on."""
+"""Many small files made, or moved, by one call, in which other threads of Python go on."""
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.errno cimport EINTR, errno
+from libc.string cimport memset
 
 import os
 
 cdef extern from "<fcntl.h>" nogil:
     enum: O_RDWR, O_CREAT, O_EXCL, O_NOFOLLOW, O_CLOEXEC
+    enum: AT_SYMLINK_NOFOLLOW
     int openat(int directory, const char *name, int flags, unsigned int mode)
 
 cdef extern from "<sys/stat.h>" nogil:
@@ -23,8 +25,13 @@ cdef extern from "<sys/stat.h>" nogil:
         unsigned long st_ino
         unsigned long st_dev
     int fstat(int fd, stat_t *found)
+    int fstatat(int directory, const char *name, stat_t *found, int flags)
     int fchmod(int fd, unsigned int mode)
     int futimens(int fd, const timespec *times)
+
+cdef extern from "<stdio.h>" nogil:
+    enum: RENAME_NOREPLACE
+    int renameat2(int old, const char *a, int new, const char *b, unsigned int flags)
 
 cdef extern from "<unistd.h>" nogil:
     ssize_t write(int fd, const void *data, size_t size)
@@ -102,6 +109,37 @@ def create_files(int directory, list files):
         for i in range(held):
             PyBuffer_Release(&wishes[i].data)
         PyMem_Free(wishes)
+
+
+ctypedef struct Move:
+    const char *source
+    const char *target
+    bint failed
+    stat_t found
+
+
+cdef void _move(int old, int new, Move *move) noexcept nogil:
+    move.failed = renameat2(old, move.source, new, move.target, RENAME_NOREPLACE) != 0
+    if not move.failed and fstatat(new, move.target, &move.found, AT_SYMLINK_NOFOLLOW):
+        memset(&move.found, 0, sizeof(stat_t))
+
+
+def move_files(int old, int new, list names):
+    cdef Py_ssize_t count = len(names), i
+    cdef Move *moves = <Move *>PyMem_Calloc(count or 1, sizeof(Move))
+    if moves == NULL:
+        raise MemoryError
+    try:
+        for i in range(count):
+            source, target = names[i]
+            moves[i].source = source
+            moves[i].target = target
+        with nogil:
+            for i in range(count):
+                _move(old, new, &moves[i])
+        return [None if moves[i].failed else _seen(&moves[i].found) for i in range(count)]
+    finally:
+        PyMem_Free(moves)
 
 
 cdef tuple _seen(stat_t *found):

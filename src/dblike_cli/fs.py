@@ -118,6 +118,15 @@ class FileSystem(Protocol):
         """An existing regular file, for reading and writing from its beginning."""
 
     def rename(self, source: bytes, target: bytes, how: Rename) -> None: ...
+    def move_many(
+        self, source: bytes, target: bytes, names: Sequence[tuple[bytes, bytes]]
+    ) -> Sequence[Stat | None]:
+        """Rename from one directory into another where nothing is in the way, in any order.
+
+        What lstat says of each afterwards; None for one that stays where it is, to be renamed by
+        itself, which says why.
+        """
+
     def unlink(self, path: bytes) -> None: ...
     def mkdir(self, path: bytes, mode: int) -> None: ...
     def rmdir(self, path: bytes) -> None: ...

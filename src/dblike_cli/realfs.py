@@ -21,11 +21,11 @@ from dblike_delta.paths import name as name_of
 from dblike_delta.paths import parent
 from dblike_delta.system import Strides
 
-create_files: Any
+_files: Any
 try:
-    from dblike_cli._files import create_files
+    from dblike_cli import _files
 except ImportError:  # it was installed without a C compiler
-    create_files = None
+    _files = None
 
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -163,7 +163,7 @@ class RealFS:
         self, directory: bytes, files: Sequence[NewFile]
     ) -> Callable[[], Sequence[Stat] | None]:
         try:
-            where = os.dup(self._dir(directory)) if create_files is not None else -1
+            where = os.dup(self._dir(directory)) if _files is not None else -1
         except OSError:
             where = -1
         return functools.partial(_make, where, files)
@@ -185,6 +185,20 @@ class RealFS:
             _rename_keeping(old, a, new, b)
         if not source.startswith(OWN):
             self._forget(source)
+
+    def move_many(
+        self, source: bytes, target: bytes, names: Sequence[tuple[bytes, bytes]]
+    ) -> Sequence[Stat | None]:
+        if _files is None:
+            return [None] * len(names)
+        if len(self._open) + 2 > _OPEN_DIRECTORIES:
+            self._trim()
+        try:
+            old, new = self._dir(source), self._dir(target)
+        except OSError:
+            return [None] * len(names)
+        moved = _files.move_files(old, new, names)
+        return [None if found is None else Seen(*found) for found in moved]
 
     def unlink(self, path: bytes) -> None:
         os.unlink(name_of(path), dir_fd=self._dir(parent(path)))
@@ -298,7 +312,7 @@ def _make(directory: int, files: Sequence[NewFile]) -> Sequence[Stat] | None:
     if directory < 0:
         return None
     try:
-        return [Seen(*found) for found in create_files(directory, files)]
+        return [Seen(*found) for found in _files.create_files(directory, files)]
     except (OSError, OverflowError):
         return None  # whoever makes them one by one hears what it is
     finally:

@@ -45,6 +45,11 @@ class Meddler(RealFS):
         self._meddle("rename", source)
         super().rename(source, target, how)
 
+    def move_many(
+        self, source: bytes, target: bytes, names: Sequence[tuple[bytes, bytes]]
+    ) -> list[None]:
+        return [None] * len(names)
+
 
 def pair(laptop: NewLaptop) -> tuple[Laptop, Laptop, Meddler]:
     """Two devices that hold the same; the second one's file system has a meddler."""
@@ -297,6 +302,11 @@ class FoldingFS(RealFS):
 
     def rename(self, source: bytes, target: bytes, how: Rename) -> None:
         super().rename(self._fold(source), self._fold(target), how)
+
+    def move_many(
+        self, source: bytes, target: bytes, names: Sequence[tuple[bytes, bytes]]
+    ) -> list[None]:
+        return [None] * len(names)
 
     def mkdir(self, path: bytes, mode: int) -> None:
         super().mkdir(self._fold(path), mode)

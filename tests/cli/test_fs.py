@@ -65,7 +65,7 @@ def make(fs: RealFS, files: list[NewFile]) -> Sequence[Stat] | None:
         return pool.submit(maker).result()
 
 
-@pytest.mark.skipif(fs_module.create_files is None, reason="it is not compiled")
+@pytest.mark.skipif(fs_module._files is None, reason="it is not compiled")
 def test_many_files_by_one_call(fs: RealFS) -> None:
     made = make(fs, MANY)
     assert made is not None
@@ -93,6 +93,34 @@ def test_of_many_files_all_are_made_or_none(fs: RealFS, wrong: NewFile) -> None:
 
 def test_no_file_is_made_in_a_directory_that_is_gone(fs: RealFS) -> None:
     assert fs.maker(b"gone", MANY)() is None
+
+
+@pytest.mark.skipif(fs_module._files is None, reason="it is not compiled")
+def test_many_files_move_where_their_names_are_free(fs: RealFS) -> None:
+    fs.mkdir(b"from", 0o755)
+    fs.mkdir(b"to", 0o755)
+    for number in range(5):
+        write(fs, b"from/%d" % number, b"%d" % number)
+    write(fs, b"to/c", b"theirs")
+    names = [(b"0", b"a"), (b"absent", b"b"), (b"2", b"c"), (b"3", b"x" * 256), (b"4", b"e")]
+    moved = fs.move_many(b"from", b"to", names)
+    assert [st is not None for st in moved] == [True, False, False, False, True]
+    for (old, new), st in zip(names, moved, strict=True):
+        if st is not None:
+            assert stamp_of(st) == stamp_of(fs.lstat(b"to/" + new))
+            assert read(fs, b"to/" + new) == old
+    assert {name for name, _ in fs.scandir(b"from")} == {b"1", b"2", b"3"}
+    assert read(fs, b"to/c") == b"theirs"
+
+
+def test_nothing_moves_into_a_directory_that_is_none(fs: RealFS) -> None:
+    fs.mkdir(b"from", 0o755)
+    write(fs, b"from/x", b"x")
+    write(fs, b"file", b"")
+    fs.symlink(b"from", b"link")
+    for target in (b"file", b"link", b"gone"):
+        assert fs.move_many(b"from", target, [(b"x", b"y")]) == [None]
+    assert read(fs, b"from/x") == b"x"
 
 
 def test_a_path_never_leads_through_a_symlink(fs: RealFS, tmp_path: Path) -> None:

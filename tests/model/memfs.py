@@ -120,6 +120,11 @@ class MemFS:
         for inode in filter(None, (new.get(b), old.get(a))):
             inode.ctime_ns = self._now_ns()
 
+    def move_many(
+        self, source: bytes, target: bytes, names: Sequence[tuple[bytes, bytes]]
+    ) -> list[None]:
+        return [None] * len(names)
+
     def unlink(self, path: bytes) -> None:
         self._change("unlink")
         siblings, name = self._place(path)

@@ -86,6 +86,15 @@ class MortalFS(RealFS):
 
         return make
 
+    def move_many(
+        self, source: bytes, target: bytes, names: Sequence[tuple[bytes, bytes]]
+    ) -> Sequence[Stat | None]:
+        half = len(names) // 2
+        with self.life.contact():
+            moved = super().move_many(source, target, names[:half])
+        with self.life.contact():
+            return [*moved, *super().move_many(source, target, names[half:])]
+
     def open_update(self, path: bytes) -> MortalFile:
         with self.life.contact():
             return MortalFile(super().open_update(path).fd, self.life)
