@@ -7,8 +7,8 @@ import stat
 
 from dblike_cli.context import Context
 from dblike_cli.device import become_new, marker_of
-from dblike_cli.entries import UNTRUSTED, remote_of, synced_of
-from dblike_cli.fs import FileSystem, Rename
+from dblike_cli.entries import PERMISSIONS, UNTRUSTED, kind_of, remote_of, synced_of
+from dblike_cli.fs import FileSystem, Rename, Stat
 from dblike_cli.hashing import TEMPORARY, StillWriting, hash_file
 from dblike_cli.incoming import STAGING
 from dblike_cli.place import content_mark, discard
@@ -46,10 +46,10 @@ def recover(context: Context) -> None:
 
 
 def _agree_on_placed(context: Context) -> None:
-    """Remember files that had taken their places when the crash came.
+    """Remember what had taken its place when the crash came.
 
-    The news that they came by still says so.  Newer ones may replace that before the next look,
-    and then such a file would be an edit of ours, made without knowledge of what it is.
+    The news that it came by still says so.  Newer ones may replace that before the next look, and
+    then it would be an edit of ours, made without knowledge of what it is.
     """
     records = context.state.remote.all().values()
     placed = [record for record in records if _is_placed(context, record)]
@@ -63,18 +63,29 @@ def _agree_on_placed(context: Context) -> None:
 
 
 def _is_placed(context: Context, record: Record) -> bool:
-    """Whether a path is already what the news say that it became, by its bytes."""
-    if record.kind != Kind.FILE:
-        return False
+    """Whether a path is already what the news say that it became."""
     try:
         st = context.fs.lstat(record.path)
-        if not stat.S_ISREG(st.st_mode):
+        kind = kind_of(st)
+        if kind is None or kind != record.kind:
             return False
-        if (st.st_size, st.st_mtime_ns) != (record.size, record.mtime_ns):
-            return False
-        digest, _ = hash_file(context.fs, record.path, context.config.read_size)
+        match kind:
+            case Kind.FILE:
+                return _is_file(context, record, st)
+            case Kind.SYMLINK:
+                return context.fs.readlink(record.path) == record.target
+            case _:
+                mode = record.mode & PERMISSIONS  # it gets what it lacks of it when all is in it
+                return st.st_mode & PERMISSIONS in (mode, mode | 0o700)
     except (OSError, StillWriting):
         return False
+
+
+def _is_file(context: Context, record: Record, st: Stat) -> bool:
+    """Whether a file is what a record says, by its bytes."""
+    if (st.st_size, st.st_mtime_ns) != (record.size, record.mtime_ns):
+        return False
+    digest, _ = hash_file(context.fs, record.path, context.config.read_size)
     return digest == record.hash
 
 

@@ -161,7 +161,23 @@ def test_an_edit_that_was_brought_out_of_the_way_comes_back(laptop: NewLaptop) -
     assert found.read_text() == "an edit of that moment"
 
 
-def test_an_edit_after_a_crash_in_its_download_is_no_conflict(laptop: NewLaptop) -> None:
+def remake(device: Laptop, kind: str, text: str) -> None:
+    """Make the path `a` anew, as a file, a symlink or an empty directory."""
+    place = device.place("a")
+    if place.is_dir() and not place.is_symlink():
+        place.rmdir()
+    else:
+        place.unlink(missing_ok=True)
+    if kind == "file":
+        device.write("a", text)
+    elif kind == "symlink":
+        place.symlink_to(text)
+    else:
+        place.mkdir()
+
+
+@pytest.mark.parametrize("kind", ["file", "symlink", "directory"])
+def test_an_edit_after_a_crash_in_its_download_is_no_conflict(laptop: NewLaptop, kind: str) -> None:
     """What had taken its place when the crash came is no edit, whatever came after it."""
     one, two = laptop("one", settings=SMALL), laptop("two", settings=SMALL)
     one.write("a", "first")
@@ -170,10 +186,10 @@ def test_an_edit_after_a_crash_in_its_download_is_no_conflict(laptop: NewLaptop)
     steps = 0
     while True:
         steps += 1
-        one.write("a", f"edit {steps}")
+        remake(one, kind, f"edit {steps}")
         one.sync()
         died = die(two, Life(steps))
-        one.write("a", f"edit {steps} and one more")
+        remake(one, "file", f"edit {steps} and one more")
         one.sync()
         two.sync()
         two.sync()
