@@ -96,10 +96,10 @@ class Wakeups:
         return None
 
     def wait_until_back(self, seconds: float) -> None:
-        """Wait for the time to pass, or for word that the site is there again."""
+        """Wait for the time to pass, or for word that the site is there again, also of just now:
+        since hints were taken last."""
         until = self._clock.monotonic() + seconds
         with self._changed:
-            self._back = False
             while not self._stopping and not self._back:
                 left = until - self._clock.monotonic()
                 if left <= 0:
@@ -141,5 +141,5 @@ class Wakeups:
     def _take(self) -> Hints:
         hints = Hints(frozenset(self._ready), self._everywhere, self._remote)
         self._ready.clear()
-        self._everywhere = self._remote = False
+        self._everywhere = self._remote = self._back = False
         return hints

@@ -122,6 +122,16 @@ def test_no_wait_after_the_end(wakeups: Wakeups) -> None:
     wakeups.pause(1000)
 
 
-def test_the_site_is_back(wakeups: Wakeups) -> None:
-    threading.Timer(0.01, lambda: wakeups.remote(back=True)).start()
+@pytest.mark.parametrize("late", [True, False])
+def test_the_site_is_back(late: bool) -> None:
+    """Whether the word comes while there is a wait for it, or just before."""
+    wakeups = Wakeups(Clock())
+    if late:
+        threading.Timer(0.01, lambda: wakeups.remote(back=True)).start()
+    else:
+        wakeups.remote(back=True)
     wakeups.wait_until_back(1000)
+    assert wakeups.wait(0) is not None
+    threading.Timer(0.01, wakeups.stop).start()
+    wakeups.wait_until_back(1000)  # that word was for the wait before
+    assert wakeups.stopping
