@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from dblike_cli.context import Context, Device
 from dblike_cli.errors import Failed
 from dblike_cli.fs import OWN
 
-UNSEALED: Final = "unsealed"
-"""The note that contexts here may rest on the word of a device that this one is no more."""
 _T = TypeVar("_T")
 
 
@@ -41,7 +39,6 @@ def become_new(context: Context) -> Device:
     device = context.renew()
     with context.state.transaction():
         context.state.meta.become(device.id, marker_of(context))
-        context.state.meta.note(UNSEALED, "" if context.state.tree.empty() else "going on")
     return device
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from dblike_cli.context import Context
-from dblike_cli.device import UNSEALED, correction
+from dblike_cli.device import correction
 from dblike_cli.entries import UNTRUSTED, remote_of, synced_of
 from dblike_cli.fs import OWN
 from dblike_cli.state import Known, State
@@ -47,7 +47,7 @@ class _Sorted(msgspec.Struct):
 def has_to_hear(context: Context) -> bool:
     """Whether nothing can be sent before the site was asked."""
     meta = context.state.meta
-    return not meta.cursor or bool(meta.noted(UNSEALED))
+    return not meta.cursor or meta.unsealed
 
 
 def hear(context: Context) -> int:
@@ -57,7 +57,7 @@ def hear(context: Context) -> int:
     is on its way.
     """
     _begin(context)
-    if context.state.meta.noted(UNSEALED):
+    if context.state.meta.unsealed:
         _seal(context)
     page, offset = correction(context, lambda: _page(context))
     while True:
@@ -98,7 +98,8 @@ def _is_old_copy(context: Context) -> bool:
 def _seal(context: Context) -> None:
     """Get seals for what the device that we were knew of its own versions: as another one we have
     to prove that."""
-    tree, cursor, more = context.state.tree, "", True
+    tree, cursor = context.state.tree, ""
+    more = not tree.empty()
     while more:
         page = _changes(context, cursor, brief=False)
         renewed = [
@@ -112,7 +113,7 @@ def _seal(context: Context) -> None:
             tree.renew(renewed)
         cursor, more = page.cursor, page.more
     with context.state.transaction():
-        context.state.meta.note(UNSEALED, "")
+        context.state.meta.have_sealed()
 
 
 def _spelled_out(context: Context, page: Changes) -> Changes:

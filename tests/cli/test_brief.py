@@ -221,3 +221,17 @@ def test_another_device_of_the_same_folder_proves_what_it_knew(
     assert one.tree() == two.tree() == clone.tree()
     assert one.read("old/f1") == b"edited by the copy"
     assert len(one.tree()) == 20
+
+
+def test_a_crash_on_the_way_to_a_new_device_takes_no_proof_away(
+    laptop: NewLaptop, wire: WsgiTransport
+) -> None:
+    """The credential of the new device is written first, and what is known here learns of it at the
+    next start."""
+    one, two = two_with_files(laptop, Ear(wire))
+    one.renew()
+    one.write("old/f1", "edited as another one")
+    assert one.sync(hints=Hints(everywhere=True, remote=False)).conflicts == ()
+    two.sync()
+    assert one.tree() == two.tree()
+    assert len(two.tree()) == 21

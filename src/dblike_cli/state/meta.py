@@ -7,6 +7,7 @@ from typing import TypeVar
 
 _T = TypeVar("_T")
 _FIRST = 1
+_UNSEALED = "unsealed"
 
 
 class Meta:
@@ -31,10 +32,24 @@ class Meta:
         return self._get("cursor", "")
 
     def become(self, device: bytes, marker: int) -> None:
-        """Be this device from here on; its counter begins anew."""
+        """Be this device from here on; its counter begins anew.
+
+        What the one before said itself is no word of this one's: it needs seals.
+        """
+        if self.device not in (b"", device):
+            self.note(_UNSEALED, "going on")
         self._set(device=device, marker=marker, counter=_FIRST)
         self._connection.execute("DELETE FROM outbox")
         self._connection.execute("DELETE FROM offers")
+
+    @property
+    def unsealed(self) -> bool:
+        """Whether contexts here may rest on the word of a device that this one is no more."""
+        return bool(self.noted(_UNSEALED))
+
+    def have_sealed(self) -> None:
+        """Sites have sealed what they know of that."""
+        self.note(_UNSEALED, "")
 
     def step(self, cursor: str) -> None:
         """All that the cursor covers is remembered."""
