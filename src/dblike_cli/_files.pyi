@@ -8,6 +8,14 @@ from dblike_delta.commands import Data
 _Seen: TypeAlias = tuple[int, int, int, int, int, int]
 """st_mode, st_size, st_mtime_ns, st_ctime_ns, st_ino, st_dev."""
 
+def read_files(
+    directory: int, files: Sequence[tuple[bytes, int]]
+) -> list[tuple[bytes, _Seen] | None]:
+    """Regular files of the directory of that descriptor, by (name, size).
+
+    None for one that is not of that size, changes meanwhile, or can't be read.
+    """
+
 def create_files(directory: int, files: Sequence[tuple[bytes, Data, int, int]]) -> list[_Seen]:
     """New files in the directory of that descriptor, by (name, content, mode, mtime_ns).
 

@@ -103,6 +103,15 @@ class FileSystem(Protocol):
     def open_read(self, path: bytes) -> File:
         """For reading; EINVAL for what is no regular file."""
 
+    def reader(
+        self, directory: bytes, files: Sequence[tuple[bytes, int]]
+    ) -> Callable[[], Sequence[tuple[bytes, Stat] | None]]:
+        """What reads regular files, by name and size, by one call in any thread.
+
+        It must be called, once.  Each content comes with the lstat that belongs to it; None for one
+        that is otherwise than expected, and is to be read by itself.
+        """
+
     def create(self, path: bytes, mode: int = 0o600) -> File:
         """A new regular file, for reading and writing."""
 

@@ -154,6 +154,11 @@ class RealFS:
     def open_read(self, path: bytes) -> RealFile:
         return self._regular(os.open(name_of(path), _READ, dir_fd=self._dir(parent(path))))
 
+    def reader(
+        self, directory: bytes, files: Sequence[tuple[bytes, int]]
+    ) -> Callable[[], Sequence[tuple[bytes, Stat] | None]]:
+        return functools.partial(_read_many, self._lent(directory), files)
+
     # --- writing
 
     def create(self, path: bytes, mode: int = 0o600) -> RealFile:
@@ -162,11 +167,7 @@ class RealFS:
     def maker(
         self, directory: bytes, files: Sequence[NewFile]
     ) -> Callable[[], Sequence[Stat] | None]:
-        try:
-            where = os.dup(self._dir(directory)) if _files is not None else -1
-        except OSError:
-            where = -1
-        return functools.partial(_make, where, files)
+        return functools.partial(_make_many, self._lent(directory), files)
 
     def open_update(self, path: bytes) -> RealFile:
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -269,6 +270,13 @@ class RealFS:
             fd = self._open[path] = self._walk(path)
         return fd
 
+    def _lent(self, path: bytes) -> int:
+        """A descriptor of the directory for another thread; -1 where none is of use."""
+        try:
+            return os.dup(self._dir(path)) if _files is not None else -1
+        except OSError:
+            return -1
+
     def _walk(self, path: bytes) -> int:
         """Open a directory, from the nearest one above it that is open."""
         above = parent(path)
@@ -307,7 +315,20 @@ class RealFS:
         raise OSError(errno.EINVAL, "not a regular file")
 
 
-def _make(directory: int, files: Sequence[NewFile]) -> Sequence[Stat] | None:
+def _read_many(
+    directory: int, files: Sequence[tuple[bytes, int]]
+) -> Sequence[tuple[bytes, Stat] | None]:
+    """The files in the directory of that descriptor, which is closed then; see `reader`."""
+    if directory < 0:
+        return [None] * len(files)
+    try:
+        found = _files.read_files(directory, files)
+    finally:
+        os.close(directory)
+    return [None if one is None else (one[0], Seen(*one[1])) for one in found]
+
+
+def _make_many(directory: int, files: Sequence[NewFile]) -> Sequence[Stat] | None:
     """The files in the directory of that descriptor, which is closed then; see `maker`."""
     if directory < 0:
         return None

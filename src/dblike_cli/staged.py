@@ -25,6 +25,9 @@ _BYTES: Final = 1 << 20
 """Either of them makes a batch."""
 
 
+_FEW: Final = 4
+
+
 class Staged(msgspec.Struct, frozen=True):
     """A file of the plan: verified and in a temporary place, or there is `trouble`."""
 
@@ -82,7 +85,9 @@ class SmallFiles:
     def _launch(self) -> None:
         batch, self._waiting, self._size = self._waiting, [], 0
         self._land()
-        if batch:
+        if len(batch) < _FEW:  # not worth a thread
+            self._ready.extend(map(self._alone, batch))
+        else:
             files = [NewFile(name(w.place), w.data, w.entry.mode, w.entry.mtime_ns) for w in batch]
             make = self._context.fs.maker(TEMPORARY, files)
             self._flight = batch, self._context.executor.submit(make)

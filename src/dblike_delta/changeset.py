@@ -270,12 +270,12 @@ class Decoder:
         if len(taken) == stored:
             return taken, at
         self._filled += len(taken)
-        if self._pieces and len(self._pieces[-1]) < _TINY:
-            taken = memoryview(b"".join((self._pieces.pop(), taken)))
-        self._pieces.append(taken)
         if self._filled < stored:
+            if self._pieces and len(self._pieces[-1]) < _TINY:
+                taken = memoryview(b"".join((self._pieces.pop(), taken)))
+            self._pieces.append(taken)
             return None, at
-        pieces, self._pieces, self._filled = self._pieces, [], 0
+        pieces, self._pieces, self._filled = [*self._pieces, taken], [], 0
         return memoryview(b"".join(pieces)), at
 
     def _unpack(self, stored: memoryview) -> memoryview:

@@ -113,6 +113,36 @@ def test_many_files_move_where_their_names_are_free(fs: RealFS) -> None:
     assert read(fs, b"to/c") == b"theirs"
 
 
+@pytest.mark.skipif(fs_module._files is None, reason="it is not compiled")
+def test_many_files_are_read_by_one_call(fs: RealFS) -> None:
+    fs.mkdir(b"d", 0o755)
+    contents = {b"empty": b"", b"plain": b"plain", b"caf\xe9": b"caf\xe9", b"large": bytes(3 << 20)}
+    for called, content in contents.items():
+        write(fs, b"d/" + called, content)
+    write(fs, b"d/grown", b"more")
+    write(fs, b"d/cut", b"les")
+    fs.symlink(b"plain", b"d/link")
+    fs.mkdir(b"d/directory", 0o755)
+    os.mkfifo(os.path.join(fs._directory, b"d/pipe"))
+    wrong = [(b"grown", 3), (b"cut", 4), (b"link", 5), (b"directory", 0), (b"pipe", 0), (b"no", 0)]
+    read = fs.reader(b"d", [*((called, len(c)) for called, c in contents.items()), *wrong])
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(read).result()
+    assert found[len(contents) :] == [None] * len(wrong)
+    for (called, content), one in zip(contents.items(), found[: len(contents)], strict=True):
+        assert one is not None
+        assert one[0] == content
+        assert stamp_of(one[1]) == stamp_of(fs.lstat(b"d/" + called))
+
+
+def test_nothing_is_read_of_a_directory_that_is_none(fs: RealFS) -> None:
+    fs.mkdir(b"d", 0o755)
+    write(fs, b"d/x", b"x")
+    fs.symlink(b"d", b"link")
+    for directory in (b"gone", b"d/x", b"link"):
+        assert fs.reader(directory, [(b"x", 1)])() == [None]
+
+
 def test_nothing_moves_into_a_directory_that_is_none(fs: RealFS) -> None:
     fs.mkdir(b"from", 0o755)
     write(fs, b"from/x", b"x")

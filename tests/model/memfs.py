@@ -96,6 +96,11 @@ class MemFS:
         siblings[name] = self._inode(stat.S_IFREG | mode)
         return MemFile(self, siblings[name])
 
+    def reader(
+        self, directory: bytes, files: Sequence[tuple[bytes, int]]
+    ) -> Callable[[], list[None]]:
+        return lambda: [None] * len(files)
+
     def maker(self, directory: bytes, files: Sequence[NewFile]) -> Callable[[], None]:
         return lambda: None
 
