@@ -11,16 +11,18 @@ import msgspec
 import pytest
 
 from dblike_delta.exchange import Request, Unreachable
+from dblike_delta.messages import FetchRequest
 from dblike_delta.seams import SystemClock
 from dblike_srv import accounts
 from dblike_srv.config import Peer
 from dblike_srv.replication import follower as following
-from dblike_srv.replication.follower import Locks
-from dblike_srv.replication.link import SiteTransport
+from dblike_srv.replication.follower import Follower, Locks
+from dblike_srv.replication.link import Link, SiteTransport
 from dblike_srv.replication.supervisor import Following
 from dblike_srv.status import peers_of
 from rig.liar import Liar
 from rig.members import PASSWORD, Member, held, run
+from rig.wsgi import WsgiResponse, WsgiTransport
 
 
 class Fast(SystemClock):
@@ -107,6 +109,63 @@ def test_a_stall_keeps_nobody_else_waiting(
     over.set()
     thread.join(60)
     assert b"new" in {row.path for row in held(here.site)["versions"]}
+
+
+class Asked(WsgiTransport):
+    """Counts contents that are asked for; says nothing to journals from the `last` on."""
+
+    def __init__(self, member: Member, last: int = 10**9) -> None:
+        super().__init__(member.app.wsgi_app)
+        self.journals, self.last, self.wants = 0, last, 0
+
+    def request(self, request: Request) -> WsgiResponse:
+        if "/journal?" in request.target:
+            self.journals += 1
+            if self.journals >= self.last:
+                raise Unreachable("the line was cut")
+        if request.target.endswith("/fetch"):
+            assert isinstance(request.body, bytes)
+            self.wants += len(msgspec.msgpack.decode(request.body, type=FetchRequest).wants)
+        return super().request(request)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def follow(here: Member, asked: Asked, page: int) -> None:
+    follower = Follower(here.site, Link(here.site, "http://asked", asked), page=page)
+    follower.connect()
+    follower.catch_up()
+
+
+def test_what_is_about_to_be_written_is_not_asked_for_again(members: list[Member]) -> None:
+    """The next run is asked for before: its contents may be those of the one in front of it."""
+    here, there, _ = members
+    writer = there.writer("laptop")
+    for data in (b"1" * 9000, b"2" * 9000, b"1" * 9000, b"2" * 9000):
+        for path in (b"f", b"g"):
+            writer.write({path: data})
+    asked = Asked(there)
+    follow(here, asked, page=1)
+    assert asked.wants == 2
+    tree, same = (
+        [(r.path, r.hash) for r in member.writer("reader").exchange.changes("home").records]
+        for member in (here, there)
+    )
+    assert tree == same
+
+
+def test_what_came_is_written_though_the_next_is_cut(members: list[Member]) -> None:
+    """Else a line that fails at each second page would bring nothing at all."""
+    here, there, _ = members
+    writer = there.writer("laptop")
+    for number in range(3):
+        writer.write({b"n%d" % number: b"%d" % number * 9000})
+    for number in range(2):
+        with pytest.raises(Unreachable):
+            follow(here, Asked(there, last=2), page=1)
+        paths = {row.path for row in held(here.site)["versions"]}
+        assert {b"n%d" % n for n in range(number + 1)} <= paths
 
 
 @pytest.mark.parametrize("reply", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n"])

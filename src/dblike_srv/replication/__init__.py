@@ -5,6 +5,7 @@ messages    what sites say to each other beside changesets
 shared      rows that all sites share: what is new of them, and taking that in
 journals    a folder's journals as a stream
 arrival     versions that another site accepted, into this site's tree
+runs        versions that were asked for, one run behind the other
 parts       what came of contents before a cut
 link        the steps over HTTP
 follower    following one site: connect, catch up, listen

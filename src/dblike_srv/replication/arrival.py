@@ -67,8 +67,14 @@ class Arrival:
     answer is cut, `leave` keeps what came of it for the next arrival.
     """
 
-    def __init__(self, site: Site, folder: FolderRef, entries: Sequence[Entry]) -> None:
+    def __init__(
+        self, site: Site, folder: FolderRef, entries: Sequence[Entry], front: Arrival | None = None
+    ) -> None:
+        """`front` has come and is written before anything of this one is taken in."""
         self._site, self._folder = site, folder
+        self._waits = front is not None
+        self._coming_first = front.brings if front else set[bytes]()
+        self._before = front.latest if front else {}
         self._entries = [(origin, number, version_of(record)) for origin, number, record in entries]
         self._told_of = {version.dot: version.hash for _, _, version in self._entries}
         self._parts: Parts | None = None
@@ -87,6 +93,21 @@ class Arrival:
     def wants(self) -> list[Want]:
         """Which contents are absent, each with what is at hand to build it from."""
         wants = self._missing()
+        return wants if self._waits else self._begin(wants)
+
+    @property
+    def brings(self) -> set[bytes]:
+        """The contents that came."""
+        return {item.hash for item in self._intake.items if item.stored}
+
+    @property
+    def latest(self) -> dict[bytes, bytes]:
+        """Path to the content that it has once this is written."""
+        return {v.path: v.hash for _, _, v in self._entries if v.kind is Kind.FILE}
+
+    def _begin(self, wants: list[Want]) -> list[Want]:
+        """Go on with what came before a cut, where there is such; the rest of the wants."""
+        self._waits = False
         if self._coming >= WORTH:
             self._parts = take_parts(self._site, self._folder)
         if self._parts is None:
@@ -138,7 +159,8 @@ class Arrival:
         """Those of the contents that can't be served from here."""
         user = self._folder.user
         held = self._site.database.read(lambda c: find_contents(c, user, hashes))
-        return {d for d in hashes if d not in held or held[d].state is State.DAMAGED}
+        absent = {d for d in hashes if d not in held or held[d].state is State.DAMAGED}
+        return absent - self._coming_first
 
     def _contents_before(self, paths: Iterable[bytes]) -> dict[bytes, tuple[bytes, ...]]:
         """The contents that paths have here: what the next versions were most likely made from."""
@@ -152,7 +174,10 @@ class Arrival:
             }
 
         paths = set(paths)
-        return self._site.database.read(work)
+        found = self._site.database.read(work)
+        for path in self._before.keys() & paths:
+            found[path] = (*found[path], self._before[path])
+        return found
 
     def _base(self, digest: bytes) -> Recipe | None:
         for item in self._intake.items[self._taken :]:
@@ -163,6 +188,8 @@ class Arrival:
 
     def take(self, event: Record | Body | Trailer | Refusal) -> None:
         """An event of the answer to `wants`."""
+        if self._waits:
+            self._begin([])
         if isinstance(event, Refusal):
             told = self._told_of.get(Dot(event.device, event.counter), b"")
             self._refused[told] = event.status
@@ -355,24 +382,3 @@ def version_of(record: Record) -> Version:
         size=record.size, mode=record.mode, mtime_ns=record.mtime_ns, target=record.target,
         author=record.author, key_id=record.key_id,
     )  # fmt: skip
-
-
-def in_runs(entries: Sequence[Entry], largest: int) -> Iterable[Sequence[Entry]]:
-    """Entries in runs whose files have at most `largest` bytes together, or one file."""
-    start, size = 0, 0
-    for at, (_, _, record) in enumerate(entries):
-        if at > start and size + record.size > largest:
-            yield entries[start:at]
-            start, size = at, 0
-        size += record.size
-    if entries:
-        yield entries[start:]
-
-
-def check_order(entries: Sequence[Entry], reached: dict[bytes, int]) -> None:
-    """Numbers must rise from where we are.  Raises Fault."""
-    last = dict(reached)
-    for origin, number, _ in entries:
-        if number <= last.get(origin, 0):
-            raise Fault("a journal that goes back")
-        last[origin] = number

@@ -16,19 +16,19 @@ from typing import Final
 
 from sqlalchemy import delete, insert, select, update
 
-from dblike_delta.changeset import Body
 from dblike_delta.errors import DeltaError
 from dblike_delta.exchange import Refused, Unreachable
-from dblike_delta.messages import CursorMark, Record, Refusal, Trailer
+from dblike_delta.messages import CursorMark
 from dblike_delta.versions import Dot
 from dblike_srv.db import asked, told
 from dblike_srv.errors import Gone, SiteError
 from dblike_srv.identity import FolderRef
 from dblike_srv.models import follows
 from dblike_srv.replication import arrival, journals, shared, sites
-from dblike_srv.replication.arrival import Arrival, Damaged, Fault, Unfinished
+from dblike_srv.replication.arrival import Damaged, Fault, Unfinished
 from dblike_srv.replication.link import Link
 from dblike_srv.replication.messages import Position
+from dblike_srv.replication.runs import Page, Run, check_order, in_runs
 from dblike_srv.site import Ahead, Site, renew
 
 PAGE: Final = 5000
@@ -220,39 +220,86 @@ class Follower:
         there = self._opened(folder.id, cursor)
         here = journals.numbers_of(self._site, folder)
         self._check_ahead(there, here)
-        more = any(number > here.get(origin, 0) for origin, number in there.items())
-        while more:
-            self.report()
-            reached, more = self._next(folder, here, turn)
-            here |= reached
-            self._held[folder.id] = self._site.seal.cursor(folder.id, here)
-            if self._link.prompt:
-                self.acknowledge()
+        if any(number > here.get(origin, 0) for origin, number in there.items()):
+            self._follow_runs(folder, here, turn)
         self._behind.pop(folder.id, None)
 
-    def _next(
-        self, folder: FolderRef, here: dict[bytes, int], turn: Turn
-    ) -> tuple[dict[bytes, int], bool]:
-        """Take in the next versions; how far that goes, and whether there are more."""
-        trace = self._link.begin()
-        entries, mark = self._ask(folder, here)
-        reached = self._opened(folder.id, mark.cursor)
-        arrival.check_order(entries, here)
-        if any(number > reached.get(origin, 0) for origin, number, _ in entries):
-            raise Fault("a journal that goes beyond its end")
-        if any(reached.get(origin, 0) < number for origin, number in here.items()):
-            raise Fault("a journal that goes back")
-        if mark.more and reached == here:
-            raise Fault("a journal that does not end")
-        for run in arrival.in_runs(entries, RUN_BYTES):
-            self._take(folder, run, turn)
-        arrival.reach(self._site, folder, reached)
+    def _follow_runs(self, folder: FolderRef, here: dict[bytes, int], turn: Turn) -> None:
+        """Take in one run after the other.  What is all here is written whatever fails after it."""
+        front: Run | None = None
+        try:
+            for entries, end in self._runs(folder, here):
+                coming = Run(self._site, self._link, folder, entries, front, end)
+                done, front = front, None
+                try:
+                    again = done is not None and self._write(folder, done, turn)
+                except BaseException:
+                    coming.drop()
+                    raise
+                if again:  # this one was asked for as if all of that had come
+                    coming.drop()
+                    coming = Run(self._site, self._link, folder, entries, None, end)
+                self._take(coming, turn)
+                front = coming
+        finally:
+            if front is not None:
+                self._write(folder, front, turn)
+
+    def _runs(
+        self, folder: FolderRef, here: dict[bytes, int]
+    ) -> Iterator[tuple[Sequence[arrival.Entry], Page | None]]:
+        """The next versions, page after page; the last run of a page comes with its end."""
+        more = True
+        while more:
+            self.report()
+            trace = self._link.begin()
+            entries, mark = self._ask(folder, here)
+            reached = self._opened(folder.id, mark.cursor)
+            check_order(entries, here)
+            if any(number > reached.get(origin, 0) for origin, number, _ in entries):
+                raise Fault("a journal that goes beyond its end")
+            if any(reached.get(origin, 0) < number for origin, number in here.items()):
+                raise Fault("a journal that goes back")
+            if mark.more and reached == here:
+                raise Fault("a journal that does not end")
+            *runs, last = in_runs(entries, RUN_BYTES)
+            yield from ((run, None) for run in runs)
+            yield last, Page(reached, len(entries), trace)
+            here, more = reached, mark.more
+
+    def _take(self, run: Run, turn: Turn) -> None:
+        for size in run.take():
+            turn.moved += size
+
+    def _write(self, folder: FolderRef, run: Run, turn: Turn) -> bool:
+        """Write a run of versions; whether it had to be asked for again.  Where a content is
+        damaged there, it says so when it is told to look, and the version comes without; where it
+        stays with what it sent, it is a Fault."""
+        again = False
+        try:
+            run.write()
+        except Damaged as damaged:
+            found = self._link.report_damage(folder.id, damaged.hashes)
+            if not set(damaged.hashes) <= set(found):
+                raise
+            second, again = Run(self._site, self._link, folder, run.entries), True
+            self._take(second, turn)
+            second.write()
+        if run.end is not None:
+            self._end(folder, run.end)
+        return again
+
+    def _end(self, folder: FolderRef, page: Page) -> None:
+        """All of a page is here."""
+        arrival.reach(self._site, folder, page.reached)
         log.info(
-            "%d versions of folder %s came from %s", len(entries), folder.id.hex(),
-            self._link.url, extra={"request_id": trace},
+            "%d versions of folder %s came from %s", page.count, folder.id.hex(),
+            self._link.url, extra={"request_id": page.trace},
         )  # fmt: skip
-        self._behind[folder.id] = max(0, self._behind.get(folder.id, 0) - len(entries))
-        return reached, mark.more
+        self._behind[folder.id] = max(0, self._behind.get(folder.id, 0) - page.count)
+        self._held[folder.id] = self._site.seal.cursor(folder.id, page.reached)
+        if self._link.prompt:
+            self.acknowledge()
 
     def _ask(
         self, folder: FolderRef, here: dict[bytes, int]
@@ -282,33 +329,6 @@ class Follower:
     def _check_ahead(self, there: dict[bytes, int], here: dict[bytes, int]) -> None:
         if there.get(self._site.id, 0) > here.get(self._site.id, 0):
             raise Ahead(self._site.id)
-
-    def _take(self, folder: FolderRef, run: Sequence[arrival.Entry], turn: Turn) -> None:
-        """Take in a run of versions.  Where a content is damaged there, it says so when it is told
-        to look, and the version comes without; where it stays with what it sent, it is a Fault."""
-        try:
-            self._take_once(folder, run, turn)
-        except Damaged as damaged:
-            found = self._link.report_damage(folder.id, damaged.hashes)
-            if not set(damaged.hashes) <= set(found):
-                raise
-            self._take_once(folder, run, turn)
-
-    def _take_once(self, folder: FolderRef, run: Sequence[arrival.Entry], turn: Turn) -> None:
-        coming = Arrival(self._site, folder, run)
-        try:
-            wants = coming.wants()
-            for event in self._link.fetch(folder.id, wants) if wants else ():
-                if isinstance(event, Record | Body | Trailer | Refusal):
-                    turn.moved += len(event.data) if isinstance(event, Body) else 0
-                    coming.take(event)
-        except (Unreachable, Refused):
-            coming.leave()
-            raise
-        except BaseException:
-            coming.abort()
-            raise
-        coming.finish()
 
     def acknowledge(self) -> None:
         """Say what is held here now."""

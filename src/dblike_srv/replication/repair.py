@@ -8,19 +8,17 @@ from typing import Final
 
 from sqlalchemy import Connection, and_, exists, select
 
-from dblike_delta.changeset import Body
-from dblike_delta.exchange import Refused, Unreachable
-from dblike_delta.messages import Record, Refusal, Trailer
 from dblike_delta.versions import Kind
 from dblike_srv.collect import gc
 from dblike_srv.compact import rescue
 from dblike_srv.contents import EMPTY_HASH, State
 from dblike_srv.identity import FolderRef
 from dblike_srv.models import contents, folders, versions
-from dblike_srv.replication.arrival import Arrival, Entry
+from dblike_srv.replication.arrival import Entry
 from dblike_srv.replication.follower import FAILURES
 from dblike_srv.replication.journals import folder_by_id, record_of
 from dblike_srv.replication.link import Link
+from dblike_srv.replication.runs import Run
 from dblike_srv.replication.sites import announce
 from dblike_srv.replication.supervisor import Following
 from dblike_srv.site import Site
@@ -57,18 +55,10 @@ def repair(site: Site, damaged: Iterable[str]) -> int:
 
 def _ask(site: Site, link: Link, folder: FolderRef, lost: Sequence[Entry]) -> None:
     """One request; what the other site lacks as well stays away."""
-    coming = Arrival(site, folder, lost)
-    try:
-        for event in link.fetch(folder.id, coming.wants()):
-            if isinstance(event, Record | Body | Trailer | Refusal):
-                coming.take(event)
-    except (Unreachable, Refused):
-        coming.leave()
-        raise
-    except BaseException:
-        coming.abort()
-        raise
-    coming.finish()
+    run = Run(site, link, folder, lost)
+    for _ in run.take():
+        pass
+    run.write()
 
 
 def _lost(site: Site) -> Iterator[tuple[FolderRef, list[Entry]]]:

@@ -52,19 +52,21 @@ class Supervisor:
 
     def run(self) -> None:
         """Until `stop`."""
-        while not self._stopping.wait(AGAIN):
+        while not self._stopping.is_set():
             try:
                 self._run()
             except Exception:  # a full disk, no more processes: later it may go again
                 log.exception("other sites can't be followed")
+            self._stopping.wait(AGAIN)
 
     def _run(self) -> None:
         run = Path(self._site.config.data) / "run"
         run.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (run / "following").open("a") as turn:
-            while not self._stopping.wait(AGAIN):
+            while not self._stopping.is_set():
                 if _locked(turn) and self._is_needed() and self._lease():
                     self._follow()
+                self._stopping.wait(AGAIN)
 
     def stop(self) -> None:
         """End it, and let another process take over."""
