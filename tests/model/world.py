@@ -35,6 +35,10 @@ YEAR_MS = 365 * 24 * 3600 * 1000
 _DEVICE_SKEWS = (0, 0, 3_600_000, -3_600_000, 50 * YEAR_MS, -50 * YEAR_MS)
 _SITE_SKEWS = (0, 0, 0, 2_000, -2_000, 600_000, -7_200_000)
 _ROUNDS = 40
+_LATELY_NS = 60_000_000_000
+"""Sites that are followed are asked at least so often."""
+_LONGEST_WAIT_NS = 1_000_000_000_000
+"""More than what a device waits between two offers."""
 
 Trouble = Callable[[int], str]
 
@@ -54,7 +58,7 @@ class World:
         self.copies = self.rng.choice((1, 1, 2, 3)) if sites > 1 else 1
         self.sites = {name: self._new_site(name) for name in (f"s{n}" for n in range(sites))}
         self.network = Network(self.sites)
-        self._heard: dict[tuple[str, str], object] = {}
+        self._heard: dict[tuple[str, str], tuple[object, int]] = {}
         self.must: set[bytes] = set()
         self.contents: set[bytes] = set()
         self.dead: set[bytes] = set()
@@ -215,12 +219,15 @@ class World:
         self.look("meet")
 
     def _hear(self, one: str, other: str) -> bool:
-        """A site hears of another one, unless it has heard all that there is; whether it asked."""
+        """A site hears of another one, unless it has lately heard all that there is; whether there
+        was anything to be heard."""
         here, there = self.sites[one], self.sites[other].standing()
-        asks = one != other and self._heard.get((one, other)) != (here.incarnation(), there)
-        if asks and self.follow(one, other):
-            self._heard[one, other] = here.incarnation(), there
-        return asks
+        heard, at = self._heard.get((one, other), (None, 0))
+        new = one != other and heard != (here.incarnation(), there)
+        late = one != other and self.now_ns - at > _LATELY_NS
+        if (new or late) and self.follow(one, other):
+            self._heard[one, other] = (here.incarnation(), there), self.now_ns
+        return new
 
     # --- quiet
 
@@ -240,10 +247,19 @@ class World:
         else:
             raise AssertionError(f"no end of it: {reports}")
         self._meet()
+        self._offer()
         check(self)
 
+    def _offer(self) -> None:
+        """Now that all sites have everything, devices that are still offering find that out."""
+        for device in self.devices:
+            if device.open().offers.short():
+                self.now_ns += _LONGEST_WAIT_NS
+                report = self._settled(device)
+                assert not report.short, f"{device.name} offers for ever"
+
     def _settled(self, device: SimDevice) -> Report:
-        self.now_ns += 10_000_000_000
+        self.now_ns += 3_000_000_000
         self.actor = device.name
         try:
             return device.sync()
