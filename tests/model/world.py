@@ -9,6 +9,7 @@ and what is in no tree then is *dead*: it does not come back.
 from __future__ import annotations
 
 import contextlib
+import operator
 import random
 import shutil
 import tempfile
@@ -37,6 +38,8 @@ _SITE_SKEWS = (0, 0, 0, 2_000, -2_000, 600_000, -7_200_000)
 _ROUNDS = 40
 _LATELY_NS = 60_000_000_000
 """Sites that are followed are asked at least so often."""
+_TRIES = 3
+"""What a device is told first may be that it has to log in again."""
 _LONGEST_WAIT_NS = 1_000_000_000_000
 """More than what a device waits between two offers."""
 
@@ -195,16 +198,10 @@ class World:
                 self.follow(name, other, first=True)
 
     def is_held(self, name: str) -> bool:
-        """Whether some other site has all that this one has, of whatever journal."""
-        mine = self.sites[name].numbers()
+        """Whether some other site has all that this one has: of whatever journal, and of accounts.
+        A revocation that nobody else has heard of is lost with the site."""
         return any(
-            all(
-                site.numbers().get(folder, {}).get(origin, 0) >= number
-                for folder, journals_here in mine.items()
-                for origin, number in journals_here.items()
-            )
-            for other, site in self.sites.items()
-            if other != name
+            _covers(site, self.sites[name]) for other, site in self.sites.items() if other != name
         )
 
     def _meet(self) -> None:
@@ -253,10 +250,11 @@ class World:
     def _offer(self) -> None:
         """Now that all sites have everything, devices that are still offering find that out."""
         for device in self.devices:
-            if device.open().offers.short():
-                self.now_ns += _LONGEST_WAIT_NS
-                report = self._settled(device)
-                assert not report.short, f"{device.name} offers for ever"
+            for _ in range(_TRIES):
+                if device.open().offers.short():
+                    self.now_ns += _LONGEST_WAIT_NS
+                    self._settled(device)
+            assert not device.open().offers.short(), f"{device.name} offers for ever"
 
     def _settled(self, device: SimDevice) -> Report:
         self.now_ns += 3_000_000_000
@@ -280,6 +278,19 @@ class World:
                 if not refused.retry_after:
                     raise
                 self.now_ns += int(refused.retry_after * 1e9)
+
+
+def _covers(site: SimSite, other: SimSite) -> bool:
+    """Whether one site has all that another one has."""
+    mine, accounts = site.numbers(), site.accounts()
+    return all(
+        mine.get(folder, {}).get(origin, 0) >= number
+        for folder, journals in other.numbers().items()
+        for origin, number in journals.items()
+    ) and all(
+        uid in accounts and all(map(operator.ge, accounts[uid], known))
+        for uid, known in other.accounts().items()
+    )
 
 
 def _did_something(report: Report) -> bool:
