@@ -136,7 +136,7 @@ def _run(task: _Task) -> _Outcome:
     signal.setitimer(signal.ITIMER_VIRTUAL, _LONGEST_OPERATION * task.operations + 10)
     try:
         done = run_world(task.seed, task.operations, devices=task.devices, sites=task.sites)
-    except (Exception, Endless) as error:  # noqa: BLE001 - whatever it is, the seed tells of it
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the seed tells of it
         said = (str(error).splitlines() or [""])[0]
         return _Outcome(task, Counter(), f"{type(error).__name__}: {said}"[:_LONGEST_LINE])
     finally:

@@ -14,7 +14,7 @@ from dblike_srv.config import decode_config
 from dblike_srv.contents import PackReader, find_contents, pack_names
 from dblike_srv.db import Database
 from dblike_srv.folders import heads_of
-from dblike_srv.models import contents, folders, journals, users
+from dblike_srv.models import contents, devices, folders, journals, users
 from dblike_srv.registers import last_stamp
 from dblike_srv.site import Site, open_site
 from dblike_srv.store.mem import MemoryStore
@@ -163,6 +163,17 @@ class SimSite:
         def work(connection: Connection) -> dict[bytes, dict[bytes, int]]:
             rows = connection.execute(select(folders.c.row, folders.c.id)).all()
             return {bytes(uid): heads_of(connection, row) for row, uid in rows}
+
+        return self.database.read(work)
+
+    def accounts(self) -> dict[bytes, tuple[int, ...]]:
+        """What is known of users and devices: each number only grows."""
+
+        def work(connection: Connection) -> dict[bytes, tuple[int, ...]]:
+            known = select(users.c.uid, users.c.password_at, users.c.disabled_at)
+            ids = select(devices.c.id, devices.c.token_at, devices.c.revoked != 0)
+            rows = [*connection.execute(known), *connection.execute(ids)]
+            return {bytes(uid): tuple(map(int, numbers)) for uid, *numbers in rows}
 
         return self.database.read(work)
 

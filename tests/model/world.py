@@ -9,6 +9,7 @@ and what is in no tree then is *dead*: it does not come back.
 from __future__ import annotations
 
 import contextlib
+import operator
 import random
 import shutil
 import tempfile
@@ -35,6 +36,12 @@ YEAR_MS = 365 * 24 * 3600 * 1000
 _DEVICE_SKEWS = (0, 0, 3_600_000, -3_600_000, 50 * YEAR_MS, -50 * YEAR_MS)
 _SITE_SKEWS = (0, 0, 0, 2_000, -2_000, 600_000, -7_200_000)
 _ROUNDS = 40
+_LATELY_NS = 60_000_000_000
+"""Sites that are followed are asked at least so often."""
+_TRIES = 3
+"""What a device is told first may be that it has to log in again."""
+_LONGEST_WAIT_NS = 1_000_000_000_000
+"""More than what a device waits between two offers."""
 
 Trouble = Callable[[int], str]
 
@@ -54,7 +61,7 @@ class World:
         self.copies = self.rng.choice((1, 1, 2, 3)) if sites > 1 else 1
         self.sites = {name: self._new_site(name) for name in (f"s{n}" for n in range(sites))}
         self.network = Network(self.sites)
-        self._heard: dict[tuple[str, str], object] = {}
+        self._heard: dict[tuple[str, str], tuple[object, int]] = {}
         self.must: set[bytes] = set()
         self.contents: set[bytes] = set()
         self.dead: set[bytes] = set()
@@ -191,16 +198,10 @@ class World:
                 self.follow(name, other, first=True)
 
     def is_held(self, name: str) -> bool:
-        """Whether some other site has all that this one has, of whatever journal."""
-        mine = self.sites[name].numbers()
+        """Whether some other site has all that this one has: of whatever journal, and of accounts.
+        A revocation that nobody else has heard of is lost with the site."""
         return any(
-            all(
-                site.numbers().get(folder, {}).get(origin, 0) >= number
-                for folder, journals_here in mine.items()
-                for origin, number in journals_here.items()
-            )
-            for other, site in self.sites.items()
-            if other != name
+            _covers(site, self.sites[name]) for other, site in self.sites.items() if other != name
         )
 
     def _meet(self) -> None:
@@ -215,12 +216,15 @@ class World:
         self.look("meet")
 
     def _hear(self, one: str, other: str) -> bool:
-        """A site hears of another one, unless it has heard all that there is; whether it asked."""
+        """A site hears of another one, unless it has lately heard all that there is; whether there
+        was anything to be heard."""
         here, there = self.sites[one], self.sites[other].standing()
-        asks = one != other and self._heard.get((one, other)) != (here.incarnation(), there)
-        if asks and self.follow(one, other):
-            self._heard[one, other] = here.incarnation(), there
-        return asks
+        heard, at = self._heard.get((one, other), (None, 0))
+        new = one != other and heard != (here.incarnation(), there)
+        late = one != other and self.now_ns - at > _LATELY_NS
+        if (new or late) and self.follow(one, other):
+            self._heard[one, other] = (here.incarnation(), there), self.now_ns
+        return new
 
     # --- quiet
 
@@ -240,10 +244,20 @@ class World:
         else:
             raise AssertionError(f"no end of it: {reports}")
         self._meet()
+        self._offer()
         check(self)
 
+    def _offer(self) -> None:
+        """Now that all sites have everything, devices that are still offering find that out."""
+        for device in self.devices:
+            for _ in range(_TRIES):
+                if device.open().offers.short():
+                    self.now_ns += _LONGEST_WAIT_NS
+                    self._settled(device)
+            assert not device.open().offers.short(), f"{device.name} offers for ever"
+
     def _settled(self, device: SimDevice) -> Report:
-        self.now_ns += 10_000_000_000
+        self.now_ns += 3_000_000_000
         self.actor = device.name
         try:
             return device.sync()
@@ -264,6 +278,19 @@ class World:
                 if not refused.retry_after:
                     raise
                 self.now_ns += int(refused.retry_after * 1e9)
+
+
+def _covers(site: SimSite, other: SimSite) -> bool:
+    """Whether one site has all that another one has."""
+    mine, accounts = site.numbers(), site.accounts()
+    return all(
+        mine.get(folder, {}).get(origin, 0) >= number
+        for folder, journals in other.numbers().items()
+        for origin, number in journals.items()
+    ) and all(
+        uid in accounts and all(map(operator.ge, accounts[uid], known))
+        for uid, known in other.accounts().items()
+    )
 
 
 def _did_something(report: Report) -> bool:

@@ -14,7 +14,8 @@ from dblike_srv import accounts
 from dblike_srv.models import devices, sites, users
 from dblike_srv.models import folders as folder_rows
 from dblike_srv.registers import folder_uid, user_uid
-from dblike_srv.replication import shared
+from dblike_srv.replication import journals, shared
+from dblike_srv.replication.copies import count_copies
 from dblike_srv.replication.follower import Follower
 from dblike_srv.replication.link import Link
 from dblike_srv.replication.messages import (
@@ -209,6 +210,44 @@ def test_a_new_site_sees_nothing_in_an_order_in_which_nobody_saw_it(worlds: Worl
     after = Holding(world.sites["s2"], "ada")
     assert after.versions == before.versions
     assert after.paths == before.paths
+
+
+def test_what_came_by_way_of_another_site_is_held_all_the_same(worlds: Worlds) -> None:
+    """Also where the one that has to know of it says nothing that is new any more."""
+    world = worlds(1, 3)
+    (device,) = world.devices
+    go(device, "s0")
+    write(world, device, b"f", b"data")
+    device.sync()
+    for one, other, copies in (("s1", "s0", 2), ("s2", "s1", 2), ("s2", "s0", 3)):
+        world.follow(one, other)
+        assert copies_of(world, "s0") == copies
+
+
+def test_who_has_a_version_from_another_site_does_not_count_those_that_lack_it(
+    worlds: Worlds,
+) -> None:
+    """All that it accepted itself, which is nothing, is everywhere."""
+    world = worlds(1, 3)
+    (device,) = world.devices
+    go(device, "s0")
+    write(world, device, b"f", b"data")
+    device.sync()
+    world.follow("s1", "s0")
+    assert copies_of(world, "s1") == 1
+    world.follow("s0", "s1")
+    assert copies_of(world, "s1") == 2
+    world.follow("s2", "s1")
+    assert copies_of(world, "s1") == 3
+
+
+def copies_of(world: World, name: str) -> int:
+    """How many sites hold all that one does, as far as that knows."""
+    site = world.sites[name].site
+    cursors = {each.folder: each.cursor for each in journals.positions(site, b"").positions}
+    folder = journals.folder_by_id(site, folder_uid(user_uid("ada"), "home"))
+    assert folder is not None
+    return count_copies(site, folder, cursors[folder.id])
 
 
 def meet(world: World, one: str, other: str) -> None:

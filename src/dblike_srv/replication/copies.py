@@ -25,26 +25,30 @@ def note_held(site: Site, follower: bytes, positions: Iterable[Position]) -> Non
     """A follower holds this much of folders, durably."""
     told = {p.folder: site.seal.open_cursor(p.folder, p.cursor) for p in positions}
 
+    known = (holds.c.folder == folders.c.row) & (holds.c.site == follower)
+    query = select(folders.c.row, folders.c.id, holds.c.numbers).outerjoin(holds, known)
+
     def work(connection: Connection) -> None:
-        query = select(folders.c.row, folders.c.id).where(folders.c.id.in_(told))
-        for row, uid in connection.execute(query).all():
-            _note(connection, row, follower, told[bytes(uid)])
+        rows = connection.execute(query.where(folders.c.id.in_(told))).all()
+        for row, uid, before in rows:
+            packed = _vector(told[bytes(uid)]).pack()
+            if before is None:
+                values = {"folder": row, "site": follower, "numbers": packed}
+                connection.execute(insert(holds).values(values))
+            elif bytes(before) != packed:
+                mine = (holds.c.folder == row) & (holds.c.site == follower)
+                connection.execute(update(holds).where(mine).values(numbers=packed))
 
     if told:
         site.database.transact(work)
 
 
-def _note(connection: Connection, folder: int, follower: bytes, numbers: dict[bytes, int]) -> None:
-    packed = VersionVector.of({s: n for s, n in numbers.items() if n}).pack()
-    mine = (holds.c.folder == folder) & (holds.c.site == follower)
-    if not connection.execute(update(holds).where(mine).values(numbers=packed)).rowcount:
-        row = {"folder": folder, "site": follower, "numbers": packed}
-        connection.execute(insert(holds).values(row))
-
-
 def count_copies(site: Site, folder: FolderRef, cursor: str) -> int:
-    """How many sites, this one included, hold all that the cursor covers of our own journal."""
-    numbers = site.seal.open_cursor(folder.id, cursor)
+    """How many sites, this one included, hold all that the cursor covers.
+
+    Of whatever journal: a version that is offered again may have come here from another site.
+    """
+    wanted = _vector(site.seal.open_cursor(folder.id, cursor))
     query = (
         select(holds.c.numbers)
         .join(sites, sites.c.id == holds.c.site)
@@ -52,19 +56,18 @@ def count_copies(site: Site, folder: FolderRef, cursor: str) -> int:
     )
 
     def work(connection: Connection) -> int:
-        # Where the id changed since the commit, what others said of the former one is not of it.
-        here = site_id(connection)
-        wanted = numbers.get(here, 0)
-        rows = connection.execute(query).all() if wanted else ()
-        held = (VersionVector.unpack(bytes(packed)).get(here) for (packed,) in rows)
-        return 1 + sum(number >= wanted for number in held)
+        former = own_ids(connection) - {site_id(connection)}
+        if any(map(wanted.get, former)) and not wanted.get(site_id(connection)):
+            return 1  # the id changed since: what others said of the former one is not of it
+        rows = connection.execute(query).all()
+        return 1 + sum(wanted <= VersionVector.unpack(bytes(packed)) for (packed,) in rows)
 
     return site.database.read(work)
 
 
 def note_spread(site: Site, folder: FolderRef, reply: CommitReply) -> CommitReply:
-    """The reply, with who took the commit, and how many sites had all that came before it."""
-    numbers = site.seal.open_cursor(folder.id, reply.before)
+    """The reply, with who took the commit, and how many sites had all that was here before it."""
+    wanted = _vector(site.seal.open_cursor(folder.id, reply.before))
     here = (holds.c.site == sites.c.id) & (holds.c.folder == folder.row)
     query = select(sites.c.id, holds.c.numbers).outerjoin(holds, here).where(sites.c.gone == 0)
 
@@ -77,9 +80,13 @@ def note_spread(site: Site, folder: FolderRef, reply: CommitReply) -> CommitRepl
     own, others = site.database.read(work)
     if not others:
         return reply
-    had = (VersionVector.unpack(packed).get(own) if packed else 0 for packed in others)
-    held = 1 + sum(number >= numbers.get(own, 0) for number in had)
+    held = 1 + sum(wanted <= VersionVector.unpack(packed) for packed in others if packed)
     return msgspec.structs.replace(reply, site=own.hex(), held=held)
+
+
+def _vector(numbers: dict[bytes, int]) -> VersionVector:
+    """Journal numbers, to be compared."""
+    return VersionVector.of({site: number for site, number in numbers.items() if number})
 
 
 def await_copies(site: Site, folder: FolderRef, reply: CommitReply) -> CommitReply:

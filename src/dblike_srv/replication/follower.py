@@ -112,6 +112,7 @@ class Follower:
         self._compared = compared if compared is not None else set()
         self._continued: set[bytes] = set()
         self._held: dict[bytes, str] = {}
+        self._told: dict[bytes, int] = {}
         self._behind: dict[bytes, int] = {}
         self._said = -1
         self._said_at = -math.inf
@@ -146,6 +147,8 @@ class Follower:
             missing = sum(max(0, number - here.get(origin, 0)) for origin, number in there.items())
             if missing:
                 wanted.append((position, missing))
+            else:
+                self._hold(position.folder, there, here)
             if there.get(own, 0):
                 self._check_ahead(there, here)
                 self._compare(position.folder, there)
@@ -222,7 +225,16 @@ class Follower:
         self._check_ahead(there, here)
         if any(number > here.get(origin, 0) for origin, number in there.items()):
             self._follow_runs(folder, here, turn)
+            here = journals.numbers_of(self._site, folder)
+        self._hold(folder.id, there, here)
         self._behind.pop(folder.id, None)
+
+    def _hold(self, folder: bytes, there: dict[bytes, int], here: dict[bytes, int]) -> None:
+        """Its own versions are all here, wherever they came from: that is to be said, once."""
+        peer = self._link.peer.id if self._link.peer is not None else b""
+        if self._told.get(folder) != there.get(peer, 0):
+            self._told[folder] = there.get(peer, 0)
+            self._held[folder] = self._site.seal.cursor(folder, here)
 
     def _follow_runs(self, folder: FolderRef, here: dict[bytes, int], turn: Turn) -> None:
         """Take in one run after the other.  What is all here is written whatever fails after it."""
