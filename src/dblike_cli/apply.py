@@ -8,16 +8,14 @@ then one transaction remembers the outcomes.
 from __future__ import annotations
 
 import functools
-import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from dblike_cli.adopt import adopt
 from dblike_cli.barrier import Barrier
 from dblike_cli.context import Context
-from dblike_cli.download import download, file_of, rounds
+from dblike_cli.download import Staged, download, file_of, rounds
 from dblike_cli.entries import UNTRUSTED
-from dblike_cli.hashing import TEMPORARY
 from dblike_cli.incoming import Made
 from dblike_cli.outcomes import Applied
 from dblike_cli.place import (
@@ -36,8 +34,7 @@ from dblike_cli.place import (
     trouble_of,
 )
 from dblike_cli.report import Code
-from dblike_cli.staged import Staged
-from dblike_delta.paths import is_below, name, parent
+from dblike_delta.paths import is_below
 from dblike_delta.plan import Apply, Plan
 from dblike_delta.versions import Kind
 
@@ -71,12 +68,6 @@ def apply(context: Context, plan: Plan, stamps: Mapping[bytes, bytes], tick: int
 def _kind(step: Apply) -> Kind:
     assert step.new is not None
     return step.new.kind
-
-
-def _target(one: tuple[Apply, Made]) -> tuple[bytes, bool]:
-    """The directory of a file that was made, and whether nothing is to be at its path."""
-    step, _ = one
-    return parent(step.path), step.expected is None
 
 
 def _making_room(steps: Iterable[Apply]) -> int:
@@ -195,24 +186,9 @@ class _Applier:
         """Every content durable first, then every rename."""
         staged, self._staged = self._staged, []
         self._barrier.settle_files([made.place for _, made in staged])
-        for step, made in self._without_moved(staged):
+        for step, made in staged:
             self._try(step, functools.partial(self._put, made=made))
         self._barrier.pass_()
-
-    def _without_moved(self, staged: list[tuple[Apply, Made]]) -> Iterator[tuple[Apply, Made]]:
-        """Move what is new into its directories, a run of them by one call; the rest."""
-        fs = self._context.fs
-        for (above, new), group in itertools.groupby(staged, _target):
-            some = list(group)
-            names = [(name(made.place), name(step.path)) for step, made in some]
-            free = new and not self._is_lost(some[0][0].path)
-            moved = fs.move_many(TEMPORARY, above, names) if free else [None] * len(some)
-            for (step, made), st in zip(some, moved, strict=True):
-                if st is None:
-                    yield step, made
-                else:
-                    self._barrier.saw(step.path, made.stat, st)
-                    self._barrier.add(step, None)
 
     def _put(self, step: Apply, made: Made) -> Displaced | None:
         assert step.new is not None
@@ -226,7 +202,7 @@ class _Applier:
         return displaced
 
     def _try(self, step: Apply, act: Callable[[Apply], Displaced | None]) -> None:
-        if self._is_lost(step.path):
+        if any(is_below(step.path, path) for path in self._failed):
             self._note(step, Trouble(Code.OCCUPIED, "its directory could not be made"))
             return
         try:
@@ -242,10 +218,6 @@ class _Applier:
                 self._note(step, trouble_of(error))
             except DiskFull:
                 self._note(step, Trouble(Code.NO_SPACE, _NO_SPACE))
-
-    def _is_lost(self, path: bytes) -> bool:
-        """Whether a directory above could not be made."""
-        return any(is_below(path, failed) for failed in self._failed)
 
     def _note(self, step: Apply, trouble: Trouble) -> None:
         self._result.trouble(self._context, step.path, trouble.code, trouble.reason)

@@ -8,8 +8,7 @@ place of a user's by a rename.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from dblike_delta.commands import Data
 
@@ -40,26 +39,6 @@ class Rename(enum.Enum):
     REPLACE = enum.auto()  # it goes
     KEEP = enum.auto()  # FileExistsError
     EXCHANGE = enum.auto()  # it takes the source's name; ENOTSUP where the disk can't
-
-
-class NewFile(NamedTuple):
-    """A file to be made: its name in its directory, and all of it."""
-
-    name: bytes
-    data: Data
-    mode: int
-    mtime_ns: int
-
-
-class Seen(NamedTuple):
-    """A Stat of a file that was just made."""
-
-    st_mode: int
-    st_size: int
-    st_mtime_ns: int
-    st_ctime_ns: int
-    st_ino: int
-    st_dev: int
 
 
 class File(Protocol):
@@ -103,39 +82,13 @@ class FileSystem(Protocol):
     def open_read(self, path: bytes) -> File:
         """For reading; EINVAL for what is no regular file."""
 
-    def reader(
-        self, directory: bytes, files: Sequence[tuple[bytes, int]]
-    ) -> Callable[[], Sequence[tuple[bytes, Stat] | None]]:
-        """What reads regular files, by name and size, by one call in any thread.
-
-        It must be called, once.  Each content comes with the lstat that belongs to it; None for one
-        that is otherwise than expected, and is to be read by itself.
-        """
-
     def create(self, path: bytes, mode: int = 0o600) -> File:
         """A new regular file, for reading and writing."""
-
-    def maker(
-        self, directory: bytes, files: Sequence[NewFile]
-    ) -> Callable[[], Sequence[Stat] | None]:
-        """What makes new regular files by one call, in any thread: their lstats.
-
-        It must be called, once.  None: none of them was made, and each is to be made by itself.
-        """
 
     def open_update(self, path: bytes) -> File:
         """An existing regular file, for reading and writing from its beginning."""
 
     def rename(self, source: bytes, target: bytes, how: Rename) -> None: ...
-    def move_many(
-        self, source: bytes, target: bytes, names: Sequence[tuple[bytes, bytes]]
-    ) -> Sequence[Stat | None]:
-        """Rename from one directory into another where nothing is in the way, in any order.
-
-        What lstat says of each afterwards; None for one that stays where it is, to be renamed by
-        itself, which says why.
-        """
-
     def unlink(self, path: bytes) -> None: ...
     def mkdir(self, path: bytes, mode: int) -> None: ...
     def rmdir(self, path: bytes) -> None: ...

@@ -9,7 +9,6 @@ from typing import Final
 import msgspec
 from blake3 import blake3
 
-from dblike_cli.ahead import ReadAhead
 from dblike_cli.answers import Uploads
 from dblike_cli.context import Context
 from dblike_cli.entries import UNTRUSTED, file_entry, stamp_of, trust, trusted_stamp
@@ -35,7 +34,6 @@ class Reader:
         self._stamps = stamps
         self._result = result
         self._tick = 0
-        self._ahead: ReadAhead | None = None
         self._going: set[bytes] = set()  # contents that an earlier item brings
         self._refused = {item.path for item in context.state.notes.refused()}
 
@@ -46,7 +44,6 @@ class Reader:
         batch: list[Outgoing] = []
         size = 0
         self._tick = disk_time(self._context)
-        self._ahead = ReadAhead(self._context, changes)
         for change in changes:
             item = self._read(change)
             if item is None:
@@ -95,13 +92,9 @@ class Reader:
         return msgspec.structs.replace(item, body=not there)
 
     def _small(self, item: Outgoing) -> Outgoing | None:
-        path, result, tick = item.path, self._result, self._tick
-        ahead = self._ahead.take(path) if self._ahead is not None else None
+        path, result = item.path, self._result
         try:
-            if ahead is not None:
-                data, st, tick = ahead
-            else:
-                data, st = read_whole(self._context.fs, path, 2 * self._context.config.whole_below)
+            data, st = read_whole(self._context.fs, path, 2 * self._context.config.whole_below)
         except StillWriting:
             result.wait(path, Code.WRITING, "it is still being written")
             return None
@@ -111,7 +104,7 @@ class Reader:
                 return None
             result.wait(path, Code.UNREADABLE, f"it can't be read: {error.strerror}")
             return None
-        entry, trusted = file_entry(st, blake3(data).digest()), trusted_stamp(st, tick)
+        entry, trusted = file_entry(st, blake3(data).digest()), trusted_stamp(st, self._tick)
         if same_entry(entry, item.upload.base):
             result.same[path] = trusted
             result.done.add(path)

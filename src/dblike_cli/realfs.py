@@ -7,25 +7,17 @@ descriptor of the one above it.
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import stat
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
-from dblike_cli.fs import OWN, File, NewFile, Rename, Seen, Stat
+from dblike_cli.fs import OWN, File, Rename, Stat
 from dblike_cli.syscalls import EXCHANGE, NOREPLACE, renameat2, syncfs
 from dblike_delta.commands import Data
 from dblike_delta.paths import name as name_of
 from dblike_delta.paths import parent
 from dblike_delta.system import Strides
-
-_files: Any
-try:
-    from dblike_cli import _files
-except ImportError:  # it was installed without a C compiler
-    _files = None
 
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -154,20 +146,10 @@ class RealFS:
     def open_read(self, path: bytes) -> RealFile:
         return self._regular(os.open(name_of(path), _READ, dir_fd=self._dir(parent(path))))
 
-    def reader(
-        self, directory: bytes, files: Sequence[tuple[bytes, int]]
-    ) -> Callable[[], Sequence[tuple[bytes, Stat] | None]]:
-        return functools.partial(_read_many, self._lent(directory), files)
-
     # --- writing
 
     def create(self, path: bytes, mode: int = 0o600) -> RealFile:
         return RealFile(os.open(name_of(path), _CREATE, mode, dir_fd=self._dir(parent(path))))
-
-    def maker(
-        self, directory: bytes, files: Sequence[NewFile]
-    ) -> Callable[[], Sequence[Stat] | None]:
-        return functools.partial(_make_many, self._lent(directory), files)
 
     def open_update(self, path: bytes) -> RealFile:
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -186,20 +168,6 @@ class RealFS:
             _rename_keeping(old, a, new, b)
         if not source.startswith(OWN):
             self._forget(source)
-
-    def move_many(
-        self, source: bytes, target: bytes, names: Sequence[tuple[bytes, bytes]]
-    ) -> Sequence[Stat | None]:
-        if _files is None:
-            return [None] * len(names)
-        if len(self._open) + 2 > _OPEN_DIRECTORIES:
-            self._trim()
-        try:
-            old, new = self._dir(source), self._dir(target)
-        except OSError:
-            return [None] * len(names)
-        moved = _files.move_files(old, new, names)
-        return [None if found is None else Seen(*found) for found in moved]
 
     def unlink(self, path: bytes) -> None:
         os.unlink(name_of(path), dir_fd=self._dir(parent(path)))
@@ -270,13 +238,6 @@ class RealFS:
             fd = self._open[path] = self._walk(path)
         return fd
 
-    def _lent(self, path: bytes) -> int:
-        """A descriptor of the directory for another thread; -1 where none is of use."""
-        try:
-            return os.dup(self._dir(path)) if _files is not None else -1
-        except OSError:
-            return -1
-
     def _walk(self, path: bytes) -> int:
         """Open a directory, from the nearest one above it that is open."""
         above = parent(path)
@@ -313,31 +274,6 @@ class RealFS:
             return RealFile(fd)
         os.close(fd)
         raise OSError(errno.EINVAL, "not a regular file")
-
-
-def _read_many(
-    directory: int, files: Sequence[tuple[bytes, int]]
-) -> Sequence[tuple[bytes, Stat] | None]:
-    """The files in the directory of that descriptor, which is closed then; see `reader`."""
-    if directory < 0:
-        return [None] * len(files)
-    try:
-        found = _files.read_files(directory, files)
-    finally:
-        os.close(directory)
-    return [None if one is None else (one[0], Seen(*one[1])) for one in found]
-
-
-def _make_many(directory: int, files: Sequence[NewFile]) -> Sequence[Stat] | None:
-    """The files in the directory of that descriptor, which is closed then; see `maker`."""
-    if directory < 0:
-        return None
-    try:
-        return [Seen(*found) for found in _files.create_files(directory, files)]
-    except (OSError, OverflowError):
-        return None  # whoever makes them one by one hears what it is
-    finally:
-        os.close(directory)
 
 
 def _exchange(old: int, a: bytes, new: int, b: bytes) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from dblike_cli.context import Settings
-from dblike_cli.fs import NewFile, Rename
+from dblike_cli.fs import Rename
 from dblike_cli.realfs import RealFile, RealFS
 from dblike_cli.report import Code
 from rig.devices import PULL, Laptop
@@ -44,11 +44,6 @@ class Meddler(RealFS):
         self._meddle("rename", target)
         self._meddle("rename", source)
         super().rename(source, target, how)
-
-    def move_many(
-        self, source: bytes, target: bytes, names: Sequence[tuple[bytes, bytes]]
-    ) -> list[None]:
-        return [None] * len(names)
 
 
 def pair(laptop: NewLaptop) -> tuple[Laptop, Laptop, Meddler]:
@@ -238,9 +233,6 @@ class FullDisk(RealFS):
 
     room = 1 << 30
 
-    def maker(self, directory: bytes, files: Sequence[NewFile]) -> Callable[[], None]:
-        return lambda: None
-
     def create(self, path: bytes, mode: int = 0o600) -> RealFile:
         return _FullFile(super().create(path, mode).fd, self)
 
@@ -302,11 +294,6 @@ class FoldingFS(RealFS):
 
     def rename(self, source: bytes, target: bytes, how: Rename) -> None:
         super().rename(self._fold(source), self._fold(target), how)
-
-    def move_many(
-        self, source: bytes, target: bytes, names: Sequence[tuple[bytes, bytes]]
-    ) -> list[None]:
-        return [None] * len(names)
 
     def mkdir(self, path: bytes, mode: int) -> None:
         super().mkdir(self._fold(path), mode)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -274,11 +274,6 @@ class WritingFS(RealFS):
     """Hands out such files while `writing` is set."""
 
     writing = True
-
-    def reader(
-        self, directory: bytes, files: Sequence[tuple[bytes, int]]
-    ) -> Callable[[], list[None]]:
-        return lambda: [None] * len(files)
 
     def open_read(self, path: bytes) -> RealFile:
         file = super().open_read(path)

@@ -10,12 +10,12 @@ import copy
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-from dblike_cli.fs import NewFile, Rename
+from dblike_cli.fs import Rename
 
 
 def error(number: int, path: bytes = b"") -> OSError:
@@ -96,14 +96,6 @@ class MemFS:
         siblings[name] = self._inode(stat.S_IFREG | mode)
         return MemFile(self, siblings[name])
 
-    def reader(
-        self, directory: bytes, files: Sequence[tuple[bytes, int]]
-    ) -> Callable[[], list[None]]:
-        return lambda: [None] * len(files)
-
-    def maker(self, directory: bytes, files: Sequence[NewFile]) -> Callable[[], None]:
-        return lambda: None
-
     def open_update(self, path: bytes) -> MemFile:
         return self.open_read(path)
 
@@ -124,11 +116,6 @@ class MemFS:
             new[b] = old.pop(a)
         for inode in filter(None, (new.get(b), old.get(a))):
             inode.ctime_ns = self._now_ns()
-
-    def move_many(
-        self, source: bytes, target: bytes, names: Sequence[tuple[bytes, bytes]]
-    ) -> list[None]:
-        return [None] * len(names)
 
     def unlink(self, path: bytes) -> None:
         self._change("unlink")

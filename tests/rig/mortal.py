@@ -7,10 +7,9 @@ it or after it.  It leaves what a SIGKILL leaves: what was done is done, nothing
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dblike_cli.fs import NewFile, Stat
 from dblike_cli.realfs import RealFile, RealFS
 from dblike_cli.state import State
 from dblike_delta.exchange import Request, Response, Transport
@@ -70,30 +69,6 @@ class MortalFS(RealFS):
     def create(self, path: bytes, mode: int = 0o600) -> MortalFile:
         with self.life.contact():
             return MortalFile(super().create(path, mode).fd, self.life)
-
-    def maker(
-        self, directory: bytes, files: Sequence[NewFile]
-    ) -> Callable[[], Sequence[Stat] | None]:
-        half = super().maker(directory, files[: len(files) // 2])
-        rest = super().maker(directory, files[len(files) // 2 :])
-
-        def make() -> Sequence[Stat] | None:
-            with self.life.contact():
-                made = half()
-            with self.life.contact():
-                more = rest()
-            return None if made is None or more is None else [*made, *more]
-
-        return make
-
-    def move_many(
-        self, source: bytes, target: bytes, names: Sequence[tuple[bytes, bytes]]
-    ) -> Sequence[Stat | None]:
-        half = len(names) // 2
-        with self.life.contact():
-            moved = super().move_many(source, target, names[:half])
-        with self.life.contact():
-            return [*moved, *super().move_many(source, target, names[half:])]
 
     def open_update(self, path: bytes) -> MortalFile:
         with self.life.contact():
