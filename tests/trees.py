@@ -20,12 +20,9 @@ from dblike_delta.versions import (
     Version,
     VersionVector,
     context,
-    copy_of,
     merge,
-    original_path,
     settle,
     winner,
-    withdrawals,
 )
 
 Tree = dict[bytes, Entry]
@@ -52,29 +49,15 @@ class Site:
     def add(self, versions: Iterable[Version]) -> None:
         """Take versions in, and all that follows from them."""
         touched: list[bytes] = []
-        fresh = [*versions]
-        for version in fresh:
+        for version in versions:
             if self._take(version):
                 touched += (version.path, *paths.ancestors(version.path))
-        while fresh:
-            fresh = [version for version in self._withdrawals(fresh) if self._take(version)]
-            touched += [version.path for version in fresh]
         while touched:
             path = touched.pop()
             self.settled += 1
             for derived in settle(path, self.heads.get(path, ()), self.has_live_children(path)):
                 if self._take(derived):
                     touched += (derived.path, *paths.ancestors(derived.path))
-
-    def _withdrawals(self, fresh: list[Version]) -> list[Version]:
-        """Deletes of copies that are here."""
-        dots = {version.dot for version in fresh}
-        wanted = {version.path for version in fresh}
-        wanted.update(filter(None, (original_path(path) for path in wanted.copy())))
-        found: list[Version] = []
-        for path in sorted(wanted):
-            found += withdrawals([v for v in self.seen.values() if v.path == path], dots)
-        return [each for each in found if copy_of(each) in self.seen]
 
     def _take(self, version: Version) -> bool:
         if version.dot in self.seen:

@@ -10,7 +10,7 @@ versions like any other, that can be edited and deleted.
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Final
 
@@ -31,13 +31,11 @@ __all__ = [
     "conflict_path",
     "context",
     "copies",
-    "copy_of",
     "derived_dot",
     "directory_over",
     "dominates",
     "heads",
     "is_conflict_copy",
-    "is_derived",
     "losers",
     "merge",
     "original_path",
@@ -47,7 +45,6 @@ __all__ = [
     "twins",
     "vector_in",
     "winner",
-    "withdrawals",
 ]
 
 DIRECTORY_MODE: Final = 0o755
@@ -211,69 +208,6 @@ def settle(path: bytes, heads: Sequence[Version], has_live_children: bool) -> tu
         return copies(heads)
     displaced = tuple(map(conflict_copy, _distinct(heads)))
     return (*displaced, directory_over(path, heads))
-
-
-def withdrawals(known: Collection[Version], fresh: Container[Dot]) -> list[Version]:
-    """The deletes of conflict copies that are over, given all versions of a path; only those that
-    follow from one of the `fresh` dots.
-
-    A copy is over when its loser was replaced by someone to whom it was none: of all that they knew
-    it owned the path.  Who hears of the conflict first makes a copy, who hears of the replacement
-    first makes none; by this both end with the same.  Whoever edits the copy meanwhile keeps it, as
-    with any delete.
-    """
-    late = {each.dot for each in known if each.dot in fresh or _copy_dot(each) in fresh}
-    found: dict[Dot, Version] = {}
-    for newer in known:
-        if newer.dot in fresh or any(map(newer.vector.knows, late)):
-            for owner in _replaced_by(newer, known):
-                if newer.dot in fresh or owner.dot in late:
-                    found[owner.dot] = owner
-    return [_withdrawal(conflict_copy(owner)) for owner in found.values()]
-
-
-def _replaced_by(newer: Version, known: Collection[Version]) -> list[Version]:
-    """What owned the path to whoever made a version: the winner, and all that have its content."""
-    seen = [each for each in known if each.dot != newer.dot and newer.vector.knows(each.dot)]
-    tops = heads(seen)
-    if not tops or context(tops).with_dot(newer.dot) != newer.vector:
-        return []  # they knew something that is not here
-    if newer.dot == directory_over(newer.path, tops).dot:
-        return []  # that is what the copies were made for
-    best = winner(tops)
-    return [top for top in tops if same_content(top, best) and _never_lost(top, seen)]
-
-
-def _never_lost(version: Version, seen: Iterable[Version]) -> bool:
-    """Whether it needs no copy for any of these."""
-    return version.kind in _HAS_CONTENT and all(
-        dominates(version, each)
-        or winner((version, each)) == version
-        or same_content(version, each)
-        for each in seen
-    )
-
-
-def copy_of(withdrawal: Version) -> Dot:
-    """The conflict copy that is over."""
-    return next(dot for dot in withdrawal.vector if dot != withdrawal.dot)
-
-
-def is_derived(version: Version) -> bool:
-    """Whether it can be a conflict copy: the first version of whoever made it, from nothing."""
-    return version.dot.counter == 1 and len(version.vector) == 1
-
-
-def _withdrawal(copy: Version) -> Version:
-    dot = derived_dot(b"dblike conflict copy is over", copy.dot)
-    return Version(
-        path=copy.path,
-        dot=dot,
-        vector=copy.vector.with_dot(dot),
-        time=copy.time,
-        kind=Kind.DELETED,
-        author=copy.author,
-    )
 
 
 def twins(one: Version, other: Version) -> tuple[Version, tuple[Version, ...]]:

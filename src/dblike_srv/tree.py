@@ -7,6 +7,7 @@ versions, journals and paths.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,19 +23,14 @@ from dblike_delta.versions import (
     Version,
     VersionVector,
     context,
-    copy_of,
-    is_derived,
     merge,
-    original_path,
     same_version,
     settle,
     twins,
     winner,
-    withdrawals,
 )
 from dblike_srv.db import find_rows, insert_many
 from dblike_srv.models import folders, journal, journals, meta, paths, versions
-from dblike_srv.nodes import Node, is_file, size_of
 
 VERSION_COLUMNS = (
     versions.c.seq, versions.c.path, versions.c.device, versions.c.counter, versions.c.vector,
@@ -72,6 +68,29 @@ def version_of(row: Any) -> Version:
         author=author,
         key_id=bytes(key_id),
     )
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Node:
+    """A path: its heads, and where it stands in the database.  `row` is 0 for a new one."""
+
+    path: bytes
+    row: int = 0
+    heads: tuple[Version, ...] = ()
+    before: Version | None = None
+    touched: bool = False
+
+    @property
+    def winner(self) -> Version | None:
+        return winner(self.heads) if self.heads else None
+
+    @property
+    def is_directory(self) -> bool:
+        return bool(self.heads) and winner(self.heads).kind == Kind.DIRECTORY
+
+    @property
+    def live(self) -> bool:
+        return bool(self.heads) and winner(self.heads).live
 
 
 class Tree:
@@ -190,7 +209,6 @@ class Tree:
         """Add the versions that follow from what the paths became, until nothing new comes of it:
         conflict copies, and directories where something lives in what is none.
         """
-        self._withdraw()
         queue = [path for path, node in self._nodes.items() if node.touched]
         sound: set[bytes] = set()
         while queue:
@@ -201,32 +219,6 @@ class Tree:
                 queue += [version.path for version in follow if self._derive(version)]
             if node.live:
                 queue += self._unfounded(node.path, sound)
-
-    def _withdraw(self) -> None:
-        """Delete conflict copies that turn out to be over."""
-        fresh = list(self._new)
-        while fresh:
-            dots, found = {version.dot for version in fresh}, list[Version]()
-            for path in self._with_copies(fresh):
-                found += withdrawals(self._history(path), dots)
-            fresh = [each for each in found if self._is_here(copy_of(each)) and self._derive(each)]
-
-    def _with_copies(self, fresh: Iterable[Version]) -> set[bytes]:
-        """The paths that have conflict copies which may be over by what is new.  A version by whose
-        side nothing stands is no part of a conflict, and few versions can be copies."""
-        contested = {v.path for v in fresh if self.node(v.path).heads != (v,)}
-        copied = {original_path(v.path) for v in fresh if is_derived(v)}
-        return contested | {path for path in copied if path is not None}
-
-    def _history(self, path: bytes) -> list[Version]:
-        """All versions of a path."""
-        where = {versions.c.folder: self._folder}
-        rows = find_rows(
-            self._connection, VERSION_COLUMNS, where, versions.c.path_key, [path_key(path)]
-        )
-        kept = (version_of(row) for row in rows if row[0] not in self._replaced)
-        mine = (*self._replaced.values(), *self._new)
-        return [*(v for v in kept if v.path == path), *(v for v in mine if v.path == path)]
 
     def _derive(self, version: Version) -> bool:
         """A version that follows from others: made once, whoever makes it."""
@@ -373,8 +365,8 @@ class Tree:
         }
 
     def _write_folder(self, touched: list[Node]) -> None:
-        files = sum(is_file(node.winner) - is_file(node.before) for node in touched)
-        size = sum(size_of(node.winner) - size_of(node.before) for node in touched)
+        files = sum(_is_file(node.winner) - _is_file(node.before) for node in touched)
+        size = sum(_bytes(node.winner) - _bytes(node.before) for node in touched)
         self._connection.execute(
             update(folders)
             .where(folders.c.row == self._folder)
@@ -397,3 +389,11 @@ def write_journal_head(connection: Connection, folder: int, site: bytes, number:
     where = (journals.c.folder == folder, journals.c.site == site)
     if not connection.execute(update(journals).where(*where).values(head=number)).rowcount:
         connection.execute(insert(journals).values(folder=folder, site=site, head=number))
+
+
+def _is_file(version: Version | None) -> int:
+    return int(version is not None and version.kind == Kind.FILE)
+
+
+def _bytes(version: Version | None) -> int:
+    return version.size if version is not None and version.kind == Kind.FILE else 0

@@ -17,6 +17,7 @@ from dblike_delta.versions import (
     context,
     dominates,
     heads,
+    is_conflict_copy,
     same_content,
     winner,
 )
@@ -101,7 +102,7 @@ def digest_of(content: bytes) -> str:
 
 def check(world: World) -> None:
     """Everything."""
-    live: set[bytes] = set()
+    live, copied = set[bytes](), set[bytes]()
     for user, devices in world.groups():
         if not devices:
             continue
@@ -116,8 +117,13 @@ def check(world: World) -> None:
         assert shown == one.shown(), difference(shown, one.shown())
         if not world.doubles:
             _check_copies(one.versions)
-        live |= {value[1] for value in first.values() if value[0] is Kind.FILE}
-    lost, back = world.must - live, world.dead & live
+        files = {path: value[1] for path, value in first.items() if value[0] is Kind.FILE}
+        live |= set(files.values())
+        copied |= {data for path, data in files.items() if is_conflict_copy(path)}
+    # A site that hears of a conflict before it hears how one side of it ended keeps a copy of that
+    # side, for whoever made the end may not have known what they had: a crash hides from a device
+    # what it had taken, and it says of the next edit there that it replaced what it did not.
+    lost, back = world.must - live, (world.dead & live) - copied
     assert not lost, f"lost: {sorted(map(digest_of, lost))}"
     assert not back, f"came back: {sorted(map(digest_of, back))}"
     world.dead = world.contents - live
