@@ -182,9 +182,11 @@ class Sites:
 
     def fail(self, site: Site, asked: float = 0.0) -> None:
         """Leave the site alone for as long as it asked, else for a while, longer each time."""
-        site.failures += 1
+        now = self._clock.monotonic()
+        if now >= site.away_until:  # what several find at once is one failure
+            site.failures += 1
         leave = asked or min(2.0 ** min(site.failures, 10), _LONGEST_LEAVE)
-        site.away_until = self._clock.monotonic() + self._random.uniform(leave / 2, leave)
+        site.away_until = now + self._random.uniform(leave / 2, leave)
         site.close()
         if self._serving is site:
             self._serving = None

@@ -7,14 +7,16 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from types import SimpleNamespace
+from typing import Any, BinaryIO, cast
 
 import pytest
 
 from dblike_cli.connection import Timeouts
-from dblike_cli.http import HttpTransport, Tries
+from dblike_cli.http import HttpTransport, Tries, address_of
+from dblike_cli.sites import Sites
 from dblike_delta.exchange import Request, Unreachable
-from dblike_delta.seams import SystemClock, SystemRandom
+from dblike_delta.seams import Clock, Random, SystemClock, SystemRandom
 
 PATIENCE = 20
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -292,6 +294,22 @@ def test_it_goes_home_between_two_pieces_of_work(server: Server) -> None:
     assert [name for name in moves if name in first.url] == moves[1:]
     assert carrier.find().name in first.url
     first.close()
+
+
+def test_what_several_find_at_once_is_one_failure() -> None:
+    """The thread that listens and a request lose a site together; it is left alone no longer."""
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now, now_ms=lambda: 0)
+    longest = SimpleNamespace(uniform=lambda _, b: b, bytes=bytes)
+    sites = Sites(cast("Clock", clock), cast("Random", longest), lambda _: None)
+    sites.add([address_of("http://one.example")], cast("Any", None), learned=False)
+    (site,) = sites.all()
+    waits = []
+    for _ in range(3):
+        for _ in range(5):
+            sites.fail(site)
+        waits.append(site.away_until - clock.now)
+        clock.now = site.away_until
+    assert waits == [2, 4, 8]
 
 
 def test_it_stays_where_home_is_not_ready(server: Server) -> None:

@@ -88,11 +88,13 @@ def test_too_many_connections_are_said_and_pass(server: Server, database: MariaD
     held: list[pymysql.Connection[pymysql.cursors.Cursor]] = []
 
     def take_all() -> bool:
+        """Whether all were taken, none of them by the server, before this and are still."""
+        before = len(held)
         database.end_all_but([connection.thread_id() for connection in held])
         with contextlib.suppress(pymysql.Error):
             while True:
                 held.append(database.connect())
-        return ready(server) == AWAY
+        return len(held) == before and ready(server) == AWAY
 
     wait_until(take_all)
     with pytest.raises(Refused) as refused:
