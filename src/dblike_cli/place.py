@@ -215,7 +215,9 @@ def _move_in(fs: FileSystem, source: bytes, path: bytes) -> None:
 
 def _look(fs: FileSystem, path: bytes, expected: Expected) -> None:
     """The last look before a step: it must be what was expected, to the last bit of lstat."""
-    if stamp_of(fs.lstat(path)) != expected.stamp:
+    st = fs.lstat(path)
+    same_kind = expected.entry is None or kind_of(st) is expected.entry.kind
+    if not same_kind or stamp_of(st) != expected.stamp:
         raise Trouble(Code.CHANGED, "it was edited meanwhile")
 
 
