@@ -85,14 +85,11 @@ class Rig:
         """Some trouble, and what came of it."""
         for client in self.clients:
             client.silence = 0.0
-        time.sleep(1.0)  # they write
+        self._await_writes()
         began = time.monotonic()
         trouble()
         whole = time.monotonic()
-        written = [len(client.written) for client in self.clients]
-        eventually(
-            lambda: all(len(c.written) > n for c, n in zip(self.clients, written, strict=True))
-        )
+        self._await_writes()
         back = time.monotonic() - whole
         for host in self.hosts:
             eventually(lambda host=host: _READY.request("GET", f"{host.url}/readyz").status == 200)
@@ -101,6 +98,13 @@ class Rig:
         return (
             f"{trouble.__name__}: {whole - began:.0f} s, all write again {back:.1f} s after that; "
             f"the longest silence of a writer {silence:.1f} s"
+        )
+
+    def _await_writes(self) -> None:
+        """Until each of them wrote once more."""
+        written = [len(client.written) for client in self.clients]
+        eventually(
+            lambda: all(len(c.written) > n for c, n in zip(self.clients, written, strict=True))
         )
 
     def _check(self) -> None:
