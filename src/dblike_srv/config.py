@@ -19,6 +19,8 @@ Natural = Annotated[int, msgspec.Meta(ge=0)]
 
 
 REDIS = ("redis://", "rediss://", "unix://")
+LEVELS = ("debug", "info", "warning", "error")
+_SHORTEST_TOKEN = 16
 
 
 class ConfigError(Exception):
@@ -56,7 +58,6 @@ class LimitsConfig(_Part, frozen=True):
     file_size: Positive = 1 << 40
     quota: Natural = 0
     sockets_per_user: Positive = 500
-    logins_per_minute: Positive = 30
     uploads_per_user: Positive = 64
 
 
@@ -82,6 +83,7 @@ class Config(_Part, frozen=True):
     """All keys of the server's configuration.  `data` is where everything embedded lies.
 
     `proxies` are the addresses or networks whose X-Forwarded-For is believed ("unix" for a socket).
+    `metrics_token` is what Prometheus sends; without one only this machine may read /metrics.
     """
 
     data: str = "dblike-data"
@@ -101,6 +103,7 @@ class Config(_Part, frozen=True):
     limits: LimitsConfig = LimitsConfig()
     replication: Replication = Replication()
     notify: str = "local"
+    metrics_token: str = ""
     log: Log = Log()
 
     @property
@@ -161,8 +164,12 @@ def _check_offered(config: Config) -> None:
         raise ConfigError('replication.follow is "all" or "peers"')
     if config.notify != "local" and not config.notify.startswith(REDIS):
         raise ConfigError('notify is "local", or redis://HOST:PORT where a site has several hosts')
+    if config.metrics_token and len(config.metrics_token) < _SHORTEST_TOKEN:
+        raise ConfigError(f"metrics_token has fewer than {_SHORTEST_TOKEN} characters")
     if config.log.format not in ("text", "json"):
         raise ConfigError('log.format is "text" or "json"')
+    if config.log.level not in LEVELS:
+        raise ConfigError(f"log.level is one of {', '.join(LEVELS)}")
 
 
 def _read(path: Path) -> dict[str, Any]:

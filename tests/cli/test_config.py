@@ -9,6 +9,7 @@ import pytest
 
 from dblike_cli import config
 from dblike_cli.errors import ClientError, NotFound, Usage
+from rig.pages import rows_of
 
 SERVERS = '"servers": ["https://a.example"]'
 JUST_SERVERS = "{" + SERVERS + "}"
@@ -167,3 +168,12 @@ def test_what_is_no_server(url: str) -> None:
 
 def test_plain_http_on_request() -> None:
     assert config.check_servers("http://a.example", plain=True) == ["http://a.example"]
+
+
+def test_the_page_has_every_key_and_its_default(file: Path) -> None:
+    told, made = rows_of("configuration.md", "The client"), read(file, JUST_SERVERS)
+    assert told.keys() == dict(config.all_keys()).keys()
+    values = {key: cells[0].strip("`") for key, cells in told.items() if cells[0].startswith("`")}
+    assert len(values) > 7
+    for key, default in values.items():
+        assert config.get_key(made, key) == json.loads(default), key

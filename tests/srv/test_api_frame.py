@@ -140,6 +140,43 @@ def test_metrics_count_what_deltas_save(tmp_path: Path) -> None:
     assert "dblike_peer_ok" not in text
 
 
+@pytest.mark.parametrize(
+    ("address", "headers", "status"),
+    [
+        ("127.0.0.1", {}, 200),
+        ("::1", {}, 200),
+        ("", {}, 200),  # a Unix socket's
+        ("10.0.0.7", {}, 403),
+        ("fe80::1%eth0", {}, 403),
+        ("127.0.0.1", {"X-Forwarded-For": "127.0.0.1"}, 403),  # through a proxy: anybody
+    ],
+)
+def test_metrics_are_for_the_machine_alone(
+    client: FlaskClient, address: str, headers: dict[str, str], status: int
+) -> None:
+    reply = client.get("/metrics", headers=headers, environ_overrides={"REMOTE_ADDR": address})
+    assert reply.status_code == status
+    if status != 200:
+        assert "metrics_token" in reply.json["detail"]
+        assert "dblike_" not in reply.text
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        ("Bearer a token of Prometheus", 200),
+        ("Bearer another", 401),
+        ("Bearer \xff", 401),
+        ("", 401),
+    ],
+)
+def test_metrics_for_whoever_has_the_token(tmp_path: Path, sent: str, status: int) -> None:
+    site = CoreSite(tmp_path, MemoryStore(), metrics_token="a token of Prometheus").site
+    client = create_app(site).test_client()
+    reply = client.get("/metrics", headers={"Authorization": sent} if sent else {})
+    assert reply.status_code == status
+
+
 def test_not_ready_without_its_database(client: FlaskClient, site: Site) -> None:
     site.database.transact(lambda connection: connection.exec_driver_sql("DROP TABLE meta"))
     reply = client.get("/readyz")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
-from dblike_srv.config import ConfigError, decode_config, load_config
+from dblike_srv.config import Config, ConfigError, decode_config, load_config
+from rig.pages import rows_of
 
 KEY = "k" * 64
 
@@ -38,6 +42,9 @@ def test_a_file_the_environment_and_defaults(tmp_path: Path) -> None:
         ({"limits": {"quota": -1}}, "limits.quota"),
         ({"retention": 5}, "retention"),
         ({"peers": ["http://a"]}, "peers"),
+        ({"metrics_token": "short"}, "metrics_token"),
+        ({"log": {"level": "loud"}}, "log.level is one of debug"),
+        ({"log": {"format": "xml"}}, "log.format"),
     ],
 )
 def test_what_is_wrong_is_named(values: dict[str, object], said: str) -> None:
@@ -76,3 +83,22 @@ def test_the_key_may_be_in_a_file(tmp_path: Path) -> None:
         _ = decode_config({"cluster_key_file": str(file)}).key
     file.write_text(KEY + "\n")
     assert decode_config({"cluster_key_file": str(file)}).key == KEY.encode()
+
+
+def _defaults(value: msgspec.Struct, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for field in msgspec.structs.fields(value):
+        inner = getattr(value, field.name)
+        if isinstance(inner, msgspec.Struct):
+            yield from _defaults(inner, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name, msgspec.to_builtins(inner)
+
+
+def test_the_page_has_every_key_and_its_default() -> None:
+    """Defaults that are no values there (`none`) are empty texts here."""
+    told = rows_of("configuration.md", "The server")
+    defaults = dict(_defaults(Config()))
+    assert told.keys() == defaults.keys()
+    for key, (default, _) in told.items():
+        said = json.loads(default.strip("`")) if default.startswith("`") else ""
+        assert json.loads(msgspec.json.encode(defaults[key])) == said, key

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, current_app
+import hmac
+import ipaddress
+
+from flask import Blueprint, Response, current_app, request
 
 from dblike_delta.messages import TimeReply
-from dblike_srv.api.inbound import JSON_TYPE, extra, site
+from dblike_srv.accounts import Forbidden, Unauthorized
+from dblike_srv.api.inbound import JSON_TYPE, bearer, extra, site
 from dblike_srv.api.operation import operation
 from dblike_srv.api.outbound import reply
 from dblike_srv.errors import Busy
@@ -43,11 +47,29 @@ def readyz() -> Response:
 @blueprint.get("/metrics")
 @operation(gives="text/plain; version=0.0.4; charset=utf-8", public=True)
 def metrics() -> Response:
-    """Counters in Prometheus' text format."""
+    """Counters in Prometheus' text format.
+
+    The bearer token is the config's `metrics_token`; where there is none, only the machine itself
+    is answered: the counters name the other sites, and say how busy this one is.
+    """
+    _check_reader(site().config.metrics_token)
     counters = extra("metrics")
     counters.save(site().clock.monotonic(), force=True)
     text = counters.render() + "".join(peer_gauges(site()))
     return Response(text, content_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _check_reader(token: str) -> None:
+    if token:
+        if not hmac.compare_digest(bearer().encode(), token.encode()):
+            raise Unauthorized("not the config's metrics_token")
+    elif "X-Forwarded-For" in request.headers or not _is_loopback(request.remote_addr):
+        raise Forbidden("only the server's own machine may read this: set metrics_token for others")
+
+
+def _is_loopback(address: str | None) -> bool:
+    """Whether it is this machine's; a Unix socket has none."""
+    return not address or ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
 @blueprint.get("/v1/openapi.json")
