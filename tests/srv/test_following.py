@@ -32,6 +32,34 @@ class Fast(SystemClock):
         return super().now_ms() + 10 * 365 * 86_400_000
 
 
+class Stepping(SystemClock):
+    """Moved by hand."""
+
+    moved = 0.0
+
+    def now_ms(self) -> int:
+        return super().now_ms() + int(self.moved * 1000)
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.moved
+
+
+def test_a_site_that_answers_is_not_silent(members: list[Member], tmp_path: Path) -> None:
+    """Also where there is nothing new of it, as `status` and the metrics say."""
+    clock = Stepping()
+    here = Member(tmp_path / "here", clock=clock)
+    here.follow(members[0])
+    follower = Follower(here.site, Link(here.site, "http://asked", Asked(members[0])))
+    follower.connect()
+    for moved in (3600, 7200):
+        clock.moved = moved
+        before = clock.now_ms()
+        follower.shared()
+        follower.report()
+        assert max(peer.contact for peer in peers_of(here.site)) >= before
+    here.close()
+
+
 def test_a_clock_that_is_years_off(members: list[Member], tmp_path: Path) -> None:
     """All is taken in, `status` says what is wrong, and what is changed later wins all the same."""
     here, fast = members[0], Member(tmp_path / "fast", clock=Fast())

@@ -5,7 +5,9 @@ from __future__ import annotations
 import signal
 import socket
 import subprocess
+import urllib.request
 from collections.abc import Iterator
+from itertools import pairwise
 from urllib.parse import quote
 
 import pytest
@@ -109,6 +111,27 @@ def test_a_conflict_is_the_same_everywhere(cluster: Cluster, ada: User) -> None:
         reports = [path for path in user.tree() if path.startswith(b"report")]
         assert len(reports) == 2
         assert {user.get(quote(path)) for path in reports} == {b"at a", b"at b"}
+
+
+def gauge(site: RealSite, name: str, peer: RealSite) -> float:
+    """What the site counts of a peer."""
+    with urllib.request.urlopen(f"{site.url}/metrics", timeout=60) as reply:
+        lines = reply.read().decode().splitlines()
+    (line,) = [line for line in lines if line.startswith(f'{name}{{peer="{peer.url}"}}')]
+    return float(line.split()[-1])
+
+
+def test_who_holds_what_is_known_while_writes_go_on(cluster: Cluster, ada: User) -> None:
+    """A site that is asked for more all the time still says, every few seconds, what it has."""
+    cluster.converge(ada.token)
+    lags = [0.0]
+
+    def write() -> bool:
+        ada.put(f"steady-{len(lags) % 9}", b"%d" % len(lags))
+        lags.append(gauge(cluster[0], "dblike_peer_ahead_versions", cluster[1]))
+        return sum(after < before for before, after in pairwise(lags)) == 4
+
+    eventually(write, "what is held is said in rounds that look at everything alone")
 
 
 def test_catching_up_after_an_absence(cluster: Cluster, ada: User) -> None:

@@ -35,7 +35,9 @@ PAGE: Final = 5000
 RUN_BYTES: Final = 256 << 20
 """Versions in one answer; bytes of files whose versions are written together."""
 REPORT: Final = 2.0
-"""Seconds between notes of how far behind we are."""
+"""Seconds between notes of how far behind we are, where that changes."""
+CONTACT: Final = 10.0
+"""Seconds between notes that a site answers, where nothing else is to be said of it."""
 PATIENCE: Final = 3.0
 ENOUGH: Final = 32 << 10
 """Bytes that have to come in so many seconds from the one whose turn it is."""
@@ -174,9 +176,10 @@ class Follower:
         self._compared.add((own, uid))
 
     def report(self, *, force: bool = False) -> None:
-        """Write down, now and then, how far behind we are."""
+        """Write down, now and then, that the site answers and how far behind we are."""
         behind, now = sum(self._behind.values()), self._site.clock.monotonic()
-        if force or (behind != self._said and now - self._said_at > REPORT):
+        every = CONTACT if behind == self._said else REPORT
+        if force or now - self._said_at > every:
             self._said, self._said_at = behind, now
             self._note(behind=behind, contact=self._site.clock.now_ms())
 

@@ -96,6 +96,8 @@ class Listener:
             self._heard.notify()
 
     def _react(self) -> None:
+        now = self._site.clock.monotonic
+        asked_at = now()
         while not self._ended.is_set():
             folders = self._wait()
             if folders is None:
@@ -105,11 +107,12 @@ class Listener:
                     self._follower.shared()
                 else:
                     self._follower.folder(Position(folder, cursor))
-            if not folders:
+            if not folders or now() - asked_at > SHARED_EVERY:  # news may come all the time
                 self._follower.shared()
                 self._follower.acknowledge()
                 self._follower.report()
-            if self._site.clock.monotonic() > self._all_at:
+                asked_at = now()
+            if now() > self._all_at:
                 self._catch_up()
 
     def _catch_up(self) -> None:
