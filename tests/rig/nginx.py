@@ -1,20 +1,21 @@
-"""A real nginx with the configuration that the documentation has."""
+"""A real nginx with the configuration that the Ansible role makes, and the documentation has."""
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jinja2
 import trustme
+import yaml
 
 from conftest import end
 from rig.cluster import eventually, free_ports, listens
 
-CONFIG = Path(__file__).resolve().parents[2] / "docs" / "nginx.conf"
+ROLE = Path(__file__).resolve().parents[2] / "ansible" / "roles" / "nginx"
 PROGRAM = shutil.which("nginx") or "/usr/sbin/nginx"
 
 _FRAME = """
@@ -27,6 +28,15 @@ http {{
     {config}
 }}
 """
+
+
+def render(**values: Any) -> str:
+    """The configuration with the role's defaults, but for these values."""
+    defaults = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text())
+    text = (ROLE / "templates" / "dblike.conf.j2").read_text()
+    # As Ansible has it: lines of the template alone leave none behind.
+    template = jinja2.Template(text, trim_blocks=True, keep_trailing_newline=True)
+    return template.render(defaults | values)
 
 
 class Identity(NamedTuple):
@@ -61,17 +71,12 @@ class Nginx:
         self.port = free_ports(1)[0]
         self.url = f"{'https' if identity else 'http'}://127.0.0.1:{self.port}"
         self.log = root / "error.log"
-        servers = "".join(f"server 127.0.0.1:{port} max_fails=1 fail_timeout=2s;" for port in ports)
-        text = re.sub(
-            r"(?:    server 10\.\S+ max_fails=1 fail_timeout=2s;\n)+", servers, CONFIG.read_text()
+        text = render(
+            dblike_servers=[f"127.0.0.1:{port}" for port in ports],
+            dblike_listen=f"127.0.0.1:{self.port}",
+            dblike_certificate=str(identity.certificate) if identity else "",
+            dblike_certificate_key=str(identity.key) if identity else "",
         )
-        if identity is None:
-            text = re.sub(r"    ssl_\S+\s+\S+;\n", "", text)
-            text = text.replace("listen 443 ssl;", f"listen 127.0.0.1:{self.port};")
-        else:
-            text = text.replace("listen 443 ssl;", f"listen 127.0.0.1:{self.port} ssl;")
-            text = text.replace("/etc/ssl/dblike.pem", str(identity.certificate))
-            text = text.replace("/etc/ssl/private/dblike.key", str(identity.key))
         place = root / "nginx.conf"
         place.write_text(_FRAME.format(root=root, config=text, user="user root;"))
         self._command = [PROGRAM, "-p", str(root), "-e", str(self.log), "-c", str(place)]

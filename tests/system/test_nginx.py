@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +15,7 @@ import websocket
 
 from dblike_delta.exchange import Unreachable
 from rig.cluster import Cluster, RealSite, User, eventually
-from rig.nginx import PROGRAM, Nginx
+from rig.nginx import PROGRAM, ROLE, Nginx, render
 from rig.writer import Writer
 
 pytestmark = pytest.mark.skipif(not Path(PROGRAM).exists(), reason="needs nginx")
@@ -88,6 +92,37 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         for site in made:
             eventually(lambda site=site: site.login("ada").token)
         yield made
+
+
+def test_the_documentation_has_what_the_role_makes() -> None:
+    """With its defaults, word for word."""
+    assert (ROLE.parents[2] / "docs" / "nginx.conf").read_text() == render()
+
+
+def _write(file: Path) -> str:
+    """What the real playbook says of writing the configuration, on this machine."""
+    program = Path(sys.executable).parent / "ansible-playbook"
+    values = {
+        "target": "all", "ansible_connection": "local", "ansible_become": False,
+        "ansible_python_interpreter": sys.executable, "dblike_nginx_file": str(file),
+        "dblike_certificate": "", "dblike_nginx_runs": False,
+    }  # fmt: skip
+    command = [str(program), "-i", "here,", "-e", json.dumps(values), "--tags", "config"]
+    done = subprocess.run(
+        [*command, str(ROLE.parents[1] / "nginx.yml")],
+        capture_output=True, text=True, check=False, timeout=300,
+        env=os.environ | {"ANSIBLE_HOME": str(file.parent), "LC_ALL": "C.UTF-8"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_role_writes_it_once(tmp_path: Path) -> None:
+    """The second time there is nothing to do."""
+    file = tmp_path / "dblike.conf"
+    assert "changed=1 " in _write(file)
+    assert file.read_text() == render(dblike_certificate="")
+    assert "changed=0 " in _write(file)
 
 
 def test_sites_behind_nginx(cluster: Cluster, tmp_path: Path) -> None:

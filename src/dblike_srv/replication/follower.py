@@ -35,9 +35,8 @@ PAGE: Final = 5000
 RUN_BYTES: Final = 256 << 20
 """Versions in one answer; bytes of files whose versions are written together."""
 REPORT: Final = 2.0
-"""Seconds between notes of how far behind we are, where that changes."""
 CONTACT: Final = 10.0
-"""Seconds between notes that a site answers, where nothing else is to be said of it."""
+"""Seconds between notes of how far behind we are; that it answers, where that stays the same."""
 PATIENCE: Final = 3.0
 ENOUGH: Final = 32 << 10
 """Bytes that have to come in so many seconds from the one whose turn it is."""
@@ -178,8 +177,7 @@ class Follower:
     def report(self, *, force: bool = False) -> None:
         """Write down, now and then, that the site answers and how far behind we are."""
         behind, now = sum(self._behind.values()), self._site.clock.monotonic()
-        every = CONTACT if behind == self._said else REPORT
-        if force or now - self._said_at > every:
+        if force or now - self._said_at > (CONTACT if behind == self._said else REPORT):
             self._said, self._said_at = behind, now
             self._note(behind=behind, contact=self._site.clock.now_ms())
 
@@ -324,9 +322,8 @@ class Follower:
         peer = self._link.peer.id if self._link.peer is not None else b""
         last = here.get(peer, 0)
         if not last or folder.id in self._continued:
-            return self._link.journal(
-                folder.id, self._site.seal.cursor(folder.id, here), self._limit
-            )
+            cursor = self._site.seal.cursor(folder.id, here)
+            return self._link.journal(folder.id, cursor, self._limit)
         asked = self._site.seal.cursor(folder.id, {**here, peer: last - 1})
         entries, mark = self._link.journal(folder.id, asked, self._limit + 1)
         ours = journals.dots_of(self._site, folder, peer, last - 1, 1)
