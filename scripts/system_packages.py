@@ -87,6 +87,10 @@ TESTS = (
         "the tests on a Galera cluster are skipped",
     ),
     _program("redis-server", "redis-server", "the tests with Redis are skipped"),
+    _program("nginx", "nginx", "the tests behind nginx are skipped"),
+    _program("ip", "iproute2", "the tests with networks of their own are skipped"),
+    _program("iptables", "iptables", "the tests of networks that are cut are skipped"),
+    _program("mkfs.ext4", "e2fsprogs", "the tests of power cuts are skipped"),
 )
 
 

@@ -10,10 +10,11 @@ import pytest
 
 from conftest import Spawn
 from rig.cluster import RealSite, eventually, free_ports
-from rig.nginx import Authority, Nginx
+from rig.nginx import PROGRAM, Authority, Nginx
 from rig.programs import Program, run, wait_until_same
 from rig.servers import PASSWORD, Server
 
+pytestmark = pytest.mark.skipif(not Path(PROGRAM).exists(), reason="needs nginx")
 KEY = "0123456789abcdef0123456789abcdef"
 LOCAL = "127.0.0.1"
 
