@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dblike_cli.context import Context
+from dblike_cli.durable import sync_found
 from dblike_cli.entries import UNTRUSTED, is_racy, stamp_of, synced_of
 from dblike_cli.outcomes import Applied
 from dblike_cli.report import Code, Outcome
@@ -25,6 +26,8 @@ def adopt(
     gone = [step.path for step in plan.forgets]
     if not known and not gone:
         return
+    files = [step.path for step in plan.adopts if step.local.kind is Kind.FILE]
+    sync_found(context, files, [*(found.path for found in known), *gone])
     news = {path: context.state.remote.get(path) for path in gone}
     with context.state.transaction():
         context.state.tree.record(known)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Sequence
 
 from dblike_cli.context import Context
+from dblike_cli.durable import sync_contents, sync_names
 from dblike_cli.entries import UNTRUSTED, stamp_of, synced_of
 from dblike_cli.fs import Stat
 from dblike_cli.hashing import disk_time
@@ -14,12 +14,8 @@ from dblike_cli.place import Displaced, drop_displaced, is_closed
 from dblike_cli.report import Outcome
 from dblike_cli.signatures import drop_signatures
 from dblike_cli.state import Known
-from dblike_delta.paths import parent
 from dblike_delta.plan import Apply
 from dblike_delta.versions import Kind, is_conflict_copy
-
-_FEW = 16
-"""So many files or directories are made durable one by one; more, with all else on the disk."""
 
 
 class Barrier:
@@ -41,17 +37,7 @@ class Barrier:
     def settle_files(self, places: Sequence[bytes]) -> None:
         """Make contents durable, before they take their places."""
         self._tick = disk_time(self._context)
-        if not self._context.config.durable or not places:
-            return
-        if len(places) > _FEW:
-            self._context.fs.sync_all()
-            return
-        for place in places:
-            file = self._context.fs.open_read(place)
-            try:
-                file.sync()
-            finally:
-                file.close()
+        sync_contents(self._context, places)
 
     def saw(self, path: bytes, st: Stat) -> None:
         """What lstat said of a file before it took this place."""
@@ -68,7 +54,7 @@ class Barrier:
         steps, self._steps = self._steps, []
         displaced, self._displaced = self._displaced, []
         if steps:
-            self._sync_directories(steps)
+            sync_names(self._context, [step.path for step in steps])
             self._remember(steps)
             self._tell(steps)
         for one in displaced:
@@ -91,21 +77,6 @@ class Barrier:
             if not same or 0 <= st.st_mtime_ns - self._tick <= 2_000_000_000:
                 return UNTRUSTED
         return stamp_of(st)
-
-    def _sync_directories(self, steps: Sequence[Apply]) -> None:
-        if not self._context.config.durable:
-            return
-        directories = {parent(step.path) for step in steps}
-        if len(directories) > _FEW:
-            self._context.fs.sync_all()
-            return
-        for directory in directories:
-            try:
-                self._context.fs.sync_directory(directory)
-            except OSError as error:
-                # It was removed after what was in it, and may be a file or a symlink by now.
-                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                    raise
 
     def _remember(self, steps: Sequence[Apply]) -> None:
         state = self._context.state

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 import msgspec
 
 from dblike_cli.context import Context
+from dblike_cli.durable import sync_found
 from dblike_cli.entries import file_entry, stamp_of, trusted_stamp
 from dblike_cli.fs import File
 from dblike_cli.hashing import StillWriting, check_same, disk_time, read_pieces
@@ -160,6 +161,7 @@ def _stream(
     done = msgspec.structs.replace(item, entry=entry, trusted=trusted_stamp(before, tick))
     if same_entry(entry, item.upload.base):
         return done, None
+    sync_found(context, [item.path], [item.path])
     _settle(context, done)
     for piece in body.finish():
         sink.add(encoder.data(piece))

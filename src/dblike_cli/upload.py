@@ -16,6 +16,7 @@ import msgspec
 from dblike_cli.answers import Uploads, take_answer
 from dblike_cli.context import Context
 from dblike_cli.device import site_time
+from dblike_cli.durable import sync_found
 from dblike_cli.hashing import StillWriting
 from dblike_cli.outgoing import Outgoing, encode_item, name_contents
 from dblike_cli.prepare import Reader
@@ -26,6 +27,7 @@ from dblike_delta.changeset import Encoder, Part
 from dblike_delta.exchange import Refused
 from dblike_delta.messages import SOURCES_FIELD, CommitReply, Sources
 from dblike_delta.plan import Upload
+from dblike_delta.versions import Kind
 
 _UPLOAD_ID = 16
 _LOST = "the site lost its content on the way"
@@ -71,6 +73,8 @@ class _Uploader:
 
     def send(self, batch: list[Outgoing]) -> None:
         """Send a batch, or one large file, after the batch before it was answered."""
+        if not batch[0].large:
+            self._make_durable(batch)
         batch = self._assign(batch)
         if batch[0].large:
             self.land()
@@ -86,6 +90,12 @@ class _Uploader:
         )
         if reply is not None:  # what it says is remembered while the site is busy with this one
             self._take(landed, reply)
+
+    def _make_durable(self, batch: list[Outgoing]) -> None:
+        """Whoever saved these may not have done it.  Once the site has them, a power cut must leave
+        no older or empty file here, and no absence, to be taken for an edit or a delete."""
+        files = [item.path for item in batch if item.entry and item.entry.kind is Kind.FILE]
+        sync_found(self._context, files, [item.path for item in batch])
 
     def land(self) -> None:
         """Wait for the batch that is on its way, and remember the answer."""

@@ -18,8 +18,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
+DEVICES = ("one", "two")
 PASSWORD = "correct horse battery"
 QUIET_SECONDS = 120
 
@@ -41,6 +43,12 @@ class Program:
                 start_new_session=True,
             )
 
+    @property
+    def pid(self) -> int:
+        """The first process of it."""
+        assert self._process is not None
+        return self._process.pid
+
     def stop(self, how: signal.Signals) -> None:
         """Signal the whole group and wait for its end."""
         if self._process is None:
@@ -56,35 +64,41 @@ class Program:
 class Rig:
     """Server, two linked folders, and what must be in them."""
 
-    def __init__(self, root: Path, rng: random.Random) -> None:
+    def __init__(
+        self, root: Path, rng: random.Random, places: Mapping[str, Path] | None = None
+    ) -> None:
+        """`places` are other directories than those below `root`, by the programs' names."""
         self.root, self.rng = root, rng
+        self.places = {name: root / name for name in ("server", *DEVICES)} | dict(places or {})
         self.expected: dict[str, bytes] = {}
         self._written = 0
-        self._port = _free_port()
-        data = str(root / "server")
-        bind = f"127.0.0.1:{self._port}"
+        self.port = _free_port()
+        data = str(self.places["server"])
+        bind = f"127.0.0.1:{self.port}"
         _run("dblike_srv", "init", "--data", data)
         _run("dblike_srv", "user", "add", "ada", "--password-stdin", "--data", data, say=PASSWORD)
         serve = ["dblike_srv", "run", "--data", data, "--bind", bind]
         self.programs = [Program("server", serve, root / "server.log")]
         self.programs[0].start()
-        self._wait_for_server()
-        for name in ("one", "two"):
-            words = ["init", f"http://{bind}", str(root / name), "--user", "ada", "--device", name]
+        self.wait_for_server()
+        for name in DEVICES:
+            place = str(self.places[name])
+            words = ["init", f"http://{bind}", place, "--user", "ada", "--device", name]
             _run("dblike_cli", *words, "--password-stdin", say=PASSWORD)
-            watch = ["dblike_cli", "-C", str(root / name), "watch"]
+            watch = ["dblike_cli", "-C", place, "watch"]
             self.programs.append(Program(name, watch, root / f"{name}.log"))
             self.programs[-1].start()
 
-    def change(self) -> None:
-        """One edit; each device keeps to names of its own, so what must be is known exactly."""
-        device = self.rng.choice(("one", "two"))
+    def change(self) -> str:
+        """One edit, and the name of what was edited; each device keeps to names of its own, so what
+        must be is known exactly."""
+        device = self.rng.choice(DEVICES)
         name = f"{device}/{self.rng.randrange(4)}/{self.rng.randrange(8)}"
-        path = self.root / device / name
+        path = self.places[device] / name
         if self.rng.random() < 0.15 and name in self.expected:
             path.unlink()
             del self.expected[name]
-            return
+            return name
         self._written += 1
         data = b"%d " % self._written * self.rng.choice((1, 10, 1000))
         old = self.expected.get(name, b"")
@@ -98,6 +112,7 @@ class Rig:
         temporary.write_bytes(data)
         temporary.rename(path)
         self.expected[name] = data
+        return name
 
     def kill_one(self) -> str:
         """Kill one of the three without a word, and start it again."""
@@ -112,8 +127,8 @@ class Rig:
         """Until both folders are what they must be; an assertion where that never comes."""
         deadline = time.monotonic() + QUIET_SECONDS
         while True:
-            wrong = [d for d in ("one", "two") if self._differences(d)]
-            if not wrong and all(self._in_sync(d) for d in ("one", "two")):
+            wrong = [device for device in DEVICES if self._differences(device)]
+            if not wrong and all(self.in_sync(device) for device in DEVICES):
                 return
             if time.monotonic() > deadline:
                 found = {d: self._differences(d)[:10] for d in wrong}
@@ -122,14 +137,14 @@ class Rig:
 
     def check_store(self) -> None:
         """The server finds every pack and content whole."""
-        _run("dblike_srv", "scrub", "--data", str(self.root / "server"))
+        _run("dblike_srv", "scrub", "--data", str(self.places["server"]))
 
     def close(self) -> None:
         for program in reversed(self.programs):
             program.stop(signal.SIGTERM)
 
     def _differences(self, device: str) -> list[str]:
-        root = self.root / device
+        root = self.places[device]
         seen = {
             str(path.relative_to(root)): path
             for path in root.rglob("*")
@@ -142,9 +157,9 @@ class Rig:
                     wrong.append(name)
         return wrong
 
-    def _in_sync(self, device: str) -> bool:
+    def in_sync(self, device: str) -> bool:
         done = subprocess.run(
-            [sys.executable, "-m", "dblike_cli", "-C", self.root / device, "status", "--json"],
+            [sys.executable, "-m", "dblike_cli", "-C", self.places[device], "status", "--json"],
             capture_output=True,
             check=False,
         )
@@ -152,12 +167,12 @@ class Rig:
             json.loads(done.stdout)
         return done.returncode == 0
 
-    def _wait_for_server(self) -> None:
+    def wait_for_server(self) -> None:
         import urllib.request
 
         for _ in range(200):
             with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{self._port}/readyz", timeout=2).close()
+                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=2).close()
                 return
             time.sleep(0.05)
         raise AssertionError((self.root / "server.log").read_text())

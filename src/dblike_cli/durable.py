@@ -1,0 +1,72 @@
+"""Making what is on the disk durable, before it is remembered as agreed.
+
+What the state says was here is taken for a user's edit or delete where the disk has it otherwise.
+So nothing may be remembered that a power cut could still take from the disk: not what was made
+here, and not what a program saved here without making it durable.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Collection, Iterable
+from typing import Final
+
+from dblike_cli.context import Context
+from dblike_delta.paths import parent
+
+_FEW: Final = 16
+"""So many files or directories are made durable one by one; more, with all else on the disk."""
+_GONE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EINVAL, errno.EACCES)
+"""It is not there any more, or no file, or no longer ours to open: the next look finds that out."""
+
+
+def sync_contents(context: Context, places: Collection[bytes]) -> None:
+    """Make the contents of our own files durable.  An error means that they are not."""
+    if not context.config.durable or not places:
+        return
+    if len(places) > _FEW:
+        context.fs.sync_all()
+        return
+    for place in places:
+        _sync_file(context, place)
+
+
+def sync_names(context: Context, paths: Iterable[bytes]) -> None:
+    """Make it durable that these paths are where they are, or gone."""
+    if not context.config.durable:
+        return
+    directories = {parent(path) for path in paths}
+    if len(directories) > _FEW:
+        context.fs.sync_all()
+        return
+    for directory in directories:
+        try:
+            context.fs.sync_directory(directory)
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+
+
+def sync_found(context: Context, files: Collection[bytes], paths: Collection[bytes]) -> None:
+    """Make what programs left here durable: the contents of `files`, and where `paths` are or that
+    they are gone."""
+    if not context.config.durable:
+        return
+    if len(files) > _FEW:
+        context.fs.sync_all()
+        return
+    for path in files:
+        try:
+            _sync_file(context, path)
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+    sync_names(context, paths)
+
+
+def _sync_file(context: Context, place: bytes) -> None:
+    file = context.fs.open_read(place)
+    try:
+        file.sync()
+    finally:
+        file.close()

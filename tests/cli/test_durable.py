@@ -1,0 +1,149 @@
+"""What is remembered as agreed is durable here first, whoever saved it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dblike_cli.context import Settings
+from dblike_cli.fs import File
+from dblike_cli.realfs import RealFS
+from dblike_delta.exchange import Request, Response
+from rig.devices import Laptop
+from rig.wsgi import WsgiTransport
+
+DURABLE = Settings(durable=True, segment=4 << 20)
+
+
+class Recorded:
+    """A file that says when it is made durable."""
+
+    def __init__(self, file: File, said: Callable[[], None]) -> None:
+        self._file, self._said = file, said
+
+    def sync(self) -> None:
+        self._file.sync()
+        self._said()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+class Recording(RealFS):
+    """Writes down what is made durable."""
+
+    log: list[str]
+
+    def open_read(self, path: bytes) -> Any:
+        said = f"content of {path.decode()}"
+        return Recorded(super().open_read(path), lambda: self.log.append(said))
+
+    def sync_directory(self, path: bytes) -> None:
+        super().sync_directory(path)
+        self.log.append(f"names in {path.decode() or 'the root'}")
+
+    def sync_all(self) -> None:
+        super().sync_all()
+        self.log.append("all")
+
+
+class Told:
+    """Writes down when the site can have heard of a version."""
+
+    def __init__(self, inner: WsgiTransport, log: list[str]) -> None:
+        self._inner, self._log = inner, log
+
+    def request(self, request: Request) -> Response:
+        whole = request.target.partition("?")[0].endswith("/commit")
+        if whole or dict(request.headers).get("Upload-Complete") == "?1":
+            self._log.append("commit")
+        return self._inner.request(request)
+
+
+@pytest.fixture
+def recorded(laptop: Callable[..., Laptop], wire: WsgiTransport) -> tuple[Laptop, list[str]]:
+    """A device, and what becomes durable and is told, in order."""
+    log: list[str] = []
+    made = laptop("one", transport=Told(wire, log), settings=DURABLE)
+    made.fs = Recording(made.root)
+    made.fs.log = log
+    return made, log
+
+
+def _before_commit(log: list[str]) -> set[str]:
+    assert log.count("commit") == 1
+    return set(log[: log.index("commit")])
+
+
+@pytest.mark.parametrize("size", [10, 3 << 20, 9 << 20])
+def test_a_file_before_it_is_told(recorded: tuple[Laptop, list[str]], size: int) -> None:
+    one, log = recorded
+    one.write("d/f", os.urandom(size))
+    one.sync(paths=(b"d",))
+    log.clear()
+    one.write("d/f", os.urandom(size))
+    assert one.sync().uploaded == (b"d/f",)
+    assert {"content of d/f", "names in d"} <= _before_commit(log)
+
+
+def test_a_delete_a_rename_and_a_symlink_before_they_are_told(
+    recorded: tuple[Laptop, list[str]],
+) -> None:
+    one, log = recorded
+    for name in ("a/gone", "b/before"):
+        one.write(name, "here")
+    one.sync()
+    log.clear()
+    one.place("a/gone").unlink()
+    one.place("c").mkdir()
+    one.place("b/before").rename(one.place("c/after"))
+    one.place("link").symlink_to("a")
+    one.sync()
+    assert {f"names in {d}" for d in ("a", "b", "c", "the root")} <= _before_commit(log)
+
+
+def test_many_at_once(recorded: tuple[Laptop, list[str]]) -> None:
+    """One barrier for all of them."""
+    one, log = recorded
+    for number in range(100):
+        one.write(f"f{number}", f"{number}")
+    one.sync()
+    assert _before_commit(log) == {"all"}
+
+
+def test_what_is_found_equal_before_it_is_agreed(
+    recorded: tuple[Laptop, list[str]], laptop: Callable[..., Laptop]
+) -> None:
+    """A directory that was full when it was linked."""
+    one, log = recorded
+    other = laptop("other")
+    for device in (other, one):
+        device.write("d/f", "the same")
+    other.sync()
+    assert b"d/f" in one.sync().adopted
+    assert {"content of d/f", "names in d"} <= set(log)
+
+
+def test_a_file_that_goes_away_meanwhile_stops_nothing(
+    recorded: tuple[Laptop, list[str]],
+) -> None:
+    one, _ = recorded
+    one.write("f", "short-lived")
+    one.write("g", "stays")
+    fs = one.fs
+
+    class Losing(Recording):
+        def open_read(self, path: bytes) -> Any:
+            file = super().open_read(path)
+            if path == b"f" and one.place("f").exists():
+                one.place("f").unlink()
+            return file
+
+    one.fs = Losing(one.root)
+    one.fs.log = []
+    fs.close()
+    assert set(one.sync().uploaded) == {b"f", b"g"}
+    assert one.sync().deleted == (b"f",)
