@@ -65,9 +65,14 @@ class Rig:
     """Server, two linked folders, and what must be in them."""
 
     def __init__(
-        self, root: Path, rng: random.Random, places: Mapping[str, Path] | None = None
+        self,
+        root: Path,
+        rng: random.Random,
+        places: Mapping[str, Path] | None = None,
+        config: Mapping[str, str] | None = None,
     ) -> None:
-        """`places` are other directories than those below `root`, by the programs' names."""
+        """`places` are other directories than those below `root`, by the programs' names; `config`
+        has values for the server's."""
         self.root, self.rng = root, rng
         self.places = {name: root / name for name in ("server", *DEVICES)} | dict(places or {})
         self.expected: dict[str, bytes] = {}
@@ -76,6 +81,8 @@ class Rig:
         data = str(self.places["server"])
         bind = f"127.0.0.1:{self.port}"
         _run("dblike_srv", "init", "--data", data)
+        file = self.places["server"] / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | dict(config or {})))
         _run("dblike_srv", "user", "add", "ada", "--password-stdin", "--data", data, say=PASSWORD)
         serve = ["dblike_srv", "run", "--data", data, "--bind", bind]
         self.programs = [Program("server", serve, root / "server.log")]

@@ -1,8 +1,8 @@
 """Power cuts at random moments: `python tests/soak/power.py --cuts 50` (as root, on Linux).
 
-A real server and two devices that watch, both writing all the time, the server and one device each
-on a disk of its own: an ext4 whose power is cut, so that whatever was not made durable is gone.
-The programs on it are ended with it, and go on from what the disk has.
+A real server and two devices that watch, both writing all the time.  The server's database, its
+packs, and one device lie each on a disk of its own: an ext4 whose power is cut, so that whatever
+was not made durable is gone.  The programs on it are ended with it, and go on from what it has.
 
 What a user saved and nobody acknowledged may be lost with the power: no program called fsync.  What
 the server had acknowledged may not, and neither side may take what the disk lost for an edit or a
@@ -34,15 +34,19 @@ from dblike_srv.replication.link import SiteTransport
 from rig.disk import Disk
 from soak.kill import DEVICES, PASSWORD, QUIET_SECONDS, Program, Rig
 
-CUT = ("server", "one")
-"""Those that lie on disks of their own."""
+DISKS = {"server": "server", "store": "server", "one": "one"}
+"""Whose disk each is."""
+CUTS = (("server",), ("store",), ("server", "store"), ("one",), ("one",), tuple(DISKS))
+"""What goes at once; what else the program has then is older or newer than that."""
 
 
 class PowerRig(Rig):
     """Server and devices, what must be in their folders, and what was there before."""
 
     def __init__(self, root: Path, rng: random.Random, disks: dict[str, Disk]) -> None:
-        super().__init__(root, rng, {name: disk.place / "data" for name, disk in disks.items()})
+        places = {name: disks[name].place / "data" for name in DISKS.values()}
+        config = {"store": f"file:{disks['store'].place / 'packs'}"}
+        super().__init__(root, rng, places, config)
         self._disks = disks
         self._saved: defaultdict[str, list[bytes | None]] = defaultdict(lambda: [None])
         transport = SiteTransport(f"http://127.0.0.1:{self.port}")
@@ -57,19 +61,20 @@ class PowerRig(Rig):
 
     def cut(self, names: tuple[str, ...]) -> None:
         """Cut the power of these; what their programs were about to do is not done."""
-        victims = [program for program in self.programs if program.name in names]
+        whose = {DISKS[name] for name in names}
+        victims = {program.name: program for program in self.programs if program.name in whose}
         for name in names:
             self._disks[name].cut()
-        for victim in victims:
+        for victim in victims.values():
             _end(victim)
-        if "server" in names:
-            self._disks["server"].restart()
-            victims[0].start()
+        for name in names:
+            self._disks[name].restart()
+        if "server" in victims:
+            victims["server"].start()
             self.wait_for_server()
-        if "one" in names:
+        if "one" in victims:
             acknowledged = self._acknowledged()
-            self._disks["one"].restart()
-            victims[-1].start()
+            victims["one"].start()
             self._settle("one", acknowledged)
 
     def _acknowledged(self) -> dict[str, bytes]:
@@ -140,7 +145,7 @@ def soak(cuts: int, seed: int) -> Counter[str]:
     """Cut the power so often; how often whose.  Raises OSError where there can be no such disks."""
     rng = random.Random(seed)
     root = Path(tempfile.mkdtemp(prefix="dblike-power-"))
-    disks = {name: Disk(root, f"disk-{name}") for name in CUT}
+    disks = {name: Disk(root, f"disk-{name}") for name in DISKS}
     done: Counter[str] = Counter()
     try:
         for disk in disks.values():
@@ -151,7 +156,7 @@ def soak(cuts: int, seed: int) -> Counter[str]:
                 for _ in range(rng.randrange(1, 12)):
                     rig.change()
                 time.sleep(rng.uniform(0, 0.5))  # the random moment
-                names = rng.choice((("server",), ("one",), ("one",), CUT))
+                names = rng.choice(CUTS)
                 rig.cut(names)
                 done["+".join(names)] += 1
             rig.wait_until_quiet()
