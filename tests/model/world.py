@@ -97,7 +97,6 @@ class World:
             self.random,
             Wire(self.network, name, names),
             MemFS(self.disk_ns),
-            self.directory,
         )
 
     def close(self) -> None:
