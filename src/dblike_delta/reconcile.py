@@ -163,15 +163,20 @@ def _local_change(entry: Entry | None, base: Entry | None) -> _Local:
 def _remote_news(synced: Synced | None, there: Remote | None) -> _Remote:
     if there is None:
         return _Remote.SAME
-    if synced and there.dot == synced.dot:
-        # One dot is one version, even where this file system could not hold all that it says.
-        return _Remote.SAME if there.context == synced.context else _Remote.RENEWED
     base = synced.entry if synced else None
+    if synced and there.dot == synced.dot and _says_the_same(there.entry, base):
+        # One dot is one version, even where this file system could not hold all that it says; but
+        # not where a copy of the device that made it used it for something else.
+        return _Remote.SAME if there.context == synced.context else _Remote.RENEWED
     if same_entry(there.entry, base):
         return _Remote.RENEWED
     if there.entry is None:
         return _Remote.GONE
     return _Remote.TOUCHED if base and same_content(there.entry, base) else _Remote.WRITTEN
+
+
+def _says_the_same(a: Entry | None, b: Entry | None) -> bool:
+    return a is b if a is None or b is None else same_content(a, b)
 
 
 def _decide_same(path: bytes, entry: Entry | None, there: Remote, news: _Remote) -> Step | None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, and_, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from dblike_delta.messages import LoginReply, LoginRequest, PasswordChange
@@ -152,6 +152,20 @@ def add_device(site: Site, identity: Identity, name: str) -> LoginReply:
     return _open_session(site, identity.user, identity.user_name, request, parent=identity.device)
 
 
+_BY_TOKEN: Final = (  # asked by every request
+    select(
+        devices.c.id,
+        devices.c.user,
+        devices.c.name,
+        devices.c.token,
+        devices.c.last_seen,
+        users.c.name.label("user_name"),
+    )
+    .join(users, users.c.id == devices.c.user)
+    .where(devices.c.token == bindparam("digest"), *GOOD)
+)
+
+
 def identify(site: Site, token: str) -> Caller:
     """Whose token this is; raises Unauthorized."""
     digest = hash_token(token)
@@ -179,18 +193,7 @@ def _from_elsewhere(site: Site, token: str, digest: bytes) -> Any:
 
 
 def _by_token(connection: Connection, digest: bytes) -> Any:
-    return connection.execute(
-        select(
-            devices.c.id,
-            devices.c.user,
-            devices.c.name,
-            devices.c.token,
-            devices.c.last_seen,
-            users.c.name.label("user_name"),
-        )
-        .join(users, users.c.id == devices.c.user)
-        .where(devices.c.token == digest, *GOOD)
-    ).one_or_none()
+    return connection.execute(_BY_TOKEN, {"digest": digest}).one_or_none()
 
 
 def _see(site: Site, device: bytes, now: int) -> None:

@@ -6,7 +6,7 @@ from operator import itemgetter
 from typing import Any
 
 from msgspec.structs import replace
-from sqlalchemy import Connection, and_, select
+from sqlalchemy import Connection, and_, bindparam, select
 
 from dblike_delta.messages import Record
 from dblike_delta.versions import Kind, Version, vector_in
@@ -122,7 +122,8 @@ def _collect(
         if room <= 0:
             return list(records.values()), reached, True
         last, count = reached.get(origin, 0), 0
-        for row in connection.execute(_page(folder.row, origin, last, room)):
+        values = {"folder": folder.row, "origin": origin, "after": last, "most": room}
+        for row in connection.execute(_PAGE, values):
             last, count = row[0], count + 1
             path = bytes(row[1])
             if path not in records and not (live_only and row[3 + 6] == Kind.DELETED):
@@ -134,8 +135,9 @@ def _collect(
     return list(records.values()), reached, False
 
 
-def _page(folder: int, origin: bytes, after: int, limit: int) -> Any:
-    """Journal entries, each with its path's present winner."""
+def _page() -> Any:
+    """Journal entries, each with its path's present winner: asked for `folder`, `origin`, `after`
+    and at `most` so many.  Made once, for to build it takes longer than to run it."""
     changed, best = versions.alias("changed"), versions
     return (
         select(journal.c.number, paths.c.path, paths.c.context, *VERSION_COLUMNS)
@@ -149,10 +151,17 @@ def _page(folder: int, origin: bytes, after: int, limit: int) -> Any:
             ),
         )
         .join(best, and_(best.c.folder == paths.c.folder, best.c.seq == paths.c.winner))
-        .where(journal.c.folder == folder, journal.c.site == origin, journal.c.number > after)
+        .where(
+            journal.c.folder == bindparam("folder"),
+            journal.c.site == bindparam("origin"),
+            journal.c.number > bindparam("after"),
+        )
         .order_by(journal.c.number)
-        .limit(limit)
+        .limit(bindparam("most"))
     )
+
+
+_PAGE = _page()
 
 
 def _with_buried(connection: Connection, folder: FolderRef, records: list[Record]) -> list[Record]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, bindparam, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from dblike_delta.messages import FolderView
@@ -18,6 +18,14 @@ HOME = "home"
 """The folder that every user starts with."""
 
 _ID = re.compile(r"[0-9a-f]{32}")
+
+# Asked by every request: to build a statement anew takes longer than to run it.
+_HEADS = select(journals.c.site, journals.c.head).where(journals.c.folder == bindparam("folder"))
+_FOLDER = select(folders.c.row, folders.c.id, folders.c.name, folders.c.user).where(
+    folders.c.user == bindparam("user")
+)
+_BY_NAME = _FOLDER.where(folders.c.name == bindparam("wanted"))
+_BY_ID = _FOLDER.where(folders.c.id == bindparam("wanted"))
 
 
 def create_folder(site: Site, identity: Identity, name: str) -> FolderRef:
@@ -50,13 +58,11 @@ def create_folder(site: Site, identity: Identity, name: str) -> FolderRef:
 
 def find_folder(site: Site, identity: Identity, name_or_id: str) -> FolderRef | None:
     """The user's folder of that name or hex id."""
-    query = select(folders.c.row, folders.c.id, folders.c.name, folders.c.user)
-    query = query.where(folders.c.user == identity.user)
+    query, wanted = _BY_NAME, name_or_id.encode("utf-8", "surrogateescape")
     if _ID.fullmatch(name_or_id):
-        query = query.where(folders.c.id == bytes.fromhex(name_or_id))
-    else:
-        query = query.where(folders.c.name == name_or_id.encode("utf-8", "surrogateescape"))
-    row = site.database.read(lambda connection: connection.execute(query).first())
+        query, wanted = _BY_ID, bytes.fromhex(name_or_id)
+    values = {"user": identity.user, "wanted": wanted}
+    row = site.database.read(lambda connection: connection.execute(query, values).first())
     return None if row is None else FolderRef(row[0], bytes(row[1]), bytes(row[2]).decode(), row[3])
 
 
@@ -82,8 +88,8 @@ def list_folders(site: Site, identity: Identity) -> list[FolderView]:
 
 def heads_of(connection: Connection, folder: int) -> dict[bytes, int]:
     """The last number of each site's journal of the folder that is here."""
-    query = select(journals.c.site, journals.c.head).where(journals.c.folder == folder)
-    return {bytes(site): head for site, head in connection.execute(query)}
+    rows = connection.execute(_HEADS, {"folder": folder})
+    return {bytes(site): head for site, head in rows}
 
 
 def cursor_of(site: Site, folder: FolderRef) -> str:

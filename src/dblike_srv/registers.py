@@ -24,6 +24,9 @@ RETURNS: Final = b"\xff" * 16
 """Likewise: a site began to follow this one, so it can be reached, too."""
 
 
+_LAST: Final = select(counters.c.value).where(counters.c.name == STAMPS)
+
+
 def next_stamp(connection: Connection) -> int:
     """The number of a change that is made in this transaction."""
     mine = counters.c.name == STAMPS
@@ -36,8 +39,7 @@ def next_stamp(connection: Connection) -> int:
 
 def last_stamp(connection: Connection) -> int:
     """The number of the last change."""
-    query = select(counters.c.value).where(counters.c.name == STAMPS)
-    return int(connection.execute(query).scalar() or 0)
+    return int(connection.scalar(_LAST) or 0)
 
 
 def later(column: Column[Any], now: int) -> ColumnElement[Any]:

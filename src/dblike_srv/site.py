@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 ID_SECONDS = 1.0
 
+_META = select(meta.c.key, meta.c.value)
+
 log = logging.getLogger(__name__)
 
 
@@ -136,5 +138,5 @@ def renew(site: Site, old: bytes) -> None:
 
 def own_ids(connection: Connection) -> set[bytes]:
     """The site's id, and those that it had."""
-    rows = connection.execute(select(meta.c.key, meta.c.value))
+    rows = connection.execute(_META)
     return {bytes(value) for key, value in rows if key == "site" or key.startswith("former ")}

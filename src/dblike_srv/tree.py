@@ -43,6 +43,7 @@ _digest = xxhash.xxh3_128_digest
 
 
 _PATH_COLUMNS = (paths.c.id, paths.c.path, paths.c.winner, paths.c.heads)
+_SITE = select(meta.c.value).where(meta.c.key == "site")
 
 
 def path_key(path: bytes) -> bytes:
@@ -381,7 +382,7 @@ class Tree:
 
 def site_id(connection: Connection) -> bytes:
     """The site's id now: one whose disk went back in time takes a new one while it runs."""
-    return bytes(connection.execute(select(meta.c.value).where(meta.c.key == "site")).scalar_one())
+    return bytes(connection.execute(_SITE).scalar_one())
 
 
 def write_journal_head(connection: Connection, folder: int, site: bytes, number: int) -> None:

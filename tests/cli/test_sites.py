@@ -257,6 +257,32 @@ def test_an_offer_to_a_site_that_knows_the_dot_otherwise(
     assert report.short == 0
 
 
+@pytest.mark.parametrize("made", ["file", "directory"])
+def test_what_a_copied_device_made_elsewhere_under_the_same_dot_is_taken(
+    sites: Sites, device: NewLaptop, made: str
+) -> None:
+    """It is not what is here, though it goes by the same name."""
+    one, copy, other = device("one"), device("copy"), device("other")
+    copy.device, copy.exchange.token = one.device, one.exchange.token
+    with copy.state.transaction():
+        copy.state.meta.become(one.device.id, copy.place(".dblike").stat().st_ino)
+    sites.split()
+    if made == "file":
+        one.write("f", "made here")
+    else:
+        one.place("f").mkdir()
+    one.sync()
+    sites.serving = "b"
+    copy.write("f", "made there")
+    copy.sync()
+    ours, theirs = sites.records("a")[b"f"], sites.records("b")[b"f"]
+    assert (ours.device, ours.counter) == (theirs.device, theirs.counter)
+    one.sync()
+    other.sync()
+    assert one.tree() == other.tree() == copy.tree()
+    assert nothing(one)
+
+
 # --- a site that is lost
 
 

@@ -191,6 +191,19 @@ def test_one_dot_is_one_version_whatever_this_disk_made_of_it() -> None:
     assert reconcile({}, {b"f": known}, {b"f": renewed}).adopts
 
 
+@pytest.mark.parametrize("context", [b"old context", b"new context"])
+@pytest.mark.parametrize("there", [TWO, DIRECTORY, LINK, None])
+def test_a_dot_that_stands_for_another_content_there_is_news(
+    there: Entry | None, context: bytes
+) -> None:
+    """A copied device used it twice: nothing of that was agreed on."""
+    twin = Remote(there, OLD, context)
+    (step,) = steps(reconcile({}, {b"f": synced(ONE)}, {b"f": twin}))
+    assert step == Apply(b"f", twin, ONE)
+    (step,) = steps(reconcile({b"f": THREE}, {b"f": synced(ONE)}, {b"f": twin}))
+    assert step == upload(THREE, ONE)
+
+
 def test_a_tombstone_that_is_remembered_gives_its_context_to_what_comes_after() -> None:
     known = synced(None)
     assert reconcile({b"f": ONE}, {b"f": known}, {}).uploads == (upload(ONE, None),)

@@ -1,12 +1,9 @@
-"""A device of a world: its disk, its state on a real file, its connection."""
+"""A device of a world: its disk, its state, its connection."""
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
 import stat
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -46,7 +43,6 @@ class SimDevice:
         random: SimRandom,
         wire: Wire,
         fs: MemFS,
-        directory: Path,
     ) -> None:
         self.name, self.user, self._passwords = name, user, passwords
         self.fs = fs
@@ -54,8 +50,8 @@ class SimDevice:
         self.wire = wire
         self.exchange = Exchange(wire)
         self.clock, self._random = clock, random
-        self._path = directory / f"{name}.db"
         self.state: State | None = None
+        self._stored = b""
         self.device = Device(bytes(16), name)
         self.link(random.bytes(16).hex())
 
@@ -85,16 +81,25 @@ class SimDevice:
             self.open().meta.become(device.id, self.fs.lstat(b".dblike").st_ino)
 
     def open(self) -> State:
-        """The state, as a process that starts finds it."""
+        """The state, as a process that starts finds it.  It lies in memory: what a disk does to it
+        at a power cut is not the model's, and a file costs as much as all that is asked of it."""
         if self.state is None:
-            self.state = State(self._path)
+            self.state = State(":memory:")
+            if self._stored:
+                self.state._connection.deserialize(self._stored)
         return self.state
 
     def kill(self) -> None:
         """The process is gone: what was in no transaction is gone, too."""
         if self.state is not None:
+            self._stored = self._serialized()
             self.state.close()
             self.state = None
+
+    def _serialized(self) -> bytes:
+        connection = self.open()._connection
+        connection.rollback()
+        return connection.serialize()
 
     def sync(self, direction: Direction = Direction.BOTH, **options: Any) -> Report:
         """One cycle."""
@@ -131,15 +136,12 @@ class SimDevice:
 
     def image(self) -> Image:
         """State, disk and credentials as they are."""
-        copy = sqlite3.connect(":memory:")
-        with contextlib.closing(sqlite3.connect(self._path)) as source:
-            source.backup(copy)
-        return Image(copy.serialize(), self.fs.snapshot(), self.device, self.exchange.token)
+        return Image(self._serialized(), self.fs.snapshot(), self.device, self.exchange.token)
 
     def roll_back(self, image: Image, *, same_inodes: bool) -> None:
         """State and disk as they were: a machine's snapshot, or a backup put onto a new disk."""
         self.lose_state()
-        self._path.write_bytes(image.state)
+        self._stored = image.state
         self.device, self.exchange.token = image.device, image.token
         if same_inodes:
             self.fs.return_to(image.disk)
@@ -153,8 +155,7 @@ class SimDevice:
     def lose_state(self) -> None:
         """The state's file is gone."""
         self.kill()
-        for suffix in ("", "-wal", "-shm"):
-            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+        self._stored = b""
 
     def contents(self) -> set[bytes]:
         """All contents of files on the disk."""

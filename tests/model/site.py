@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from flask import Flask
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Engine, select
 
+from dblike_delta.seams import Random
 from dblike_srv.app import create_app, serve
 from dblike_srv.config import decode_config
 from dblike_srv.contents import PackReader, find_contents, pack_names
 from dblike_srv.db import Database
 from dblike_srv.folders import heads_of
+from dblike_srv.metrics import Unmetered
 from dblike_srv.models import contents, devices, folders, journals, users
 from dblike_srv.registers import last_stamp
 from dblike_srv.site import Site, open_site
@@ -28,6 +30,8 @@ Image = tuple[bytes, dict[bytes, bytes]]
 """A backup: the database and the packs."""
 _APPLICATIONS: list[Flask] = []
 """Those of worlds that are over: to make one takes as long as a hundred requests."""
+_ENGINES: list[Engine] = []
+"""Those of databases that are closed: an engine compiles each statement once."""
 
 
 class SimDatabase(Database):
@@ -36,6 +40,16 @@ class SimDatabase(Database):
 
     trap = ""
     left = 0
+
+    def __init__(self, random: Random) -> None:
+        super().__init__("sqlite://", random)
+        if _ENGINES:
+            self.engine = _ENGINES.pop()
+
+    def close(self) -> None:
+        """The memory is let go of; the engine, and what it compiled, serves another life."""
+        super().close()
+        _ENGINES.append(self.engine)
 
     def transact(self, work: Callable[[Connection], _T]) -> _T:
         if self.trap:
@@ -53,6 +67,16 @@ class SimDatabase(Database):
 
         super().transact(fatal)
         raise SiteCrash
+
+
+class _Uncounted(Unmetered):
+    """No metrics: they would be saved to a file with each step of the world's time."""
+
+    def request(self, endpoint: str, method: str, status: int, seconds: float) -> None:
+        pass
+
+    def save(self, now: float) -> None:
+        pass
 
 
 class SimSite:
@@ -81,7 +105,7 @@ class SimSite:
         self._starts += 1
         self.compared: dict[str, set[tuple[bytes, bytes]]] = {}
         """By site, the journals of ours whose end there was looked at."""
-        self.database = SimDatabase("sqlite://", self._random)
+        self.database = SimDatabase(self._random)
         if database is not None:
             self._raw().deserialize(database)
         self.site: Site = open_site(
@@ -95,6 +119,7 @@ class SimSite:
             self._application = create_app(self.site)
         else:
             serve(self._application, self.site)
+        self._application.extensions["dblike-metrics"] = self.site.meter = _Uncounted()
         self.app = self._application.wsgi_app
 
     def _raw(self) -> Any:

@@ -97,7 +97,6 @@ class World:
             self.random,
             Wire(self.network, name, names),
             MemFS(self.disk_ns),
-            self.directory,
         )
 
     def close(self) -> None:
@@ -136,14 +135,20 @@ class World:
     @contextlib.contextmanager
     def by_user(self, device: SimDevice) -> Iterator[None]:
         """What a user removes from a disk, having it there, need not live any more: also where
-        another path has it, since somebody else may remove that one likewise."""
-        before = Counter(bytes(inode.data) for inode in device.files().values())
+        another path has it, since somebody else may remove that one likewise.
+
+        What a user moves, copies or touches is not dead: a site that went back in time may show it
+        once more to a device that lost its state, and then somebody has made it anew."""
+        was = _faces(device)
+        before = Counter(data for data, *_ in was.values())
         yield
-        after = Counter(bytes(inode.data) for inode in device.files().values())
+        now = _faces(device)
+        after = Counter(data for data, *_ in now.values())
         self.must -= (before - after).keys()
         fresh = {data for data in after - before if data not in before}
         self.must |= fresh
         self.contents |= fresh
+        self.dead -= {face[0] for path, face in now.items() if was.get(path) != face}
 
     def forget(self) -> None:
         """Something was lost that nobody else had: it need not live."""
@@ -278,6 +283,11 @@ class World:
                 if not refused.retry_after:
                     raise
                 self.now_ns += int(refused.retry_after * 1e9)
+
+
+def _faces(device: SimDevice) -> dict[bytes, tuple[bytes, int, int]]:
+    """Each file's content, mode and time."""
+    return {p: (bytes(i.data), i.mode, i.mtime_ns) for p, i in device.files().items()}
 
 
 def _covers(site: SimSite, other: SimSite) -> bool:

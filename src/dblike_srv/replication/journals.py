@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from dblike_delta.changeset import Encoder, Part
 from dblike_delta.messages import CursorMark, JournalMark, Record
@@ -24,6 +24,20 @@ from dblike_srv.tree import VERSION_COLUMNS, version_of
 
 LARGEST_PAGE = 20_000
 POSITIONS = 2000
+
+_FOLDER = select(folders.c.row, folders.c.name, folders.c.user).where(
+    folders.c.id == bindparam("id")
+)
+_NUMBERS = (
+    select(journal.c.number, journal.c.seq)
+    .where(
+        journal.c.folder == bindparam("folder"),
+        journal.c.site == bindparam("origin"),
+        journal.c.number > bindparam("after"),
+    )
+    .order_by(journal.c.number)
+    .limit(bindparam("most"))
+)
 
 Entry = tuple[bytes, int, Any]
 """The site, the number in its journal, and the row of the version."""
@@ -80,13 +94,8 @@ def _numbers(
     connection: Connection, folder: int, origin: bytes, after: int, limit: int
 ) -> Sequence[tuple[int, int]]:
     """The next entries of a journal: number and version."""
-    query = (
-        select(journal.c.number, journal.c.seq)
-        .where(journal.c.folder == folder, journal.c.site == origin, journal.c.number > after)
-        .order_by(journal.c.number)
-        .limit(limit)
-    )
-    return [(number, seq) for number, seq in connection.execute(query)]
+    values = {"folder": folder, "origin": origin, "after": after, "most": limit}
+    return [(number, seq) for number, seq in connection.execute(_NUMBERS, values)]
 
 
 def _rows(connection: Connection, folder: int, seqs: Iterable[int]) -> dict[int, Any]:
@@ -126,15 +135,13 @@ def positions(site: Site, after: bytes) -> Positions:
 
 def folder_by_id(site: Site, uid: bytes) -> FolderRef | None:
     """The folder, whosever it is."""
-    query = select(folders.c.row, folders.c.name, folders.c.user).where(folders.c.id == uid)
-    row = site.database.read(lambda connection: connection.execute(query).first())
+    row = site.database.read(lambda c: c.execute(_FOLDER, {"id": uid}).first())
     return None if row is None else FolderRef(row[0], uid, bytes(row[1]).decode(), row[2])
 
 
 def numbers_of(site: Site, folder: FolderRef) -> dict[bytes, int]:
     """How much of each journal is here."""
-    query = select(journals.c.site, journals.c.head).where(journals.c.folder == folder.row)
-    return site.database.read(lambda c: {bytes(s): head for s, head in c.execute(query)})
+    return site.database.read(lambda connection: heads_of(connection, folder.row))
 
 
 def dots_of(site: Site, folder: FolderRef, origin: bytes, after: int, limit: int) -> dict[int, Dot]:

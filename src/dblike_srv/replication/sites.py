@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import msgspec
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from dblike_srv.models import sites
 from dblike_srv.registers import ACCOUNTS, next_stamp
 from dblike_srv.replication.messages import SharedPage, SiteState
 from dblike_srv.replication.shared import site_state, take_in
 from dblike_srv.site import Site
+
+_GONE = select(sites.c.gone).where(sites.c.id == bindparam("site"))
 
 
 def known_sites(site: Site) -> list[SiteState]:
@@ -50,8 +52,7 @@ def announce(site: Site) -> SiteState:
 
 def has_left(site: Site, uid: bytes) -> bool:
     """Whether the site of this id left the cluster."""
-    query = select(sites.c.gone).where(sites.c.id == uid)
-    return bool(site.database.read(lambda connection: connection.execute(query).scalar()))
+    return bool(site.database.read(lambda connection: connection.scalar(_GONE, {"site": uid})))
 
 
 def welcome(site: Site, state: SiteState) -> None:
