@@ -8,11 +8,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 
-from dblike_delta.changeset import Body, Event
+from dblike_delta.changeset import Body
 from dblike_delta.exchange import Refused, Unreachable
-from dblike_delta.messages import Record, Refusal, Trailer
 from dblike_srv.identity import FolderRef
-from dblike_srv.replication.arrival import Arrival, Entry, Fault
+from dblike_srv.replication.arrival import Arrival, Entry, Fault, Piece
 from dblike_srv.replication.link import Link
 from dblike_srv.site import Site
 
@@ -42,7 +41,7 @@ class Run:
         self.arrival: Arrival = Arrival(site, folder, entries, before)
         wants = self.arrival.wants()
         with self._kept_in_part():
-            self._events: Iterator[Event] = link.fetch(folder.id, wants) if wants else iter(())
+            self._events: Iterator[Piece] = link.fetch(folder.id, wants) if wants else iter(())
             self._first = next(self._events, None)
 
     @contextlib.contextmanager
@@ -62,9 +61,9 @@ class Run:
         with self._kept_in_part():
             event = self._first
             while event is not None:
-                if isinstance(event, Record | Body | Trailer | Refusal):
-                    yield len(event.data) if isinstance(event, Body) else 0
-                    self.arrival.take(event)
+                if isinstance(event, Body):
+                    yield len(event.data)
+                self.arrival.take(event)
                 event = next(self._events, None)
 
     def write(self) -> None:
