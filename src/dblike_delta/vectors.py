@@ -44,9 +44,9 @@ class VersionVector:
         return cls._make(dict(counters))
 
     @classmethod
-    def _make(cls, counters: dict[bytes, int]) -> VersionVector:
+    def _make(cls, counters: dict[bytes, int], packed: bytes | None = None) -> VersionVector:
         vector = cls()
-        vector._counters = counters
+        vector._counters, vector._packed = counters, packed
         return vector
 
     def get(self, device: bytes) -> int:
@@ -91,25 +91,15 @@ class VersionVector:
     @classmethod
     def unpack(cls, data: bytes) -> VersionVector:
         """The vector that packs to exactly `data`; else FormatError."""
-        vector, at = cls.take(data, 0)
+        counters, at = _take_counters(data, 0)
         if at != len(data):
             raise FormatError("bytes after the end of a version vector", offset=at)
-        return vector
+        return cls._make(counters, data)
 
     @classmethod
     def take(cls, data: bytes, at: int) -> tuple[VersionVector, int]:
         """The vector that begins at `at`, and where it ends; else FormatError."""
-        number, at = take_varint(data, at)
-        counters: dict[bytes, int] = {}
-        last = b""
-        for _ in range(number):
-            device = data[at : at + DEVICE_BYTES]
-            if len(device) < DEVICE_BYTES or device <= last:
-                raise FormatError("a version vector's devices are cut or not sorted", offset=at)
-            counters[device], end = take_varint(data, at + DEVICE_BYTES)
-            if not 1 <= counters[device] <= MAX_COUNTER:
-                raise FormatError("a version vector's counter is out of range", offset=at)
-            last, at = device, end
+        counters, at = _take_counters(data, at)
         return cls._make(counters), at
 
     def __le__(self, other: VersionVector) -> bool:
@@ -141,6 +131,22 @@ class VersionVector:
     def __repr__(self) -> str:
         inside = ", ".join(f"{device.hex()[:8]}: {counter}" for device, counter in self.items())
         return f"VersionVector({{{inside}}})"
+
+
+def _take_counters(data: bytes, at: int) -> tuple[dict[bytes, int], int]:
+    """The counters that begin at `at`, and where they end; else FormatError."""
+    number, at = take_varint(data, at)
+    counters: dict[bytes, int] = {}
+    last = b""
+    for _ in range(number):
+        device = data[at : at + DEVICE_BYTES]
+        if len(device) < DEVICE_BYTES or device <= last:
+            raise FormatError("a version vector's devices are cut or not sorted", offset=at)
+        counter, end = take_varint(data, at + DEVICE_BYTES)
+        if not 1 <= counter <= MAX_COUNTER:
+            raise FormatError("a version vector's counter is out of range", offset=at)
+        counters[device], last, at = counter, device, end
+    return counters, at
 
 
 def is_behind(cursor: str) -> bool:

@@ -60,6 +60,10 @@ class Kind(enum.IntEnum):
     DELETED = 4
 
 
+KINDS: Final = {int(kind): kind for kind in Kind}
+"""By their numbers: `Kind(number)` takes five times as long, for every version that is read."""
+
+
 class Version(msgspec.Struct, frozen=True):
     """What one device said a path became.  `vector` holds what the device knew, and the own dot."""
 
@@ -121,6 +125,8 @@ def dominates(newer: Version, older: Version) -> bool:
 
 def merge(heads: tuple[Version, ...], version: Version) -> Merge:
     """The heads with one more version: the same in whatever order, however often they come."""
+    if not heads:
+        return Merge((version,), True)
     merged = _add(heads, version)
     if merged is heads:
         return Merge(heads, False)

@@ -14,9 +14,10 @@ from dblike_srv import accounts
 from dblike_srv.app import create_app
 from dblike_srv.config import decode_config
 from dblike_srv.models import contents, devices, folders, journal, journals, users, versions
-from dblike_srv.replication.follower import Follower, Locks
+from dblike_srv.replication.follower import Follower
 from dblike_srv.replication.link import Link
 from dblike_srv.replication.sites import announce
+from dblike_srv.replication.turns import Locks
 from dblike_srv.site import Site, open_site
 from dblike_srv.store.mem import MemoryStore
 from rig.liar import Liar, Lie
@@ -27,10 +28,18 @@ KEY, PASSWORD = "k" * 64, "correct horse"
 
 
 class Member:
-    """A site in memory, and its application."""
+    """A site in memory, or its database on disk for threads to use, and its application."""
 
-    def __init__(self, directory: Path, key: str = KEY, clock: Clock | None = None) -> None:
-        config = {"data": str(directory), "database": "sqlite://", "cluster_key": key,
+    def __init__(
+        self,
+        directory: Path,
+        key: str = KEY,
+        clock: Clock | None = None,
+        *,
+        on_disk: bool = False,
+    ) -> None:
+        database = f"sqlite:///{directory}.db" if on_disk else "sqlite://"
+        config = {"data": str(directory), "database": database, "cluster_key": key,
                   "site": {"url": f"http://{directory.name}"}}  # fmt: skip
         self.site = open_site(decode_config(config), store=MemoryStore(), clock=clock)
         announce(self.site)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ from dblike_delta.seams import SystemClock
 from dblike_srv import accounts
 from dblike_srv.config import Peer
 from dblike_srv.replication import follower as following
-from dblike_srv.replication.follower import Follower, Locks
+from dblike_srv.replication import turns
+from dblike_srv.replication.follower import Follower
 from dblike_srv.replication.link import Link, SiteTransport
 from dblike_srv.replication.supervisor import Following
+from dblike_srv.replication.turns import Locks
 from dblike_srv.status import peers_of
+from dblike_srv.store.mem import MemoryStore, MemoryWriter
 from rig.liar import Liar
 from rig.members import PASSWORD, Member, held, run
 from rig.wsgi import WsgiResponse, WsgiTransport
@@ -116,7 +120,7 @@ def test_a_stall_keeps_nobody_else_waiting(
     members: list[Member], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While one site says nothing in the middle of a folder, the same folder of another comes."""
-    monkeypatch.setattr(following, "PATIENCE", 0.05)
+    monkeypatch.setattr(turns, "PATIENCE", 0.05)
     here, honest, liar = members
     locks, stalled, over = Locks(), threading.Event(), threading.Event()
 
@@ -137,6 +141,20 @@ def test_a_stall_keeps_nobody_else_waiting(
     over.set()
     thread.join(60)
     assert b"new" in {row.path for row in held(here.site)["versions"]}
+
+
+class FullWriter(MemoryWriter):
+    """Its pack finds no room."""
+
+    def commit(self, name: bytes) -> None:
+        raise OSError("the disk is full")
+
+
+class FullStore(MemoryStore):
+    """Takes nothing more."""
+
+    def writer(self) -> MemoryWriter:
+        return FullWriter(self)
 
 
 class Asked(WsgiTransport):
@@ -160,21 +178,38 @@ class Asked(WsgiTransport):
         """Nothing is held."""
 
 
-def follow(here: Member, asked: Asked, page: int) -> None:
-    follower = Follower(here.site, Link(here.site, "http://asked", asked), page=page)
+@pytest.fixture(params=[False, True], ids=["in turn", "early"])
+def early(request: pytest.FixtureRequest) -> bool:
+    """Whether threads ask for what comes next."""
+    return bool(request.param)
+
+
+@pytest.fixture
+def two(tmp_path: Path, early: bool) -> Iterator[list[Member]]:
+    """Sites that threads may look at."""
+    made = [Member(tmp_path / name, on_disk=early) for name in ("here", "there")]
+    made[1].add_ada()
+    yield made
+    for member in made:
+        member.close()
+
+
+def follow(here: Member, asked: Asked, page: int, early: bool) -> None:
+    link = Link(here.site, "http://asked", asked)
+    follower = Follower(here.site, link, page=page, early=early)
     follower.connect()
     follower.catch_up()
 
 
-def test_what_is_about_to_be_written_is_not_asked_for_again(members: list[Member]) -> None:
+def test_what_is_about_to_be_written_is_not_asked_for_again(two: list[Member], early: bool) -> None:
     """The next run is asked for before: its contents may be those of the one in front of it."""
-    here, there, _ = members
+    here, there = two
     writer = there.writer("laptop")
     for data in (b"1" * 9000, b"2" * 9000, b"1" * 9000, b"2" * 9000):
         for path in (b"f", b"g"):
             writer.write({path: data})
     asked = Asked(there)
-    follow(here, asked, page=1)
+    follow(here, asked, page=1, early=early)
     assert asked.wants == 2
     tree, same = (
         [(r.path, r.hash) for r in member.writer("reader").exchange.changes("home").records]
@@ -183,17 +218,32 @@ def test_what_is_about_to_be_written_is_not_asked_for_again(members: list[Member
     assert tree == same
 
 
-def test_what_came_is_written_though_the_next_is_cut(members: list[Member]) -> None:
+def test_what_came_is_written_though_the_next_is_cut(two: list[Member], early: bool) -> None:
     """Else a line that fails at each second page would bring nothing at all."""
-    here, there, _ = members
+    here, there = two
     writer = there.writer("laptop")
     for number in range(3):
         writer.write({b"n%d" % number: b"%d" % number * 9000})
     for number in range(2):
         with pytest.raises(Unreachable):
-            follow(here, Asked(there, last=2), page=1)
+            follow(here, Asked(there, last=2), page=1, early=early)
         paths = {row.path for row in held(here.site)["versions"]}
         assert {b"n%d" % n for n in range(number + 1)} <= paths
+
+
+def test_what_is_not_written_is_not_waited_for(two: list[Member], early: bool) -> None:
+    """A disk that fails while the next contents are on their way: it comes again, later."""
+    here, there = two
+    writer = there.writer("laptop")
+    for number in range(3):
+        writer.write({b"n%d" % number: b"%d" % number * 9000})
+    store, here.site.store = here.site.store, FullStore()
+    with pytest.raises(OSError, match="full"):
+        follow(here, Asked(there), page=1, early=early)
+    assert not held(here.site)["versions"]
+    here.site.store = store
+    follow(here, Asked(there), page=1, early=early)
+    assert {row.path for row in held(here.site)["versions"]} == {b"n0", b"n1", b"n2"}
 
 
 @pytest.mark.parametrize("reply", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n"])

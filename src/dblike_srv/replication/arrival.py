@@ -18,7 +18,7 @@ from dblike_delta.errors import DeltaError
 from dblike_delta.messages import HASH_BYTES, Record, Refusal, Trailer, Want
 from dblike_delta.paths import check_path
 from dblike_delta.recipe import Recipe
-from dblike_delta.versions import Dot, Kind, Version, VersionVector
+from dblike_delta.versions import KINDS, Dot, Kind, Version, VersionVector
 from dblike_srv.commit import find_base, keep_pack, meter_contents
 from dblike_srv.contents import EMPTY_HASH, Content, State, find_contents
 from dblike_srv.errors import Busy
@@ -42,6 +42,8 @@ _LOST: Final = ("gone", "damaged")
 
 Entry = tuple[bytes, int, Record]
 """A site, a number in its journal, and the version."""
+Piece = Record | Body | Trailer | Refusal
+"""What an answer to wants consists of."""
 
 
 class Fault(Exception):
@@ -139,11 +141,12 @@ class Arrival:
 
     def _missing(self) -> list[Want]:
         files = [version for _, _, version in self._entries if version.kind is Kind.FILE]
-        if not self._absent({version.hash for version in files}):
+        hashes = {version.hash for version in files}
+        absent = self._absent(hashes)
+        if not absent:
             return []
-        before = self._contents_before(version.path for version in files)
-        hashes = {digest for contents in before.values() for digest in contents}
-        absent = self._absent(hashes | {version.hash for version in files})
+        before = self._contents_before({version.path for version in files})
+        absent |= self._absent({d for contents in before.values() for d in contents} - hashes)
         wants: list[Want] = []
         for version in files:
             known = before.get(version.path, ())
@@ -157,26 +160,25 @@ class Arrival:
 
     def _absent(self, hashes: set[bytes]) -> set[bytes]:
         """Those of the contents that can't be served from here."""
+        if not hashes:
+            return set()
         user = self._folder.user
         held = self._site.database.read(lambda c: find_contents(c, user, hashes))
         absent = {d for d in hashes if d not in held or held[d].state is State.DAMAGED}
         return absent - self._coming_first
 
-    def _contents_before(self, paths: Iterable[bytes]) -> dict[bytes, tuple[bytes, ...]]:
+    def _contents_before(self, paths: set[bytes]) -> dict[bytes, tuple[bytes, ...]]:
         """The contents that paths have here: what the next versions were most likely made from."""
 
         def work(connection: Connection) -> dict[bytes, tuple[bytes, ...]]:
             tree = Tree(connection, self._folder.row)
             tree.load(paths)
-            return {
-                path: tuple(h.hash for h in tree.node(path).heads if h.kind is Kind.FILE)
-                for path in paths
-            }
+            known = [node for node in map(tree.node, paths) if node.heads]
+            return {n.path: tuple(h.hash for h in n.heads if h.kind is Kind.FILE) for n in known}
 
-        paths = set(paths)
         found = self._site.database.read(work)
         for path in self._before.keys() & paths:
-            found[path] = (*found[path], self._before[path])
+            found[path] = (*found.get(path, ()), self._before[path])
         return found
 
     def _base(self, digest: bytes) -> Recipe | None:
@@ -186,7 +188,7 @@ class Arrival:
                 self._taken += 1
         return self._fresh.get(digest) or find_base(self._site, self._folder.user, digest)
 
-    def take(self, event: Record | Body | Trailer | Refusal) -> None:
+    def take(self, event: Piece) -> None:
         """An event of the answer to `wants`."""
         if self._waits:
             self._begin([])
@@ -200,9 +202,10 @@ class Arrival:
             if event.start:
                 self._intake.go_on(event.base)
                 return
-            event = msgspec.structs.replace(event, context=b"")
+            if event.context:
+                event = msgspec.structs.replace(event, context=b"")
         self._intake.take(event)
-        if self._parts is not None:
+        if self._parts is not None and isinstance(event, Body):
             self._parts.save_at_times(self._intake)
 
     def _check(self, record: Record) -> None:
@@ -317,7 +320,7 @@ class Arrival:
 
     def _keep_contents(self, connection: Connection, number: int, now: int) -> None:
         items = [item for item in self._intake.items if item.stored]
-        used = {pack for item in items for pack in item.recipe.packs} - {NEW_PACK}
+        used = {extent.pack for item in items for extent in item.recipe.extents} - {NEW_PACK}
         if claim_packs(connection, self._site, used):
             raise Busy("a delta's base was just collected")
         user = self._folder.user
@@ -365,7 +368,7 @@ def version_of(record: Record) -> Version:
         vector = VersionVector.unpack(record.vector)
     except DeltaError as error:
         raise Fault(f"an impossible version: {error}") from None
-    dot, kind = Dot(record.device, record.counter), Kind(record.kind)
+    dot, kind = Dot(record.device, record.counter), KINDS[record.kind]
     wrong = (
         vector.get(dot.device) != dot.counter
         or (kind is Kind.FILE) != (len(record.hash) == HASH_BYTES)

@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import threading
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -28,7 +26,8 @@ from dblike_srv.replication import arrival, journals, shared, sites
 from dblike_srv.replication.arrival import Damaged, Fault, Unfinished
 from dblike_srv.replication.link import Link
 from dblike_srv.replication.messages import Position
-from dblike_srv.replication.runs import Page, Run, check_order, in_runs
+from dblike_srv.replication.runs import Answer, Page, Question, Run, check_order, in_runs
+from dblike_srv.replication.turns import Locks, Turn
 from dblike_srv.site import Ahead, Site, renew
 
 PAGE: Final = 5000
@@ -37,9 +36,6 @@ RUN_BYTES: Final = 256 << 20
 REPORT: Final = 2.0
 CONTACT: Final = 10.0
 """Seconds between notes of how far behind we are; that it answers, where that stays the same."""
-PATIENCE: Final = 3.0
-ENOUGH: Final = 32 << 10
-"""Bytes that have to come in so many seconds from the one whose turn it is."""
 LAST: Final = 20
 """Entries of our own journal that are compared with what another site has of it."""
 AWAY: Final = "away"
@@ -48,49 +44,6 @@ LARGEST: Final = 2**53
 """No journal has as many versions."""
 
 log = logging.getLogger(__name__)
-
-
-class Turn:
-    """Who takes in a folder's versions now.  `moved` is how many bytes of them came."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.moved = 0
-
-    def take(self) -> bool:
-        """Wait for the turn.  False where the one who has it gets nowhere: a site that stalls must
-        not keep others from being heard, and two at once cost time and nothing else."""
-        while not self._lock.acquire(timeout=PATIENCE):
-            before = self.moved
-            if self._lock.acquire(timeout=PATIENCE):
-                break
-            if self.moved - before < ENOUGH:
-                return False
-        return True
-
-    def give(self) -> None:
-        """Let the next one."""
-        self._lock.release()
-
-
-class Locks:
-    """A turn for each folder."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._turns: defaultdict[bytes, Turn] = defaultdict(Turn)
-
-    @contextlib.contextmanager
-    def of(self, folder: bytes) -> Iterator[Turn]:
-        """The folder's turn, taken where that is possible."""
-        with self._guard:
-            turn = self._turns[folder]
-        mine = turn.take()
-        try:
-            yield turn
-        finally:
-            if mine:
-                turn.give()
 
 
 class Follower:
@@ -104,12 +57,14 @@ class Follower:
         compared: set[tuple[bytes, bytes]] | None = None,
         *,
         page: int = PAGE,
+        early: bool = False,
     ) -> None:
-        """`compared` are the journals of ours (site, folder) whose end there needs no look."""
+        """`compared` are the journals of ours (site, folder) whose end there needs no look.  With
+        `early` what comes next is asked for, in a thread, while something is written."""
         self._site = site
         self._link = link
         self._locks = locks or Locks()
-        self._limit = page
+        self._limit, self._early = page, early
         self._compared = compared if compared is not None else set()
         self._continued: set[bytes] = set()
         self._held: dict[bytes, str] = {}
@@ -242,7 +197,9 @@ class Follower:
         front: Run | None = None
         try:
             for entries, end in self._runs(folder, here):
-                coming = Run(self._site, self._link, folder, entries, front, end)
+                coming = self._run(folder, entries, front, end)
+                if end is not None and end.following and self._early:
+                    end.following.ask(beside=True)
                 done, front = front, None
                 try:
                     again = done is not None and self._write(folder, done, turn)
@@ -251,7 +208,7 @@ class Follower:
                     raise
                 if again:  # this one was asked for as if all of that had come
                     coming.drop()
-                    coming = Run(self._site, self._link, folder, entries, None, end)
+                    coming = self._run(folder, entries, None, end)
                 self._take(coming, turn)
                 front = coming
         finally:
@@ -262,11 +219,11 @@ class Follower:
         self, folder: FolderRef, here: dict[bytes, int]
     ) -> Iterator[tuple[Sequence[arrival.Entry], Page | None]]:
         """The next versions, page after page; the last run of a page comes with its end."""
-        more = True
-        while more:
+        question: Question[Answer] | None = self._question(folder, here)
+        while question:
             self.report()
             trace = self._link.begin()
-            entries, mark = self._ask(folder, here)
+            entries, mark = question.answer()
             reached = self._opened(folder.id, mark.cursor)
             check_order(entries, here)
             if any(number > reached.get(origin, 0) for origin, number, _ in entries):
@@ -275,10 +232,23 @@ class Follower:
                 raise Fault("a journal that goes back")
             if mark.more and reached == here:
                 raise Fault("a journal that does not end")
+            question = self._question(folder, reached) if mark.more else None
             *runs, last = in_runs(entries, RUN_BYTES)
             yield from ((run, None) for run in runs)
-            yield last, Page(reached, len(entries), trace)
-            here, more = reached, mark.more
+            yield last, Page(reached, len(entries), trace, question)
+            here = reached
+
+    def _question(self, folder: FolderRef, here: dict[bytes, int]) -> Question[Answer]:
+        return Question(lambda: self._ask(folder, here))
+
+    def _run(
+        self,
+        folder: FolderRef,
+        entries: Sequence[arrival.Entry],
+        front: Run | None,
+        end: Page | None,
+    ) -> Run:
+        return Run(self._site, self._link, folder, entries, front, end, early=self._early)
 
     def _take(self, run: Run, turn: Turn) -> None:
         for size in run.take():

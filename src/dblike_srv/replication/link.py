@@ -14,10 +14,9 @@ import msgspec
 import urllib3
 
 from dblike_delta import messages as m
-from dblike_delta.changeset import Event
 from dblike_delta.exchange import Exchange, Refused, Request, Unreachable
 from dblike_srv.replication import keys
-from dblike_srv.replication.arrival import Entry, Fault
+from dblike_srv.replication.arrival import Entry, Fault, Piece
 from dblike_srv.replication.messages import (
     Held,
     Hello,
@@ -165,7 +164,7 @@ class Link:
         """The versions beyond a cursor, and the cursor that covers them."""
         return self._exchange.journal(folder.hex(), cursor, limit=limit)
 
-    def fetch(self, folder: bytes, wants: list[m.Want]) -> Iterator[Event]:
+    def fetch(self, folder: bytes, wants: list[m.Want]) -> Iterator[Piece]:
         """Contents, as deltas against what is here."""
         return self._exchange.fetch(folder.hex(), wants)
 

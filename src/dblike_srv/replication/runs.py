@@ -6,22 +6,71 @@ So the other site looks up and sends what comes next while this one's database i
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from typing import Generic, TypeVar
 
-from dblike_delta.changeset import Body, Event
+from dblike_delta.changeset import Body
 from dblike_delta.exchange import Refused, Unreachable
-from dblike_delta.messages import Record, Refusal, Trailer
+from dblike_delta.messages import CursorMark
 from dblike_srv.identity import FolderRef
-from dblike_srv.replication.arrival import Arrival, Entry, Fault
+from dblike_srv.replication.arrival import Arrival, Entry, Fault, Piece
 from dblike_srv.replication.link import Link
 from dblike_srv.site import Site
 
+_T = TypeVar("_T")
+
+
+class Question(Generic[_T]):
+    """Asked before the answer is needed, or else when it is."""
+
+    def __init__(self, work: Callable[[], _T]) -> None:
+        self._work = work
+        self._coming: Future[_T] | None = None
+
+    def ask(self, *, beside: bool) -> None:
+        """Now.  In a thread, `beside` what the caller goes on with, its errors are the answer's,
+        and where that is never looked at nobody waits for it."""
+        self._coming = coming = Future[_T]()
+        if beside:
+            threading.Thread(target=self._take, args=(coming,), daemon=True).start()
+        else:
+            coming.set_result(self._work())
+
+    def answer(self) -> _T:
+        """What the other site said; raises what asking raised."""
+        return self._work() if self._coming is None else self._coming.result()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was asked, and nobody knows what is said to it."""
+        return self._coming is not None and not self._coming.done()
+
+    def _take(self, coming: Future[_T]) -> None:
+        try:
+            coming.set_result(self._work())
+        except BaseException as error:  # noqa: BLE001 - for whoever looks at the answer
+            coming.set_exception(error)
+
+
+Answer = tuple[list[Entry], CursorMark]
+"""A page of a journal, and where it ends."""
+
 
 class Page:
-    """The last run of a page is written: how far that goes, under which id it was asked for."""
+    """The last run of a page is written: how far that goes, under which id it was asked for, and
+    what asks for the next one."""
 
-    def __init__(self, reached: dict[bytes, int], count: int, trace: str) -> None:
+    def __init__(
+        self,
+        reached: dict[bytes, int],
+        count: int,
+        trace: str,
+        following: Question[Answer] | None,
+    ) -> None:
         self.reached, self.count, self.trace = reached, count, trace
+        self.following = following
 
 
 class Run:
@@ -35,15 +84,19 @@ class Run:
         entries: Sequence[Entry],
         front: Run | None = None,
         end: Page | None = None,
+        *,
+        early: bool = False,
     ) -> None:
-        """Ask for the contents.  `end` is the page that ends here."""
+        """Ask for the contents.  `end` is the page that ends here.  With `early` the answer begins
+        while others do their work."""
         self.entries, self.end = entries, end
         before = front.arrival if front is not None else None
         self.arrival: Arrival = Arrival(site, folder, entries, before)
         wants = self.arrival.wants()
         with self._kept_in_part():
-            self._events: Iterator[Event] = link.fetch(folder.id, wants) if wants else iter(())
-            self._first = next(self._events, None)
+            self._events: Iterator[Piece] = link.fetch(folder.id, wants) if wants else iter(())
+            self._first = Question(lambda: next(self._events, None))
+            self._first.ask(beside=early)
 
     @contextlib.contextmanager
     def _kept_in_part(self) -> Iterator[None]:
@@ -60,11 +113,11 @@ class Run:
     def take(self) -> Iterator[int]:
         """Take in what comes; how many bytes, piece by piece."""
         with self._kept_in_part():
-            event = self._first
+            event = self._first.answer()
             while event is not None:
-                if isinstance(event, Record | Body | Trailer | Refusal):
-                    yield len(event.data) if isinstance(event, Body) else 0
-                    self.arrival.take(event)
+                if isinstance(event, Body):
+                    yield len(event.data)
+                self.arrival.take(event)
                 event = next(self._events, None)
 
     def write(self) -> None:
@@ -74,7 +127,7 @@ class Run:
     def drop(self) -> None:
         """It is not wanted any more."""
         close = getattr(self._events, "close", None)
-        if close is not None:
+        if close is not None and not self._first.is_open:
             close()
         self.arrival.abort()
 

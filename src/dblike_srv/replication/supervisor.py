@@ -23,10 +23,11 @@ from dblike_srv.metrics import Metrics, metrics_directory
 from dblike_srv.models import follows, leases
 from dblike_srv.registers import RETURNS
 from dblike_srv.replication.arrival import Fault
-from dblike_srv.replication.follower import AWAY, FAILURES, Follower, Locks, forget, healing, note
+from dblike_srv.replication.follower import AWAY, FAILURES, Follower, forget, healing, note
 from dblike_srv.replication.link import Link
 from dblike_srv.replication.listener import Listener
 from dblike_srv.replication.sites import announce, has_left, known_sites
+from dblike_srv.replication.turns import Locks
 from dblike_srv.site import Site
 
 LEASE_MS: Final = 15_000
@@ -220,7 +221,7 @@ class Following:
         link = Link(self._site, url)
         try:
             with healing(self._site):
-                follower = Follower(self._site, link, self._locks, work.compared)
+                follower = Follower(self._site, link, self._locks, work.compared, early=True)
                 follower.connect()
                 Listener(self._site, link, follower, work.ended).run()
         except FAILURES as error:
