@@ -224,7 +224,7 @@ def latency(directory: Path, name: str, links: Sequence[Sequence[int]]) -> None:
             stop(watch)
 
 
-def catchup(directory: Path, count: int = 100_000) -> None:
+def catchup(directory: Path, count: int) -> None:
     """Versions that came while the second site was away."""
     with sites(directory, [[], [0]]) as (one, two):
         device = one.device()
@@ -232,9 +232,8 @@ def catchup(directory: Path, count: int = 100_000) -> None:
         plain = directory / "plain"
         plain.mkdir()
         for start in range(0, count, 2000):
-            files = [
-                (b"d%d/f%d" % (n % 100, n), os.urandom(1500)) for n in range(start, start + 2000)
-            ]
+            numbers = range(start, min(start + 2000, count))
+            files = [(b"d%d/f%d" % (n % 100, n), os.urandom(1500)) for n in numbers]
             if not start:
                 device.put([])
             device.put(files)
@@ -359,12 +358,13 @@ def main() -> None:
     parser.add_argument("scenario", nargs="*", choices=[*names, []], help="which; all by default")
     parser.add_argument("--dir", type=Path, help="where the sites and files are")
     parser.add_argument("--charts", type=Path, help="a folder for the pictures")
+    parser.add_argument("--versions", type=int, default=100_000, help="of which to catch up")
     arguments = parser.parse_args()
     work: dict[str, Callable[[Path], None]] = {
         "latency": lambda d: latency(d, "latency", [[], [0]]),
         "relay": lambda d: latency(d, "relay", [[], [0], [1]]),
         "edits": edits,
-        "catchup": catchup,
+        "catchup": lambda d: catchup(d, arguments.versions),
         "growth": lambda d: growth(d, arguments.charts),
     }
     for name in arguments.scenario or names:

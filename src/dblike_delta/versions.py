@@ -125,8 +125,6 @@ def dominates(newer: Version, older: Version) -> bool:
 
 def merge(heads: tuple[Version, ...], version: Version) -> Merge:
     """The heads with one more version: the same in whatever order, however often they come."""
-    if not heads:
-        return Merge((version,), True)
     merged = _add(heads, version)
     if merged is heads:
         return Merge(heads, False)

@@ -17,7 +17,7 @@ from itertools import islice
 from operator import itemgetter
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Column, Connection, Engine, Executable, Table, create_engine, event
+from sqlalchemy import Column, Connection, Engine, Executable, Table, create_engine, event, insert
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnection
@@ -205,20 +205,10 @@ def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str
     if not rows:
         return
     names = list(rows[0])
-    insert_tuples(connection, table, names, list(map(itemgetter(*names), rows)))
-
-
-def insert_tuples(
-    connection: Connection, table: Table, names: Sequence[str], rows: list[tuple[Any, ...]]
-) -> None:
-    """The same of rows whose values are in the order of these names."""
-    if not rows:
-        return
-    quote = connection.dialect.identifier_preparer.quote
-    mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
-    columns, marks = ", ".join(map(quote, names)), ", ".join([mark] * len(names))
-    statement = f"INSERT INTO {quote(table.name)} ({columns}) VALUES ({marks})"  # noqa: S608
-    connection.exec_driver_sql(statement, rows)
+    compiled = insert(table).compile(dialect=connection.dialect, column_keys=names)
+    order = list(compiled.positiontup or names)
+    take = itemgetter(*order)
+    connection.exec_driver_sql(str(compiled), [take(row) for row in rows])
 
 
 def _engine(url: str, answer: int) -> Engine:

@@ -11,13 +11,13 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 import xxhash
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from dblike_delta import paths as pathnames
 from dblike_delta.varints import put_varint, take_varints
 from dblike_delta.versions import (
-    KINDS,
     Dot,
     Kind,
     Version,
@@ -29,7 +29,7 @@ from dblike_delta.versions import (
     twins,
     winner,
 )
-from dblike_srv.db import find_rows, insert_tuples
+from dblike_srv.db import find_rows, insert_many
 from dblike_srv.models import folders, journal, journals, meta, paths, versions
 
 VERSION_COLUMNS = (
@@ -38,18 +38,12 @@ VERSION_COLUMNS = (
     versions.c.mtime_ns, versions.c.target, versions.c.author, versions.c.key_id,
 )  # fmt: skip
 
+
 _digest = xxhash.xxh3_128_digest
+
 
 _PATH_COLUMNS = (paths.c.id, paths.c.path, paths.c.winner, paths.c.heads)
 _SITE = select(meta.c.value).where(meta.c.key == "site")
-
-_VERSION_NAMES = (
-    "folder", "seq", "path_key", "path", "device", "counter", "vector", "time", "kind", "hash",
-    "size", "mode", "mtime_ns", "target", "author", "key_id", "accepted",
-)  # fmt: skip
-_JOURNAL_NAMES = ("folder", "site", "number", "seq")
-_PLACE_NAMES = ("folder", "path_key", "parent_key", "path")
-_STATE_NAMES = ("winner", "heads", "context", "live")
 
 
 def path_key(path: bytes) -> bytes:
@@ -66,7 +60,7 @@ def version_of(row: Any) -> Version:
         dot=Dot(bytes(device), counter),
         vector=VersionVector.unpack(bytes(vector)),
         time=time,
-        kind=KINDS[kind],
+        kind=Kind(kind),
         hash=bytes(digest),
         size=size,
         mode=mode,
@@ -163,14 +157,10 @@ class Tree:
 
         What follows from it is made by `write`: what is to be added may still change it.
         """
-        return self._merge(version, own=True)
-
-    def _merge(self, version: Version, *, own: bool) -> bool:
-        node = self.node(version.path)
-        merged = merge(node.heads, version)
-        self._record(version, own=own)
+        merged = merge(self.node(version.path).heads, version)
+        self._record(version)
         if merged.added:
-            self._set_heads(node, merged.heads)
+            self._set_heads(self._nodes[version.path], merged.heads)
         return merged.added
 
     def recall(self, dots: Iterable[Dot]) -> None:
@@ -190,7 +180,10 @@ class Tree:
         """An entry of another site's journal, whose dot `recall` was asked about."""
         known = self._known.get(version.dot)
         if known is None:
-            self._merge(version, own=False)
+            merged = merge(self.node(version.path).heads, version)
+            self._record(version, own=False)
+            if merged.added:
+                self._set_heads(self._nodes[version.path], merged.heads)
         elif not same_version(known, version):
             self._part(known, version)
         self._copied.append((origin, number, self._seqs[version.dot]))
@@ -308,10 +301,9 @@ class Tree:
             return
         self._settle()
         touched = [node for node in self._nodes.values() if node.touched]
-        rows = [self._version_row(version) for version in self._new]
-        insert_tuples(self._connection, versions, _VERSION_NAMES, rows)
+        insert_many(self._connection, versions, [self._version_row(v) for v in self._new])
         self._write_replaced()
-        insert_tuples(self._connection, journal, _JOURNAL_NAMES, self._journal_rows())
+        insert_many(self._connection, journal, self._journal_rows())
         self._write_paths(touched)
         self._write_folder(touched)
         if self._own:
@@ -324,51 +316,58 @@ class Tree:
     def _write_replaced(self) -> None:
         for seq, version in self._replaced.items():
             mine = (versions.c.folder == self._folder, versions.c.seq == seq)
-            row = dict(zip(_VERSION_NAMES, self._version_row(version), strict=True))
-            self._connection.execute(update(versions).where(*mine).values(row | {"seq": seq}))
+            row = self._version_row(version) | {"seq": seq}
+            self._connection.execute(update(versions).where(*mine).values(row))
 
-    def _version_row(self, version: Version) -> tuple[Any, ...]:
-        """The values of _VERSION_NAMES."""
-        dot, path = version.dot, version.path
-        return (
-            self._folder, self._seqs[dot], path_key(path), path, dot.device, dot.counter,
-            version.vector.pack(), version.time, int(version.kind), version.hash, version.size,
-            version.mode, version.mtime_ns, version.target, version.author, version.key_id,
-            self._now,
-        )  # fmt: skip
+    def _version_row(self, version: Version) -> dict[str, Any]:
+        row = msgspec.structs.asdict(version)
+        dot = row.pop("dot")
+        row["vector"] = version.vector.pack()
+        row["kind"] = int(version.kind)
+        row |= {
+            "folder": self._folder, "seq": self._seqs[version.dot], "device": dot.device,
+            "counter": dot.counter, "path_key": path_key(version.path), "accepted": self._now,
+        }  # fmt: skip
+        return row
 
-    def _journal_rows(self) -> list[tuple[Any, ...]]:
+    def _journal_rows(self) -> list[dict[str, Any]]:
         own = ((self.site, number, seq) for number, seq in enumerate(self._own, self._head + 1))
-        return [(self._folder, *place) for place in (*own, *self._copied)]
+        return [
+            {"folder": self._folder, "site": site, "number": number, "seq": seq}
+            for site, number, seq in (*own, *self._copied)
+        ]
 
     def _write_paths(self, touched: list[Node]) -> None:
-        fresh = [self._place(node.path) + self._state(node) for node in touched if not node.row]
-        insert_tuples(self._connection, paths, (*_PLACE_NAMES, *_STATE_NAMES), fresh)
-        known = [node for node in touched if node.row]
+        fresh = [self._path_row(node) for node in touched if not node.row]
+        known = [self._path_row(node) | {"row": node.row} for node in touched if node.row]
+        insert_many(self._connection, paths, fresh)
         if known:
+            names = ("winner", "heads", "context", "live")
             change = update(paths).where(paths.c.id == bindparam("row"))
-            change = change.values({name: bindparam(f"new_{name}") for name in _STATE_NAMES})
-            names = ("row", *(f"new_{name}" for name in _STATE_NAMES))
-            rows = [(node.row, *self._state(node)) for node in known]
-            values = [dict(zip(names, row, strict=True)) for row in rows]
-            self._connection.execute(change, values)
+            change = change.values({name: bindparam(f"new_{name}") for name in names})
+            rows = [{"row": r["row"]} | {f"new_{n}": r[n] for n in names} for r in known]
+            self._connection.execute(change, rows)
 
-    def _place(self, path: bytes) -> tuple[Any, ...]:
-        """The values of _PLACE_NAMES."""
-        return self._folder, path_key(path), path_key(pathnames.parent(path)), path
-
-    def _state(self, node: Node) -> tuple[Any, ...]:
-        """The values of _STATE_NAMES."""
-        best, packed = winner(node.heads), bytearray()
+    def _path_row(self, node: Node) -> dict[str, Any]:
+        best = winner(node.heads)
+        packed = bytearray()
         if len(node.heads) > 1:
             for head in node.heads:
                 put_varint(packed, self._seqs[head.dot])
-        return self._seqs[best.dot], bytes(packed), context(node.heads).pack(), int(best.live)
+        return {
+            "folder": self._folder,
+            "path_key": path_key(node.path),
+            "parent_key": path_key(pathnames.parent(node.path)),
+            "path": node.path,
+            "winner": self._seqs[best.dot],
+            "heads": bytes(packed),
+            "context": context(node.heads).pack(),
+            "live": int(best.live),
+        }
 
     def _write_folder(self, touched: list[Node]) -> None:
-        came = [v.size for v in (node.winner for node in touched) if v and v.kind is Kind.FILE]
-        went = [v.size for v in (node.before for node in touched) if v and v.kind is Kind.FILE]
-        files, size = len(came) - len(went), sum(came) - sum(went)
+        files = sum(_is_file(node.winner) - _is_file(node.before) for node in touched)
+        size = sum(_bytes(node.winner) - _bytes(node.before) for node in touched)
         self._connection.execute(
             update(folders)
             .where(folders.c.row == self._folder)
@@ -391,3 +390,11 @@ def write_journal_head(connection: Connection, folder: int, site: bytes, number:
     where = (journals.c.folder == folder, journals.c.site == site)
     if not connection.execute(update(journals).where(*where).values(head=number)).rowcount:
         connection.execute(insert(journals).values(folder=folder, site=site, head=number))
+
+
+def _is_file(version: Version | None) -> int:
+    return int(version is not None and version.kind == Kind.FILE)
+
+
+def _bytes(version: Version | None) -> int:
+    return version.size if version is not None and version.kind == Kind.FILE else 0

@@ -248,7 +248,8 @@ class Follower:
         front: Run | None,
         end: Page | None,
     ) -> Run:
-        return Run(self._site, self._link, folder, entries, front, end, early=self._early)
+        early = self._early and front is not None  # else there is nothing to do meanwhile
+        return Run(self._site, self._link, folder, entries, front, end, early=early)
 
     def _take(self, run: Run, turn: Turn) -> None:
         for size in run.take():
