@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -88,12 +88,15 @@ class End(msgspec.Struct, frozen=True):
 Event = Record | Body | Trailer | Refusal | CursorMark | JournalMark | Sources | End
 
 _encode = msgspec.msgpack.Encoder().encode
-_record = msgspec.msgpack.Decoder(Record).decode
-_trailer = msgspec.msgpack.Decoder(Trailer).decode
-_refusal = msgspec.msgpack.Decoder(Refusal).decode
-_cursor = msgspec.msgpack.Decoder(CursorMark).decode
-_journal = msgspec.msgpack.Decoder(JournalMark).decode
-_sources = msgspec.msgpack.Decoder(Sources).decode
+_DECODERS: Final[dict[int, Callable[[memoryview], Event]]] = {
+    int(_Tag.RECORD): msgspec.msgpack.Decoder(Record).decode,
+    int(_Tag.DATA): Body,
+    int(_Tag.TRAILER): msgspec.msgpack.Decoder(Trailer).decode,
+    int(_Tag.REFUSAL): msgspec.msgpack.Decoder(Refusal).decode,
+    int(_Tag.CURSOR): msgspec.msgpack.Decoder(CursorMark).decode,
+    int(_Tag.JOURNAL): msgspec.msgpack.Decoder(JournalMark).decode,
+    int(_Tag.SOURCES): msgspec.msgpack.Decoder(Sources).decode,
+}
 
 
 class Encoder:
@@ -338,25 +341,13 @@ def _frames(raw: memoryview, offset: int) -> Iterator[Event]:
 
 
 def _event(tag: int, payload: memoryview, offset: int) -> Event:
+    decoded = _DECODERS.get(tag)
+    if decoded is None:
+        raise FormatError(f"unknown frame kind {tag}", offset=offset)
     try:
-        match tag:
-            case _Tag.RECORD:
-                return _record(payload)
-            case _Tag.DATA:
-                return Body(payload)
-            case _Tag.TRAILER:
-                return _trailer(payload)
-            case _Tag.REFUSAL:
-                return _refusal(payload)
-            case _Tag.CURSOR:
-                return _cursor(payload)
-            case _Tag.JOURNAL:
-                return _journal(payload)
-            case _Tag.SOURCES:
-                return _sources(payload)
+        return decoded(payload)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise FormatError(f"invalid {_Tag(tag).name.lower()}: {error}", offset=offset) from None
-    raise FormatError(f"unknown frame kind {tag}", offset=offset)
 
 
 def decode(chunks: Iterable[Part]) -> Iterator[Event]:

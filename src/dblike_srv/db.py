@@ -15,10 +15,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from operator import itemgetter
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Column, Connection, Engine, Executable, Table, create_engine, event, insert
+from sqlalchemy import Column, Connection, Engine, Executable, Table, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnection
@@ -177,7 +176,7 @@ def find_rows(
     rows are held until the transaction ends (on SQLite a transaction that writes holds all).
     """
     quote = connection.dialect.identifier_preparer.quote
-    mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
+    mark = _mark(connection)
     names = ", ".join(quote(each.name) for each in columns)
     fixed = "".join(f"{quote(each.name)} = {mark} AND " for each in where)
     head = f"SELECT {names} FROM {quote(column.table.name)} WHERE {fixed}{quote(column.name)}"  # noqa: S608
@@ -192,16 +191,22 @@ def find_rows(
 _LOCKS: Final = {"UPDATE": " FOR UPDATE", "SHARE": " LOCK IN SHARE MODE"}
 
 
-def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert rows of the same keys, as the driver itself does it: thousands are the normal case,
-    and the way through the statement's parameters costs more than the database's work."""
+def insert_many(
+    connection: Connection, table: Table, names: Sequence[str], rows: Sequence[tuple[Any, ...]]
+) -> None:
+    """Insert rows that have these columns, as the driver itself does it: thousands are the normal
+    case, and the way through the statement's parameters costs more than the database's work."""
     if not rows:
         return
-    names = list(rows[0])
-    compiled = insert(table).compile(dialect=connection.dialect, column_keys=names)
-    order = list(compiled.positiontup or names)
-    take = itemgetter(*order)
-    connection.exec_driver_sql(str(compiled), [take(row) for row in rows])
+    quote = connection.dialect.identifier_preparer.quote
+    columns = ", ".join(quote(table.c[name].name) for name in names)
+    marks = ", ".join([_mark(connection)] * len(names))
+    statement = f"INSERT INTO {quote(table.name)} ({columns}) VALUES ({marks})"  # noqa: S608
+    connection.exec_driver_sql(statement, rows)
+
+
+def _mark(connection: Connection) -> str:
+    return "?" if connection.dialect.paramstyle == "qmark" else "%s"
 
 
 def _engine(url: str, answer: int) -> Engine:
