@@ -14,7 +14,7 @@ from dblike_delta.exchange import Unreachable
 from dblike_delta.messages import CommitReply, CommitResult
 from dblike_delta.plan import Synced
 from dblike_delta.vectors import said_after
-from dblike_delta.versions import Kind
+from dblike_delta.versions import Dot, Kind
 
 _MISSING = ("base-missing", "content-missing")
 
@@ -79,11 +79,13 @@ def take_answer(
 def _pairs(context: Context, batch: list[Outgoing], reply: CommitReply) -> list[Answered]:
     """Each item with its result; of those that are only counted the site knows what we know."""
     told = {answer.counter: answer for answer in reply.results}
+    device = context.device.id
     pairs: list[Answered] = []
     for item in batch:
-        answer = told.get(item.dot)
+        counter = item.dot
+        answer = told.get(counter)
         if answer is None:
-            dot = dot_of(context, item)
+            dot = Dot(device, counter)
             after = said_after(item.upload.context, dot)
             answer = CommitResult(*dot, status="accepted", context=after)
         pairs.append((item, answer))

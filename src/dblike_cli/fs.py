@@ -82,6 +82,10 @@ class FileSystem(Protocol):
     def open_read(self, path: bytes) -> File:
         """For reading; EINVAL for what is no regular file."""
 
+    def read_small(self, path: bytes, limit: int) -> tuple[bytes, Stat, Stat]:
+        """What is in a regular file (nothing, where that is over `limit`), and what stat said of it
+        before and after; EINVAL for what is none."""
+
     def create(self, path: bytes, mode: int = 0o600) -> File:
         """A new regular file, for reading and writing."""
 

@@ -30,21 +30,16 @@ def disk_time(context: Context) -> int:
         context.fs.unlink(place)
 
 
-def read_whole(fs: FileSystem, path: bytes, limit: int) -> tuple[bytes, Stat]:
-    """All bytes of a small file, and the lstat that belongs to them.
+def read_whole(fs: FileSystem, path: bytes, limit: int) -> tuple[bytes, Stat, bytes]:
+    """All bytes of a small file, the lstat that belongs to them, and the stamp of that.
 
     Raises StillWriting for a file that grew over `limit` since it was found to be small.
     """
-    file = fs.open_read(path)
-    try:
-        before = file.stat()
-        if before.st_size > limit:
-            raise StillWriting
-        data = file.read(before.st_size + 1)
-        check_same(file, before, len(data))
-    finally:
-        file.close()
-    return data, before
+    data, before, after = fs.read_small(path, limit)
+    stamp = stamp_of(after)
+    if len(data) != before.st_size or stamp != stamp_of(before):
+        raise StillWriting
+    return data, before, stamp
 
 
 def hash_file(

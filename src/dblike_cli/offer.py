@@ -159,7 +159,7 @@ class _Offering:
         if entry is None or entry.kind is not Kind.FILE:
             return None
         try:
-            data, _ = read_whole(self._context.fs, offer.path, config.whole_below)
+            data, *_ = read_whole(self._context.fs, offer.path, config.whole_below)
         except (StillWriting, OSError):
             return None
         return data if blake3(data).digest() == entry.hash else None

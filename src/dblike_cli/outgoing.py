@@ -126,30 +126,33 @@ def encode_item(
     if not item.body or data is None or entry is None:
         record = record_for(context, item)
         return encoder.record(without_content(record) if named else record)
+    _sign(context, data, entry.hash)
+    trailer = Trailer(entry.hash, entry.size)
     signature = None if whole else base_signature(context, item)
+    if signature is None and len(data) <= _JOIN_BELOW:
+        return encoder.whole(record_for(context, item), _literal(data), trailer)
     parts = encoder.record(record_for(context, item, signature.hash if signature else b""))
     for piece in _delta(data, signature):
         parts += encoder.data(piece)
-    parts += encoder.trailer(Trailer(entry.hash, entry.size))
-    _sign(context, data, entry.hash)
-    return parts
+    return parts + encoder.trailer(trailer)
 
 
 def _delta(data: bytes, signature: Signature | None) -> Iterator[Part]:
     """The body that makes `data`, out of the signature's content where there is one."""
-    if signature is not None:
-        search = DeltaEncoder(signature)
-        yield DELTA_MAGIC
-        yield from command_parts(search.update(data) + search.finish())
-        yield END
-    elif not data:
-        yield DELTA_MAGIC + END
-    elif len(data) <= _JOIN_BELOW:
-        yield b"".join((DELTA_MAGIC, encode_literal_header(len(data)), data, END))
-    else:
-        yield DELTA_MAGIC + encode_literal_header(len(data))
-        yield data
-        yield END
+    if signature is None:
+        yield from _literal(data)
+        return
+    search = DeltaEncoder(signature)
+    yield DELTA_MAGIC
+    yield from command_parts(search.update(data) + search.finish())
+    yield END
+
+
+def _literal(data: bytes) -> tuple[Part, ...]:
+    """The body that makes `data` out of nothing."""
+    if not data:
+        return (DELTA_MAGIC + END,)
+    return DELTA_MAGIC + encode_literal_header(len(data)), data, END
 
 
 def command_parts(commands: list[Command]) -> Iterator[Part]:

@@ -11,7 +11,7 @@ from blake3 import blake3
 
 from dblike_cli.answers import Uploads
 from dblike_cli.context import Context
-from dblike_cli.entries import UNTRUSTED, file_entry, stamp_of, trust, trusted_stamp
+from dblike_cli.entries import UNTRUSTED, file_entry, is_racy, trust
 from dblike_cli.hashing import StillWriting, disk_time, read_whole
 from dblike_cli.outgoing import Outgoing
 from dblike_cli.report import Code, Pending
@@ -42,6 +42,7 @@ class Reader:
         config = self._context.config
         limit = config.batch_bytes // 4  # the first leaves early: the site waits for it
         batch: list[Outgoing] = []
+        fresh: list[Outgoing] = []  # of which nobody asked yet whether their contents have to go
         size = 0
         self._tick = disk_time(self._context)
         for change in changes:
@@ -49,34 +50,44 @@ class Reader:
             if item is None:
                 continue
             size += len(item.data or b"")
-            if batch and (item.large or size > limit or len(batch) >= config.batch_records):
-                batch = self._with_bodies(batch)
+            count = len(batch) + len(fresh)
+            if count and (item.large or size > limit or count >= config.batch_records):
+                batch += self._without_copies(fresh)
+                fresh = []
                 size = _bytes(batch) + len(item.data or b"")
-                full = size > limit // 2 or len(batch) >= config.batch_records
-                if item.large or full:
+                if item.large or size > limit // 2 or count >= config.batch_records:
                     yield batch
                     batch, size = [], len(item.data or b"")
                     limit = config.batch_bytes
                     self._tick = disk_time(self._context)
-            batch.append(item)
             if item.large:
-                yield batch
-                batch, size = [], 0
-        if batch:
-            yield self._with_bodies(batch)
+                yield [item]
+                size = 0
+            else:
+                fresh.append(item)
+        if batch or fresh:
+            yield batch + self._without_copies(fresh)
 
     def _read(self, change: Upload) -> Outgoing | None:
         """None where there is nothing to send."""
+        entry = change.entry
+        item: Outgoing | None
+        if entry is None or entry.kind is not Kind.FILE:
+            item = self._seen_so(change)
+        elif entry.size < self._context.config.whole_below:
+            item = self._small(change)
+        else:
+            item = self._large(self._seen_so(change))
+        if item is not None and change.path in self._refused and self._is_refused(item):
+            return None
+        return item
+
+    def _seen_so(self, change: Upload) -> Outgoing:
+        """What the scan saw is all that there is to know of it."""
         stamp = self._stamps.get(change.path, b"")
-        trusted = trust(stamp, self._seen) if stamp else UNTRUSTED
-        item: Outgoing | None = Outgoing(change, change.entry, stamp, trusted)
-        assert item is not None
-        if change.entry is not None and change.entry.kind is Kind.FILE:
-            large = change.entry.size >= self._context.config.whole_below
-            item = self._large(item) if large else self._small(item)
-            if item is None:
-                return None
-        return None if change.path in self._refused and self._is_refused(item) else item
+        return Outgoing(
+            change, change.entry, stamp, trust(stamp, self._seen) if stamp else UNTRUSTED
+        )
 
     def _is_refused(self, item: Outgoing) -> bool:
         """Whether the site said no to just this; then it is not asked again."""
@@ -91,10 +102,12 @@ class Reader:
         there = digest and self._context.state.tree.find_content(digest)
         return msgspec.structs.replace(item, body=not there)
 
-    def _small(self, item: Outgoing) -> Outgoing | None:
-        path, result = item.path, self._result
+    def _small(self, change: Upload) -> Outgoing | None:
+        path, result = change.path, self._result
         try:
-            data, st = read_whole(self._context.fs, path, 2 * self._context.config.whole_below)
+            data, st, stamp = read_whole(
+                self._context.fs, path, 2 * self._context.config.whole_below
+            )
         except StillWriting:
             result.wait(path, Code.WRITING, "it is still being written")
             return None
@@ -104,37 +117,33 @@ class Reader:
                 return None
             result.wait(path, Code.UNREADABLE, f"it can't be read: {error.strerror}")
             return None
-        entry, trusted = file_entry(st, blake3(data).digest()), trusted_stamp(st, self._tick)
-        if same_entry(entry, item.upload.base):
+        entry = file_entry(st, blake3(data).digest())
+        trusted = UNTRUSTED if is_racy(st, self._tick) else stamp
+        if same_entry(entry, change.base):
             result.same[path] = trusted
             result.done.add(path)
             return None
-        return Outgoing(item.upload, entry, stamp_of(st), trusted, data)
+        return Outgoing(change, entry, stamp, trusted, data, body=True)
 
-    def _with_bodies(self, batch: list[Outgoing]) -> list[Outgoing]:
+    def _without_copies(self, fresh: list[Outgoing]) -> list[Outgoing]:
         """Let go along what the site does not have by then: what is no rename and no copy.
 
         The bytes of all others are dropped: should the site lack them after all, they are read
         again.
         """
-        hashes = {item.entry.hash for item in batch if _is_open(item) and item.entry}
+        hashes = {item.entry.hash for item in fresh if item.data is not None and item.entry}
         there = self._context.state.tree.contents_among(hashes) | (hashes & self._going)
         ready: list[Outgoing] = []
-        for item in batch:
-            if not _is_open(item) or item.entry is None:
-                ready.append(item)
-            elif item.entry.hash in there:
-                ready.append(msgspec.structs.replace(item, data=None))
-            else:
-                there.add(item.entry.hash)
-                self._going.add(item.entry.hash)
-                ready.append(msgspec.structs.replace(item, body=True))
+        for item in fresh:
+            if item.data is not None and item.entry is not None:
+                digest = item.entry.hash
+                if digest in there:
+                    item = msgspec.structs.replace(item, data=None, body=False)  # noqa: PLW2901
+                else:
+                    there.add(digest)
+                    self._going.add(digest)
+            ready.append(item)
         return ready
-
-
-def _is_open(item: Outgoing) -> bool:
-    """Whether nobody asked yet if its content has to go along."""
-    return item.data is not None and not item.body
 
 
 def _bytes(batch: Sequence[Outgoing]) -> int:

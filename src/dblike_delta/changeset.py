@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -57,6 +57,11 @@ _PAYS = 0.9
 _TINY = 16 << 10
 """Pieces of a block that are smaller are joined at once: each costs memory of its own."""
 
+_MANY = 32
+"""Parts of a block that is sent as it is; more are joined."""
+_OVER = 64 << 10
+"""What a block may hold beyond its target, rather than to be closed half empty."""
+
 Part = bytes | bytearray | memoryview
 
 
@@ -83,12 +88,15 @@ class End(msgspec.Struct, frozen=True):
 Event = Record | Body | Trailer | Refusal | CursorMark | JournalMark | Sources | End
 
 _encode = msgspec.msgpack.Encoder().encode
-_record = msgspec.msgpack.Decoder(Record).decode
-_trailer = msgspec.msgpack.Decoder(Trailer).decode
-_refusal = msgspec.msgpack.Decoder(Refusal).decode
-_cursor = msgspec.msgpack.Decoder(CursorMark).decode
-_journal = msgspec.msgpack.Decoder(JournalMark).decode
-_sources = msgspec.msgpack.Decoder(Sources).decode
+_DECODERS: Final[dict[int, Callable[[memoryview], Event]]] = {
+    int(_Tag.RECORD): msgspec.msgpack.Decoder(Record).decode,
+    int(_Tag.DATA): Body,
+    int(_Tag.TRAILER): msgspec.msgpack.Decoder(Trailer).decode,
+    int(_Tag.REFUSAL): msgspec.msgpack.Decoder(Refusal).decode,
+    int(_Tag.CURSOR): msgspec.msgpack.Decoder(CursorMark).decode,
+    int(_Tag.JOURNAL): msgspec.msgpack.Decoder(JournalMark).decode,
+    int(_Tag.SOURCES): msgspec.msgpack.Decoder(Sources).decode,
+}
 
 
 class Encoder:
@@ -123,6 +131,14 @@ class Encoder:
         """The end of the open body."""
         return self._frame(_Tag.TRAILER, _encode(trailer))
 
+    def whole(self, record: Record, body: Sequence[Part], trailer: Trailer) -> list[Part]:
+        """A version with all of its body, which is short and goes in one frame: what `record`,
+        `data` and `trailer` do, for the many small files of which most changesets are made."""
+        head, tail, length = _encode(record), _encode(trailer), sum(map(len, body))
+        head = _FRAME.pack(_Tag.RECORD, len(head)) + head + _FRAME.pack(_Tag.DATA, length)
+        tail = _FRAME.pack(_Tag.TRAILER, len(tail)) + tail
+        return self._add((head, *body, tail), len(head) + length + len(tail))
+
     def refusal(self, refusal: Refusal) -> list[Part]:
         """A want that can't be served."""
         return self._frame(_Tag.REFUSAL, _encode(refusal))
@@ -148,11 +164,16 @@ class Encoder:
         return self._block(last=True)
 
     def _frame(self, tag: _Tag, payload: Part) -> list[Part]:
+        length = len(payload)
+        return self._add((_FRAME.pack(tag, length), payload), _FRAME.size + length)
+
+    def _add(self, parts: Sequence[Part], size: int) -> list[Part]:
+        """Whole frames."""
         out: list[Part] = []
-        if self._size and self._size + len(payload) > BLOCK_TARGET + (64 << 10):
+        if self._size and self._size + size > BLOCK_TARGET + _OVER:
             out = self._block(last=False)
-        self._parts += (_FRAME.pack(tag, len(payload)), payload)
-        self._size += _FRAME.size + len(payload)
+        self._parts += parts
+        self._size += size
         if self._size >= BLOCK_TARGET:
             out += self._block(last=False)
         return out
@@ -161,8 +182,11 @@ class Encoder:
         parts, size = self._parts, self._size
         self._parts, self._size = [], 0
         codec = _PLAIN
-        if self._zstd is not None and size and self._pays(parts):
-            packed = self._zstd.compress(b"".join(parts))
+        zstd = self._zstd if size and self._pays(parts) else None
+        if zstd is not None or len(parts) > _MANY:
+            parts = [b"".join(parts)]  # which costs less than to hand on each by itself
+        if zstd is not None:
+            packed = zstd.compress(parts[0])
             if len(packed) < size * _PAYS:
                 codec, parts = _ZSTD, [packed]
         stored = sum(map(len, parts))
@@ -177,7 +201,8 @@ class Encoder:
 
     def _pays(self, parts: list[Part]) -> bool:
         """Whether compression is worth trying, judged by a sample of the largest part."""
-        assert self._zstd is not None
+        if self._zstd is None:
+            return False
         largest = memoryview(max(parts, key=len))
         if len(largest) < 4 * _PROBE:
             return True
@@ -316,25 +341,13 @@ def _frames(raw: memoryview, offset: int) -> Iterator[Event]:
 
 
 def _event(tag: int, payload: memoryview, offset: int) -> Event:
+    decoded = _DECODERS.get(tag)
+    if decoded is None:
+        raise FormatError(f"unknown frame kind {tag}", offset=offset)
     try:
-        match tag:
-            case _Tag.RECORD:
-                return _record(payload)
-            case _Tag.DATA:
-                return Body(payload)
-            case _Tag.TRAILER:
-                return _trailer(payload)
-            case _Tag.REFUSAL:
-                return _refusal(payload)
-            case _Tag.CURSOR:
-                return _cursor(payload)
-            case _Tag.JOURNAL:
-                return _journal(payload)
-            case _Tag.SOURCES:
-                return _sources(payload)
+        return decoded(payload)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise FormatError(f"invalid {_Tag(tag).name.lower()}: {error}", offset=offset) from None
-    raise FormatError(f"unknown frame kind {tag}", offset=offset)
 
 
 def decode(chunks: Iterable[Part]) -> Iterator[Event]:

@@ -360,15 +360,16 @@ def whole_literal(delta: memoryview) -> memoryview | None:
 
     Most files are small and new: this spares them a decoder.
     """
-    if delta[:4] != DELTA_MAGIC or len(delta) < 6 or delta[-1]:
+    head = bytes(delta[:13])
+    if not head.startswith(DELTA_MAGIC) or len(delta) < 6 or delta[-1]:
         return None
-    opcode = delta[4]
+    opcode = head[4]
     if 0 < opcode <= _SHORT_LITERAL:
         start, length = 5, opcode
     elif _SHORT_LITERAL < opcode < _COPY_N1_N1:
         width = _WIDTHS[opcode - _LITERAL_N1]
         start = 5 + width
-        length = int.from_bytes(delta[5:start], "big")
+        length = int.from_bytes(head[5:start], "big")
     else:
         return None
     return delta[start:-1] if start + length + 1 == len(delta) else None

@@ -38,6 +38,8 @@ def check_path(raw: bytes) -> bytes:
 
 def is_reserved(path: bytes) -> bool:
     """Whether the path is the client's own directory or lies in it."""
+    if path[:1] != RESERVED[:1]:
+        return False
     return path[: len(RESERVED)].lower() == RESERVED and path[len(RESERVED) :][:1] in (b"", b"/")
 
 

@@ -80,6 +80,10 @@ class VersionVector:
     def pack(self) -> bytes:
         """As bytes: their number, then each device and its counter, sorted by device."""
         if self._packed is None:
+            if len(self._counters) == 1:
+                ((device, counter),) = self._counters.items()
+                self._packed = _pack_one(device, counter)
+                return self._packed
             out = bytearray()
             put_varint(out, len(self._counters))
             for device, counter in self.items():
@@ -149,6 +153,13 @@ def _take_counters(data: bytes, at: int) -> tuple[dict[bytes, int], int]:
     return counters, at
 
 
+def _pack_one(device: bytes, counter: int) -> bytes:
+    """A packed vector of one entry, as those of most versions are."""
+    out = bytearray(b"\x01" + device)
+    put_varint(out, counter)
+    return bytes(out)
+
+
 def is_behind(cursor: str) -> bool:
     """Whether a sealed cursor says that its owner has heard of more than the site that gave it."""
     try:
@@ -177,8 +188,7 @@ def said_after(context: bytes, dot: Dot) -> bytes:
 
     No seal goes with the dot: to whom it is sent back, the device's next dot says the same.
     """
-    sealed = handed_out(context) or _NOTHING_SEALED
-    return sealed + VersionVector.of({dot.device: dot.counter}).pack()
+    return (handed_out(context) or _NOTHING_SEALED) + _pack_one(dot.device, dot.counter)
 
 
 def handed_out(context: bytes) -> bytes:

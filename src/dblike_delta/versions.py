@@ -128,7 +128,7 @@ def merge(heads: tuple[Version, ...], version: Version) -> Merge:
     merged = _add(heads, version)
     if merged is heads:
         return Merge(heads, False)
-    return Merge(merged, True, copies(merged))
+    return Merge(merged, True, copies(merged) if len(merged) > 1 else ())
 
 
 def heads(versions: Iterable[Version]) -> tuple[Version, ...]:
@@ -255,7 +255,7 @@ def derived_dot(purpose: bytes, *dots: Dot) -> Dot:
 
 def _add(heads: tuple[Version, ...], version: Version) -> tuple[Version, ...]:
     """The heads with one more version; the very same tuple where nothing changes."""
-    if len(heads) == 1 and dominates(version, heads[0]):
+    if not heads or (len(heads) == 1 and dominates(version, heads[0])):
         return (version,)
     for head in heads:
         if head.dot == version.dot or dominates(head, version):

@@ -8,6 +8,7 @@ transaction.  One that is just being deleted has a negative mark: it is as good 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any, Final
 
 import msgspec
 from sqlalchemy import Connection, insert, select, update
@@ -19,6 +20,8 @@ from dblike_srv.errors import Busy
 from dblike_srv.intake import NEW_PACK
 from dblike_srv.models import contents, packs
 from dblike_srv.site import Site
+
+_COLUMNS: Final = ("user", "hash", "size", "state", "recipe", "created")
 
 
 class Pack(msgspec.Struct, frozen=True):
@@ -66,24 +69,22 @@ def _revive(connection: Connection, number: int, dying: int) -> None:
 
 def write_contents(connection: Connection, user: int, fresh: Iterable[Content], now: int) -> None:
     """New rows, and new recipes for rows that are there (those with an id)."""
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for content in fresh:
         packed = content.recipe.pack()
         if content.id:
             change = update(contents).where(contents.c.id == content.id)
             connection.execute(change.values(recipe=packed, state=int(content.state)))
             continue
-        rows.append({
-            "user": user, "hash": content.hash, "size": content.size,
-            "state": int(content.state), "recipe": packed, "created": now,
-        })  # fmt: skip
-    insert_many(connection, contents, rows)
+        rows.append((user, content.hash, content.size, int(content.state), packed, now))
+    insert_many(connection, contents, _COLUMNS, rows)
 
 
 def numbered(recipe: Recipe, number: int) -> Recipe:
     """With the new pack's number in place of its stand-in."""
     if len(recipe.extents) == 1 and recipe.extents[0].pack == NEW_PACK:
-        return Recipe((recipe.extents[0]._replace(pack=number),))
+        ((_, offset, length),) = recipe.extents
+        return Recipe((Extent(number, offset, length),))
     return Recipe.of(
         Extent(number, offset, length) if pack == NEW_PACK else Extent(pack, offset, length)
         for pack, offset, length in recipe.extents

@@ -28,6 +28,8 @@ COUNTER_JUMP = 1 << 32
 FUTURE_MS = 24 * 3600 * 1000
 """A version's time is at most so much after now: a wrong clock must not win for years."""
 
+_KINDS = {int(kind): kind for kind in Kind}
+
 Check = Callable[[Tree], None]
 """Looks at the tree before anything is added, and raises where the edit must not go on."""
 
@@ -53,7 +55,7 @@ class Transaction:
         self._now = site.clock.now_ms()
         self._said: dict[int, tuple[CommitStatus, str]] = {}  # by id() of the item
         self._passed: set[int] = set()
-        self._made: dict[int, VersionVector] = {}
+        self._made: dict[int, Version] = {}
         self._quota, self._used, highest = self._standing()
         self._tracked = highest is not None  # the site's own devices have no row
         self._highest = highest or 0
@@ -200,16 +202,16 @@ class Transaction:
         except Invalid as error:
             self._say(item, "refused", error.detail)
             return
-        dot = Dot(record.device, record.counter)
-        if known.knows(dot) or any(h.vector.knows(dot) for h in tree.node(record.path).heads):
+        dot, heads = Dot(record.device, record.counter), tree.node(record.path).heads
+        if known.knows(dot) or (heads and any(head.vector.knows(dot) for head in heads)):
             # Someone has seen a version of this dot, or a later one: the device went back in time,
             # or it offers again what was replaced since.
             self._say(item, "dot-reused")
             self._passed.add(id(item))
             return
-        version = make_version(record, item.hash, item.size, known, self._now)
+        version = make_version(record, dot, item.hash, item.size, known, self._now)
         tree.add(version)
-        self._made[id(item)] = version.vector
+        self._made[id(item)] = version
 
     def _known_to(self, tree: Tree, record: Record) -> VersionVector:
         if self._overwrite is not None:
@@ -225,9 +227,8 @@ class Transaction:
     def _is_plain(self, tree: Tree, item: Item) -> bool:
         """Whether a version was just accepted, and all that is known of its path now is what it was
         made in knowledge of, and itself."""
-        made, heads = self._made.get(id(item)), tree.node(item.record.path).heads
-        dot = Dot(item.record.device, item.record.counter)
-        return len(heads) == 1 and heads[0].dot == dot and heads[0].vector == made
+        heads = tree.node(item.record.path).heads
+        return len(heads) == 1 and heads[0] is self._made.get(id(item))
 
     def _result(self, tree: Tree, item: Item) -> CommitResult:
         device, counter, path = item.record.device, item.record.counter, item.record.path
@@ -249,11 +250,10 @@ class Transaction:
 
 
 def make_version(
-    record: Record, digest: bytes, size: int, known: VersionVector, now: int
+    record: Record, dot: Dot, digest: bytes, size: int, known: VersionVector, now: int
 ) -> Version:
     """The version that a record stands for, with what may not be said taken out of it."""
-    dot = Dot(record.device, record.counter)
-    kind = Kind(record.kind)
+    kind = _KINDS[record.kind]
     is_file = kind is Kind.FILE
     return Version(
         path=record.path,

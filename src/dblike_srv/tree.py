@@ -11,7 +11,6 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-import msgspec
 import xxhash
 from sqlalchemy import Connection, bindparam, insert, select, update
 
@@ -42,6 +41,13 @@ VERSION_COLUMNS = (
 _digest = xxhash.xxh3_128_digest
 
 
+_VERSION = (
+    "folder", "seq", "path_key", "path", "device", "counter", "vector", "time", "kind", "hash",
+    "size", "mode", "mtime_ns", "target", "author", "key_id", "accepted",
+)  # fmt: skip
+_JOURNAL = ("folder", "site", "number", "seq")
+_PLACE = ("folder", "path_key", "parent_key", "path")
+_STANDING = ("winner", "heads", "context", "live")
 _PATH_COLUMNS = (paths.c.id, paths.c.path, paths.c.winner, paths.c.heads)
 _SITE = select(meta.c.value).where(meta.c.key == "site")
 
@@ -211,14 +217,14 @@ class Tree:
         conflict copies, and directories where something lives in what is none.
         """
         queue = [path for path, node in self._nodes.items() if node.touched]
-        sound: set[bytes] = set()
+        sound = {b""}
         while queue:
             node = self.node(queue.pop())
             crowded = not node.is_directory and self._has_children(node)
             if crowded or len(node.heads) > 1:
                 follow = settle(node.path, node.heads, crowded)
                 queue += [version.path for version in follow if self._derive(version)]
-            if node.live:
+            if pathnames.parent(node.path) not in sound and node.live:
                 queue += self._unfounded(node.path, sound)
 
     def _derive(self, version: Version) -> bool:
@@ -263,8 +269,8 @@ class Tree:
 
     def _has_children(self, node: Node) -> bool:
         """Whether anything lives directly in a path, with what this transaction did."""
-        touched = self._children.get(node.path, set())
-        if any(self._nodes[child].live for child in touched):
+        touched = self._children.get(node.path, ())
+        if touched and any(self._nodes[child].live for child in touched):
             return True
         if node.before is None or node.before.kind != Kind.DIRECTORY:
             return False  # nothing lived in it before
@@ -301,9 +307,10 @@ class Tree:
             return
         self._settle()
         touched = [node for node in self._nodes.values() if node.touched]
-        insert_many(self._connection, versions, [self._version_row(v) for v in self._new])
+        rows = [self._version_row(seq, v) for seq, v in enumerate(self._new, self._seq + 1)]
+        insert_many(self._connection, versions, _VERSION, rows)
         self._write_replaced()
-        insert_many(self._connection, journal, self._journal_rows())
+        insert_many(self._connection, journal, _JOURNAL, self._journal_rows())
         self._write_paths(touched)
         self._write_folder(touched)
         if self._own:
@@ -316,58 +323,55 @@ class Tree:
     def _write_replaced(self) -> None:
         for seq, version in self._replaced.items():
             mine = (versions.c.folder == self._folder, versions.c.seq == seq)
-            row = self._version_row(version) | {"seq": seq}
+            row = dict(zip(_VERSION, self._version_row(seq, version), strict=True))
             self._connection.execute(update(versions).where(*mine).values(row))
 
-    def _version_row(self, version: Version) -> dict[str, Any]:
-        row = msgspec.structs.asdict(version)
-        dot = row.pop("dot")
-        row["vector"] = version.vector.pack()
-        row["kind"] = int(version.kind)
-        row |= {
-            "folder": self._folder, "seq": self._seqs[version.dot], "device": dot.device,
-            "counter": dot.counter, "path_key": path_key(version.path), "accepted": self._now,
-        }  # fmt: skip
-        return row
+    def _version_row(self, seq: int, version: Version) -> tuple[Any, ...]:
+        path, (device, counter) = version.path, version.dot
+        return (
+            self._folder, seq, path_key(path), path, device, counter, version.vector.pack(),
+            version.time, int(version.kind), version.hash, version.size, version.mode,
+            version.mtime_ns, version.target, version.author, version.key_id, self._now,
+        )  # fmt: skip
 
-    def _journal_rows(self) -> list[dict[str, Any]]:
-        own = ((self.site, number, seq) for number, seq in enumerate(self._own, self._head + 1))
-        return [
-            {"folder": self._folder, "site": site, "number": number, "seq": seq}
-            for site, number, seq in (*own, *self._copied)
-        ]
+    def _journal_rows(self) -> list[tuple[Any, ...]]:
+        folder, site = self._folder, self.site
+        own = [(folder, site, number, seq) for number, seq in enumerate(self._own, self._head + 1)]
+        return own + [(folder, *copied) for copied in self._copied]
 
     def _write_paths(self, touched: list[Node]) -> None:
-        fresh = [self._path_row(node) for node in touched if not node.row]
-        known = [self._path_row(node) | {"row": node.row} for node in touched if node.row]
-        insert_many(self._connection, paths, fresh)
+        fresh = [(*self._place(node), *self._standing(node)) for node in touched if not node.row]
+        known = [(node.row, *self._standing(node)) for node in touched if node.row]
+        insert_many(self._connection, paths, _PLACE + _STANDING, fresh)
         if known:
-            names = ("winner", "heads", "context", "live")
             change = update(paths).where(paths.c.id == bindparam("row"))
-            change = change.values({name: bindparam(f"new_{name}") for name in names})
-            rows = [{"row": r["row"]} | {f"new_{n}": r[n] for n in names} for r in known]
-            self._connection.execute(change, rows)
+            change = change.values({name: bindparam(f"new_{name}") for name in _STANDING})
+            keys = ("row", *(f"new_{name}" for name in _STANDING))
+            self._connection.execute(change, [dict(zip(keys, row, strict=True)) for row in known])
 
-    def _path_row(self, node: Node) -> dict[str, Any]:
-        best = winner(node.heads)
-        packed = bytearray()
-        if len(node.heads) > 1:
-            for head in node.heads:
+    def _place(self, node: Node) -> tuple[Any, ...]:
+        """What a path is found by."""
+        path = node.path
+        return self._folder, path_key(path), path_key(pathnames.parent(path)), path
+
+    def _standing(self, node: Node) -> tuple[Any, ...]:
+        """What has become of a path."""
+        heads = node.heads
+        best, packed = winner(heads), bytearray()
+        if len(heads) > 1:
+            for head in heads:
                 put_varint(packed, self._seqs[head.dot])
-        return {
-            "folder": self._folder,
-            "path_key": path_key(node.path),
-            "parent_key": path_key(pathnames.parent(node.path)),
-            "path": node.path,
-            "winner": self._seqs[best.dot],
-            "heads": bytes(packed),
-            "context": context(node.heads).pack(),
-            "live": int(best.live),
-        }
+        known = context(heads) if len(heads) > 1 else best.vector
+        return self._seqs[best.dot], bytes(packed), known.pack(), int(best.live)
 
     def _write_folder(self, touched: list[Node]) -> None:
-        files = sum(_is_file(node.winner) - _is_file(node.before) for node in touched)
-        size = sum(_bytes(node.winner) - _bytes(node.before) for node in touched)
+        files = size = 0
+        for node in touched:
+            after, before = node.winner, node.before
+            if after is not None and after.kind is Kind.FILE:
+                files, size = files + 1, size + after.size
+            if before is not None and before.kind is Kind.FILE:
+                files, size = files - 1, size - before.size
         self._connection.execute(
             update(folders)
             .where(folders.c.row == self._folder)
@@ -390,11 +394,3 @@ def write_journal_head(connection: Connection, folder: int, site: bytes, number:
     where = (journals.c.folder == folder, journals.c.site == site)
     if not connection.execute(update(journals).where(*where).values(head=number)).rowcount:
         connection.execute(insert(journals).values(folder=folder, site=site, head=number))
-
-
-def _is_file(version: Version | None) -> int:
-    return int(version is not None and version.kind == Kind.FILE)
-
-
-def _bytes(version: Version | None) -> int:
-    return version.size if version is not None and version.kind == Kind.FILE else 0

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dblike_cli.context import Settings
-from dblike_cli.fs import Rename
+from dblike_cli.fs import Rename, Stat
 from dblike_cli.realfs import RealFile, RealFS
 from dblike_cli.report import Code
 from rig.devices import PULL, Laptop
@@ -300,6 +300,9 @@ class FoldingFS(RealFS):
 
     def open_read(self, path: bytes) -> RealFile:
         return super().open_read(self._fold(path))
+
+    def read_small(self, path: bytes, limit: int) -> tuple[bytes, Stat, Stat]:
+        return super().read_small(self._fold(path), limit)
 
 
 def test_a_disk_that_folds_names_holds_the_second_one_back(laptop: NewLaptop) -> None:

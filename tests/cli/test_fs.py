@@ -55,6 +55,7 @@ def test_a_path_never_leads_through_a_symlink(fs: RealFS, tmp_path: Path) -> Non
     (tmp_path / "root" / "link").symlink_to(outside)
     attempts = [
         lambda: fs.open_read(b"link/secret"),
+        lambda: fs.read_small(b"link/secret", 100),
         lambda: fs.create(b"link/new"),
         lambda: fs.lstat(b"link/secret"),
         lambda: fs.unlink(b"link/secret"),
@@ -78,6 +79,8 @@ def test_the_last_part_is_not_followed_either(fs: RealFS, tmp_path: Path) -> Non
     with pytest.raises(OSError, match="symbolic"):
         fs.open_read(b"link")
     with pytest.raises(OSError, match="symbolic"):
+        fs.read_small(b"link", 100)
+    with pytest.raises(OSError, match="symbolic"):
         fs.chmod(b"link", 0o777)
     fs.utime(b"link", 0)
     assert stat.S_IMODE(outside.stat().st_mode) == 0o600
@@ -88,9 +91,18 @@ def test_the_last_part_is_not_followed_either(fs: RealFS, tmp_path: Path) -> Non
 def test_fifos_are_not_opened(fs: RealFS, tmp_path: Path) -> None:
     """I26: it would wait for a writer for ever."""
     os.mkfifo(tmp_path / "root" / "pipe")
-    with pytest.raises(OSError, match="not a regular file") as caught:
-        fs.open_read(b"pipe")
-    assert caught.value.errno == errno.EINVAL
+    for attempt in (lambda: fs.open_read(b"pipe"), lambda: fs.read_small(b"pipe", 100)):
+        with pytest.raises(OSError, match="not a regular file") as caught:
+            attempt()
+        assert caught.value.errno == errno.EINVAL
+
+
+@pytest.mark.parametrize(("size", "limit"), [(0, 0), (10, 10), (70_000, 1 << 20), (11, 10)])
+def test_a_small_file_is_read_between_two_looks(fs: RealFS, size: int, limit: int) -> None:
+    write(fs, b"d", b"x" * size)
+    data, before, after = fs.read_small(b"d", limit)
+    assert data == (b"x" * size if size <= limit else b"")
+    assert before == after == fs.lstat(b"d")
 
 
 def test_rename_keeps_what_is_there(fs: RealFS) -> None:

@@ -69,6 +69,10 @@ class FailingFS(RealFS):
         self._check(path)
         return super().open_read(path)
 
+    def read_small(self, path: bytes, limit: int) -> tuple[bytes, Stat, Stat]:
+        self._check(path)
+        return super().read_small(path, limit)
+
 
 def test_nothing_changed(one: Laptop) -> None:
     """I9: an unchanged folder is lstat and nothing else."""
@@ -275,9 +279,21 @@ class WritingFS(RealFS):
 
     writing = True
 
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.place = root
+
     def open_read(self, path: bytes) -> RealFile:
         file = super().open_read(path)
         return WritingFile(file.fd) if self.writing and path == b"x" else file
+
+    def read_small(self, path: bytes, limit: int) -> tuple[bytes, Stat, Stat]:
+        data, before, after = super().read_small(path, limit)
+        if self.writing and path == b"x":
+            with (self.place / "x").open("ab") as other:
+                other.write(b"more")
+            after = self.lstat(path)
+        return data, before, after
 
 
 @pytest.mark.parametrize("size", [10, 5 << 20])

@@ -21,6 +21,7 @@ from dblike_delta.changeset import (
     Encoder,
     End,
     Event,
+    Part,
     decode,
 )
 from dblike_delta.errors import DeltaError, FormatError, IntegrityError, LimitError
@@ -90,6 +91,27 @@ def test_what_goes_in_comes_out_however_it_is_cut(
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
     chunks = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
     assert plain(list(decode(chunks))) == plain([*events, End()])
+
+
+@pytest.mark.parametrize("level", [0, 1])
+@given(st.lists(st.tuples(st.binary(max_size=200), st.integers(0, 90)), max_size=9))
+def test_whole_versions_are_those_that_come_in_steps(
+    level: int, versions: list[tuple[bytes, int]]
+) -> None:
+    """The same events, whichever way they went in."""
+    at_once, in_steps = Encoder(compress=level), Encoder(compress=level)
+    one: list[Part] = []
+    other: list[Part] = []
+    for data, times in versions:
+        body, trailer = (b"head", data * times * 30, b"tail"), Trailer(bytes(32), len(data))
+        one += at_once.whole(record(body=True), body, trailer)
+        other += in_steps.record(record(body=True))
+        other += in_steps.data(b"".join(body))
+        other += in_steps.trailer(trailer)
+    one += at_once.finish()
+    other += in_steps.finish()
+    assert plain(list(decode(one))) == plain(list(decode(other)))
+    assert at_once.sent == sum(map(len, one))
 
 
 def test_large_pieces_are_split_and_joined() -> None:

@@ -86,6 +86,11 @@ class MemFS:
             raise error(errno.EINVAL, path)
         return MemFile(self, inode)
 
+    def read_small(self, path: bytes, limit: int) -> tuple[bytes, Any, Any]:
+        file = self.open_read(path)
+        before = file.stat()
+        return file.read(before.st_size if before.st_size <= limit else 0), before, file.stat()
+
     # --- changing
 
     def create(self, path: bytes, mode: int = 0o600) -> MemFile:

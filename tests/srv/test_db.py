@@ -144,15 +144,15 @@ def test_writers_of_several_processes_lose_nothing(tmp_path: Path, database: Dat
 
 @pytest.mark.parametrize("count", [0, 1, 900, 901, 2500])
 def test_many_rows_go_in_and_are_found(database: Database, count: int) -> None:
-    rows = [{"key": f"{n:05}", "value": b"%d" % n} for n in range(count)]
-    database.transact(lambda c: insert_many(c, meta, rows))
-    wanted = [row["key"] for row in rows][::-1]
+    rows = [(f"{n:05}", b"%d" % n) for n in range(count)]
+    database.transact(lambda c: insert_many(c, meta, ("key", "value"), rows))
+    wanted = [key for key, _ in rows][::-1]
 
     def work(connection: Connection) -> dict[str, bytes]:
         found = find_rows(connection, [meta.c.key, meta.c.value], {}, meta.c.key, wanted)
         return {key: value for key, value in found}  # noqa: C416 - rows are no pairs to mypy
 
-    assert database.read(work) == {row["key"]: row["value"] for row in rows}
+    assert database.read(work) == dict(rows)
 
 
 # --- MariaDB, without one
