@@ -112,7 +112,7 @@ def _one(plan: Plan, peer: Peer, corpus: Path, transfer: Transfer) -> Sample:
         bring(peer, Change.between(before, snapshot(a)))
         before = snapshot(a)
         transfer.edit(a, plan.scale)
-    plan.settle()
+    plan.settle(sum(entry.size for entry in snapshot(a).values()))
     sample = bring(peer, Change.between(before, snapshot(a)))
     verify(peer)
     return sample

@@ -4,7 +4,6 @@ is asked whether it is still there.
 
 from __future__ import annotations
 
-import io
 import select
 import socket
 import ssl
@@ -17,6 +16,11 @@ from dblike_delta.changeset import Part
 SILENCE: Final = 0.35
 """Seconds of silence after which the other side is asked after; then it may take twice as long."""
 _LONGEST: Final = 2.0
+_SOON: Final = 0.05
+"""Seconds in which all of a large piece may come, before what there is of it is taken."""
+_SMALL: Final = 64 << 10
+_HEAD: Final = 8 << 10
+_CHUNK_HEAD: Final = 64
 
 
 class Line:
@@ -29,19 +33,40 @@ class Line:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
+        self._secure = isinstance(sock, ssl.SSLSocket)
         self.limit = 60.0
         self.alive: Callable[[], bool] | None = None
 
-    def makefile(self, _mode: str) -> io.BufferedReader:
+    def makefile(self, _mode: str) -> Reader:
         """A reader of one reply, as http.client asks a socket for one; closing it closes no more
         than that."""
-        return io.BufferedReader(_Reader(self))
+        return Reader(self)
 
-    def receive_into(self, buffer: memoryview) -> int:
-        """Wait for bytes; 0 at the end.  Raises OSError."""
+    def receive(self, size: int) -> bytes:
+        """Wait for up to `size` bytes, for all of them where they come soon; none at the end.
+        Raises OSError."""
+        if size > _SMALL and not self._secure:
+            # Waking up once for a large piece is cheaper than for each of its parts, and what
+            # came in one piece needs no joining.
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
+            try:
+                _ready(self._sock, select.POLLIN, _SOON)
+            finally:
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+        return self._receive(lambda: self._sock.recv(size))
+
+    def receive_line(self, most: int) -> bytes:
+        """Wait for bytes, at most to the end of a line; more where the line can't be looked at
+        beforehand."""
+        if self._secure:
+            return self.receive(most)
+        seen = self._receive(lambda: self._sock.recv(most, socket.MSG_PEEK))
+        return self._sock.recv(seen.find(b"\n") + 1 or len(seen)) if seen else b""
+
+    def _receive(self, call: Callable[[], bytes]) -> bytes:
         while True:
             try:
-                return self._sock.recv_into(buffer)
+                return call()
             except (BlockingIOError, ssl.SSLWantReadError):
                 self._wait(select.POLLIN)
             except ssl.SSLWantWriteError:
@@ -80,15 +105,47 @@ class Line:
             pause = min(2 * pause, _LONGEST)
 
 
-class _Reader(io.RawIOBase):
+class Reader:
+    """One reply, for http.client: its head by lines, its body in pieces that no buffer copies."""
+
     def __init__(self, line: Line) -> None:
         self._line = line
+        self._held = b""
+        self._in_head = True
 
-    def readable(self) -> bool:
-        return True
+    def readline(self, limit: int) -> bytes:
+        """A line; what there is of it at the end, or at `limit` bytes."""
+        while not (end := self._held.find(b"\n") + 1) and len(self._held) < limit:
+            # A head is short, and comes at once.  Between the chunks of a body no more is taken
+            # than the line: what follows it is a large piece.
+            line = self._line
+            more = line.receive(_HEAD) if self._in_head else line.receive_line(_CHUNK_HEAD)
+            if not more:
+                break
+            self._held += more
+        return self._take(min(end or len(self._held), limit))
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        return self._line.receive_into(buffer)
+    def read1(self, size: int) -> bytes:
+        """Up to `size` bytes of the body as they come; none at the end."""
+        self._in_head = False
+        return self._take(size) if self._held else self._line.receive(size)
+
+    def read(self, size: int) -> bytes:
+        """That many bytes of the body, fewer at the end."""
+        data = b""
+        while len(data) < size and (more := self.read1(size - len(data))):
+            data += more
+        return data
+
+    def flush(self) -> None:
+        """Nothing is written to it."""
+
+    def close(self) -> None:
+        """What was received of the next reply is none: there is one request at a time."""
+
+    def _take(self, size: int) -> bytes:
+        taken, self._held = self._held[:size], self._held[size:]
+        return taken
 
 
 def _ready(sock: socket.socket, event: int, seconds: float) -> bool:

@@ -247,10 +247,10 @@ class Decoder:
             if len(self._head) < _BLOCK.size:
                 return
             stored, last = self._check_head()
-            raw, at = self._take_block(view, at, stored)
-            if raw is None:
+            pieces, at = self._take_block(view, at, stored)
+            if pieces is None:
                 return
-            yield from _frames(self._unpack(raw), self.boundary)
+            yield from self._events(pieces)
             self.boundary += _BLOCK.size + stored
             self._head.clear()
             if last:
@@ -288,26 +288,37 @@ class Decoder:
             raise LimitError(f"a block of {max(length, stored)} bytes; the limit is {BLOCK_LIMIT}")
         return stored, bool(last)
 
-    def _take_block(self, view: memoryview, at: int, stored: int) -> tuple[memoryview | None, int]:
+    def _take_block(self, view: memoryview, at: int, stored: int) -> tuple[list[Part] | None, int]:
         """The stored bytes, or None while they are not all here; and where `view` goes on."""
         taken = view[at : at + stored - self._filled]
         at += len(taken)
-        if len(taken) == stored:
-            return taken, at
         self._filled += len(taken)
+        if self._pieces and len(self._pieces[-1]) < _TINY and self._filled < stored:
+            taken = memoryview(b"".join((self._pieces.pop(), taken)))
+        self._pieces.append(taken)
         if self._filled < stored:
-            if self._pieces and len(self._pieces[-1]) < _TINY:
-                taken = memoryview(b"".join((self._pieces.pop(), taken)))
-            self._pieces.append(taken)
             return None, at
-        pieces, self._pieces, self._filled = [*self._pieces, taken], [], 0
-        return memoryview(b"".join(pieces)), at
+        pieces, self._pieces, self._filled = self._pieces, [], 0
+        return pieces, at
 
-    def _unpack(self, stored: memoryview) -> memoryview:
+    def _events(self, pieces: list[Part]) -> Iterator[Event]:
+        """The events of a block that came in these pieces."""
         codec, _, _, length, _, digest = _BLOCK.unpack(self._head)
-        if xxhash.xxh3_128_digest(stored) != digest:
+        summed = xxhash.xxh3_128()
+        for piece in pieces:
+            summed.update(piece)
+        if summed.digest() != digest:
             raise IntegrityError(f"the block at byte {self.boundary} does not match its sum")
-        return stored if codec == _PLAIN else memoryview(self._inflate(stored, length))
+        if codec == _PLAIN and len(pieces) == 2 and len(pieces[0]) == _FRAME.size:
+            tag, size = _FRAME.unpack(pieces[0])
+            if size == len(pieces[1]):
+                # One large frame, received as it was sent: its payload needs no copy.
+                yield _event(tag, memoryview(pieces[1]), self.boundary)
+                return
+        raw = memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if codec != _PLAIN:
+            raw = memoryview(self._inflate(raw, length))
+        yield from _frames(raw, self.boundary)
 
     def _inflate(self, stored: memoryview, length: int) -> bytes:
         """One zstd frame that makes exactly `length` bytes; its own claim is checked first."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -190,6 +191,37 @@ def test_buffers_go_out_in_order_whatever_their_sizes(server: Server) -> None:
 def test_a_body_of_unknown_length_is_chunked(server: Server) -> None:
     read(transport(server.url), Request("POST", "/x", {}, iter([b"one", b"", b"two"])))
     assert server.requests[0][1] == b"onetwo"
+
+
+def chunked(parts: list[bytes]) -> bytes:
+    framed = b"".join(b"%X\r\n%b\r\n" % (len(part), part) for part in parts)
+    return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + framed + b"0\r\n\r\n"
+
+
+def test_a_chunked_reply_is_what_was_sent_and_the_connection_goes_on(server: Server) -> None:
+    parts = [os.urandom(size) for size in (33, 1 << 20, 1, 9_000, 70_000, 3 << 20, 5)]
+    server.answer = lambda number, *_: chunked(parts) if number < 3 else OK
+    carrier = transport(server.url)
+    assert [read(carrier), read(carrier)] == [b"".join(parts)] * 2
+    assert read(carrier) == b"ok"
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("cut", [5, 8, 100_000])
+def test_a_chunked_reply_that_is_cut_is_an_error(server: Server, cut: int) -> None:
+    whole = chunked([b"a" * 33, b"b" * 200_000])
+    server.answer = lambda *_: whole.replace(b"OK", b"OK\r\nConnection: close", 1)[:-cut]
+    with pytest.raises(Unreachable):
+        read(transport(server.url))
+
+
+def test_a_large_chunk_that_is_there_comes_in_one_piece(server: Server) -> None:
+    """What decodes it then needs no copy of it."""
+    parts = [b"head" * 3_000, os.urandom(1 << 20), os.urandom(1 << 20)]
+    server.answer = lambda *_: chunked(parts)
+    pieces = list(transport(server.url).request(Request("GET", "/")).chunks())
+    assert b"".join(pieces) == b"".join(parts)
+    assert 1 << 20 in map(len, pieces)
 
 
 def test_headers_of_replies_are_lower_case(server: Server) -> None:

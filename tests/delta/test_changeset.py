@@ -124,6 +124,44 @@ def test_large_pieces_are_split_and_joined() -> None:
     assert max(map(len, bodies)) <= PIECE
 
 
+def two_pieces() -> tuple[bytes, bytes, bytes]:
+    """A block of one large frame: what is before its payload, the payload, what is after it."""
+    payload = os.urandom(PIECE)
+    encoder = Encoder()
+    head = b"".join([*encoder.record(record(body=True)), *encoder.flush()])
+    *frame, last = encoder.data(payload)
+    assert bytes(last) == payload
+    return head + b"".join(frame), payload, b"".join(encoder.finish())
+
+
+def test_a_large_payload_that_came_in_one_piece_is_not_copied() -> None:
+    head, payload, end = two_pieces()
+    decoder = Decoder()
+    events = [e for piece in (head, payload, end) for e in decoder.receive(piece)]
+    [body] = [event for event in events if isinstance(event, Body)]
+    assert body.data.obj is payload
+    assert decoder.finished
+
+
+@pytest.mark.parametrize("where", [-5, -4, -1])
+def test_a_damaged_head_of_a_large_payload_is_an_error(where: int) -> None:
+    head, payload, _ = two_pieces()
+    damaged = bytearray(head)
+    damaged[where] ^= 1
+    with pytest.raises(IntegrityError):
+        list(decode([bytes(damaged), payload]))
+
+
+@pytest.mark.parametrize("claimed", [PIECE - 1, PIECE + 1])
+def test_a_large_frame_of_another_length_than_its_block_is_an_error(claimed: int) -> None:
+    payload, frame = os.urandom(PIECE), struct.pack(">BI", ord("D"), claimed)
+    digest = xxhash.xxh3_128_digest(frame + payload)
+    size = len(frame) + PIECE
+    head = MAGIC + struct.pack(">BBHII16s", 0, 1, 0, size, size, digest) + frame
+    with pytest.raises(FormatError):
+        list(decode([head, payload]))
+
+
 def test_text_is_compressed_and_noise_is_not() -> None:
     """Compression is used where it pays: many small texts share a block, noise travels plain."""
     text = [Body(memoryview(b"the same words again and again\n" * 30))] * 100
