@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -54,6 +54,8 @@ _FRAME = struct.Struct(">BI")
 _PLAIN, _ZSTD = 0, 1
 _PROBE = 16 << 10
 _PAYS = 0.9
+_MANY = 64
+"""So many parts of a block are joined: to pass each on by itself costs more than to copy it."""
 _TINY = 16 << 10
 """Pieces of a block that are smaller are joined at once: each costs memory of its own."""
 
@@ -123,6 +125,21 @@ class Encoder:
         """The end of the open body."""
         return self._frame(_Tag.TRAILER, _encode(trailer))
 
+    def whole(self, record: Record, body: Sequence[Part], trailer: Trailer) -> list[Part]:
+        """A version with all of its body, which is at most a piece, and the end of that."""
+        head, tail = _encode(record), _encode(trailer)
+        size = sum(map(len, body))
+        total = 3 * _FRAME.size + len(head) + size + len(tail)
+        out: list[Part] = []
+        if self._size and self._size + total > BLOCK_TARGET + (64 << 10):
+            out = self._block(last=False)
+        before = _FRAME.pack(_Tag.RECORD, len(head)) + head + _FRAME.pack(_Tag.DATA, size)
+        self._parts += (before, *body, _FRAME.pack(_Tag.TRAILER, len(tail)) + tail)
+        self._size += total
+        if self._size >= BLOCK_TARGET:
+            out += self._block(last=False)
+        return out
+
     def refusal(self, refusal: Refusal) -> list[Part]:
         """A want that can't be served."""
         return self._frame(_Tag.REFUSAL, _encode(refusal))
@@ -160,9 +177,12 @@ class Encoder:
     def _block(self, *, last: bool) -> list[Part]:
         parts, size = self._parts, self._size
         self._parts, self._size = [], 0
-        codec = _PLAIN
-        if self._zstd is not None and size and self._pays(parts):
-            packed = self._zstd.compress(b"".join(parts))
+        codec, pays = _PLAIN, self._zstd is not None and size and self._pays(parts)
+        if pays or len(parts) > _MANY:
+            parts = [b"".join(parts)]
+        if pays:
+            assert self._zstd is not None
+            packed = self._zstd.compress(parts[0])
             if len(packed) < size * _PAYS:
                 codec, parts = _ZSTD, [packed]
         stored = sum(map(len, parts))
