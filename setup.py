@@ -13,7 +13,9 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 PACKAGE = Path("src/dblike_delta")
+KERNEL = "dblike_delta._kernel"
 CORE = ("hashes", "index", "roll", "scan", "select", "sign", "sums")
+FLAGS = [] if sys.platform == "win32" else ["-O3", "-g0", "-std=gnu11", "-fvisibility=hidden"]
 XXHASH = PACKAGE / "_vendor" / "xxhash"
 
 
@@ -34,7 +36,8 @@ class BuildKernel(build_ext):
         try:
             super().build_extension(ext)
         except Exception as error:  # noqa: BLE001 - whatever it is, the package works without
-            self._say_absent(error)
+            if ext.name == KERNEL:
+                self._say_absent(error)
 
     def copy_extensions_to_source(self) -> None:
         self.extensions = [ext for ext in self.extensions if self._was_built(ext)]
@@ -62,13 +65,12 @@ def kernel() -> list[Extension]:
         # One build serves all x86 machines: the widest instructions are chosen when it runs.
         sources.append(str(XXHASH / "xxh_x86dispatch.c"))
         macros.append(("DK_XXH_DISPATCH", "1"))
-    flags = [] if sys.platform == "win32" else ["-O3", "-g0", "-std=gnu11", "-fvisibility=hidden"]
     extension = Extension(
-        "dblike_delta._kernel",
+        KERNEL,
         [str(PACKAGE / "_kernel.pyx"), *sources],
         depends=[str(PACKAGE / "_core" / "core.h"), str(XXHASH / "xxhash.h")],
         define_macros=macros,
-        extra_compile_args=flags,
+        extra_compile_args=FLAGS,
     )
     try:
         from Cython.Build import cythonize
@@ -76,7 +78,14 @@ def kernel() -> list[Extension]:
         message = "\nCython is absent: the compiled kernel can't be built.\n"
         print(message, file=sys.stderr)  # noqa: T201
         return []
-    return list(cythonize([extension], language_level=3))
+    return list(cythonize([extension, *files()], language_level=3))
+
+
+def files() -> list[Extension]:
+    """Where the client makes many small files by one call; elsewhere it makes them one by one."""
+    if not sys.platform.startswith("linux"):
+        return []
+    return [Extension("dblike_cli._files", ["src/dblike_cli/_files.pyx"], extra_compile_args=FLAGS)]
 
 
 setup(ext_modules=kernel(), cmdclass={"build_ext": BuildKernel})

@@ -80,10 +80,10 @@ def fingerprint(*, tests: bool) -> str:
     needs = [*system_packages.RUN, *(system_packages.TESTS if tests else ())]
     absent = [need.name for need in system_packages.missing(needs)]
     digest = hashlib.sha256(json.dumps([system_packages.PYTHON, str(VENV), absent]).encode())
-    library = sorted((ROOT / "src" / "dblike_delta").rglob("*.*"))
-    # _kernel.c is made from _kernel.pyx by the build.
-    suffixes, made = {".pyx", ".pxd", ".c", ".h"}, "_kernel.c"
-    sources = [path for path in library if path.suffix in suffixes and path.name != made]
+    # _kernel.c and _files.c are made from .pyx files by the build.
+    suffixes, made = {".pyx", ".pxd", ".c", ".h"}, {"_kernel.c", "_files.c"}
+    compiled = sorted((ROOT / "src").rglob("*.*"))
+    sources = [path for path in compiled if path.suffix in suffixes and path.name not in made]
     for path in [ROOT / "pyproject.toml", ROOT / "setup.py", lock_file(tests=tests), *sources]:
         if path.exists():
             digest.update(path.read_bytes())

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from dblike_cli.adopt import adopt
 from dblike_cli.barrier import Barrier
 from dblike_cli.context import Context
-from dblike_cli.download import Staged, download, file_of, rounds
+from dblike_cli.download import download, file_of, rounds
 from dblike_cli.entries import UNTRUSTED
 from dblike_cli.incoming import Made
 from dblike_cli.outcomes import Applied
@@ -33,7 +33,9 @@ from dblike_cli.place import (
     temporary,
     trouble_of,
 )
+from dblike_cli.placing import Placing
 from dblike_cli.report import Code
+from dblike_cli.staged import Staged
 from dblike_delta.paths import is_below
 from dblike_delta.plan import Apply, Plan
 from dblike_delta.versions import Kind
@@ -87,6 +89,7 @@ class _Applier:
         self._result = result
         self._barrier = Barrier(context, result)
         self._staged: list[tuple[Apply, Made]] = []
+        self._placing: Placing | None = None
         self._modes: list[tuple[bytes, int]] = []
         self._failed: list[bytes] = []
 
@@ -174,7 +177,9 @@ class _Applier:
             return
         self._staged.append((staged.step, staged.made))
         if len(self._staged) >= self._context.config.apply_batch:
-            self._place_staged()
+            self._land()
+            some, self._staged = self._staged, []
+            self._placing = Placing(self._context, some, self._is_free, self._barrier)
 
     def finish(self) -> None:
         """Whatever happened: what was done is made durable and remembered."""
@@ -184,8 +189,18 @@ class _Applier:
 
     def _place_staged(self) -> None:
         """Every content durable first, then every rename."""
+        self._land()
         staged, self._staged = self._staged, []
         self._barrier.settle_files([made.place for _, made in staged])
+        self._place(staged)
+
+    def _land(self) -> None:
+        """Wait for those that take their places beside us."""
+        placing, self._placing = self._placing, None
+        if placing is not None:
+            self._place(placing.land())
+
+    def _place(self, staged: Sequence[tuple[Apply, Made]]) -> None:
         for step, made in staged:
             self._try(step, functools.partial(self._put, made=made))
         self._barrier.pass_()
@@ -202,7 +217,7 @@ class _Applier:
         return displaced
 
     def _try(self, step: Apply, act: Callable[[Apply], Displaced | None]) -> None:
-        if any(is_below(step.path, path) for path in self._failed):
+        if self._is_lost(step):
             self._note(step, Trouble(Code.OCCUPIED, "its directory could not be made"))
             return
         try:
@@ -218,6 +233,13 @@ class _Applier:
                 self._note(step, trouble_of(error))
             except DiskFull:
                 self._note(step, Trouble(Code.NO_SPACE, _NO_SPACE))
+
+    def _is_lost(self, step: Apply) -> bool:
+        """Whether a directory above could not be made."""
+        return any(is_below(step.path, path) for path in self._failed)
+
+    def _is_free(self, step: Apply) -> bool:
+        return step.expected is None and not self._is_lost(step)
 
     def _note(self, step: Apply, trouble: Trouble) -> None:
         self._result.trouble(self._context, step.path, trouble.code, trouble.reason)

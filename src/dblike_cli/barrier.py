@@ -27,6 +27,7 @@ class Barrier:
         self._steps: list[Apply] = []
         self._displaced: list[Displaced] = []
         self._seen: dict[bytes, Stat] = {}
+        self._there: dict[bytes, Stat] = {}
         self._tick = disk_time(context)
 
     @property
@@ -34,14 +35,20 @@ class Barrier:
         """Whether it is time to pass."""
         return len(self._steps) >= self._context.config.apply_batch
 
+    def begin(self) -> None:
+        """Contents are about to be made durable: whoever writes to them from here on shows it."""
+        self._tick = disk_time(self._context)
+
     def settle_files(self, places: Sequence[bytes]) -> None:
         """Make contents durable, before they take their places."""
-        self._tick = disk_time(self._context)
+        self.begin()
         sync_contents(self._context, places)
 
-    def saw(self, path: bytes, st: Stat) -> None:
-        """What lstat said of a file before it took this place."""
+    def saw(self, path: bytes, st: Stat, there: Stat | None = None) -> None:
+        """What lstat said of a file before it took this place, and after that if it was asked."""
         self._seen[path] = st
+        if there is not None:
+            self._there[path] = there
 
     def add(self, step: Apply, displaced: Displaced | None) -> None:
         """A step was taken, and this had to make way."""
@@ -60,11 +67,11 @@ class Barrier:
         for one in displaced:
             if not drop_displaced(self._context, one):
                 self._result.again.add(one.path)
-        self._seen = {}
+        self._seen, self._there = {}, {}
 
     def stamp(self, path: bytes) -> bytes:
         """The stamp to remember for a path that was just made."""
-        st = self._context.fs.lstat(path)
+        st = self._there.get(path) or self._context.fs.lstat(path)
         before = self._seen.get(path)
         if before is not None:
             same = (before.st_ino, before.st_size, before.st_mtime_ns, before.st_mode) == (

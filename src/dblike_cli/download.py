@@ -9,31 +9,29 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 
-import msgspec
-
 from dblike_cli.context import Context
 from dblike_cli.hashing import StillWriting
-from dblike_cli.incoming import LargeFile, Made, SmallFile, part_size, write_small
+from dblike_cli.incoming import (
+    LargeFile,
+    Made,
+    SmallFile,
+    check_content,
+    part_size,
+    write_small,
+)
 from dblike_cli.place import Trouble, trouble_of
 from dblike_cli.report import Code, Progress
+from dblike_cli.staged import SmallFiles, Staged
 from dblike_delta.changeset import Body
 from dblike_delta.errors import DeltaError
 from dblike_delta.exchange import Refused, Unreachable
 from dblike_delta.messages import Record, Refusal, Trailer, Want
 from dblike_delta.plan import Apply, Entry
-from dblike_delta.versions import Dot, Kind
+from dblike_delta.versions import Kind
 
 _DELTA_FROM = 4 << 10
 """Smaller files come whole: a delta would save nothing."""
 _DAMAGED = "the content that came is not what its hash says; what was here is kept"
-
-
-class Staged(msgspec.Struct, frozen=True):
-    """A file of the plan: verified and in a temporary place, or there is `trouble`."""
-
-    step: Apply
-    made: Made | None = None
-    trouble: Trouble | None = None
 
 
 def download(context: Context, steps: Sequence[Apply]) -> Iterator[Staged]:
@@ -67,8 +65,9 @@ def rounds(steps: Sequence[Apply]) -> tuple[list[Apply], list[Apply]]:
 
 def file_of(step: Apply) -> Entry:
     """The file that a step makes."""
-    assert step.new is not None
-    return step.new
+    entry = step.remote.entry
+    assert entry is not None
+    return entry
 
 
 # --- from here ------------------------------------------------------------------------------------
@@ -78,6 +77,7 @@ def _from_here(context: Context, entry: Entry) -> Made | None:
     """A copy of a file of the folder that has this content; None where there is none."""
     if not entry.size:
         with _no_matter():
+            check_content(entry, b"")
             return write_small(context, entry, b"")
     for path, _ in context.state.tree.find_content(entry.hash):
         with _no_matter():
@@ -100,7 +100,9 @@ def _copy(context: Context, path: bytes, entry: Entry) -> Made:
     if entry.size < context.config.whole_below:
         small = SmallFile(context, entry, path)
         small.copy_base()
-        return small.finish()
+        data = small.content()
+        check_content(entry, data)
+        return write_small(context, entry, data)
     large = LargeFile(context, entry, path, 0)
     try:
         large.copy_base()
@@ -141,8 +143,9 @@ class _Fetch:
     def __init__(self, context: Context, steps: Sequence[Apply], *, whole: bool) -> None:
         self._context = context
         self._whole = whole
-        self._waiting = {step.remote.dot: step for step in steps}
+        self._waiting: dict[tuple[bytes, int], Apply] = {step.remote.dot: step for step in steps}
         self._open: tuple[Apply, SmallFile | LargeFile] | None = None
+        self._small = SmallFiles(context)
         self._done = 0
         self.failed: list[Apply] = []
         """What came wrong."""
@@ -150,21 +153,33 @@ class _Fetch:
     def run(self) -> Iterator[Staged]:
         """The files as they are finished."""
         total = len(self._waiting)
+        try:
+            for some in self._staged():
+                yield from some
+                self._done += len(some)
+                size = sum(file_of(staged.step).size for staged in some)
+                self._context.reporter.progress(
+                    Progress("download", self._done, total, bytes_done=size)
+                )
+        finally:
+            self._drop()
+            self._small.drop()
+        for step in self._waiting.values():
+            yield Staged(step, trouble=Trouble(Code.UNAVAILABLE, "the site did not send it"))
+
+    def _staged(self) -> Iterator[list[Staged]]:
         wants = [self._want(step) for step in self._waiting.values()]
         try:
             for event in self._events(wants):
                 staged = self._take(event)
+                if self._small.ready:
+                    yield self._small.take()
                 if staged is not None:
-                    self._done += 1
-                    size = file_of(staged.step).size
-                    yield staged
-                    self._context.reporter.progress(
-                        Progress("download", self._done, total, bytes_done=size)
-                    )
-        finally:
-            self._drop()
-        for step in self._waiting.values():
-            yield Staged(step, trouble=Trouble(Code.UNAVAILABLE, "the site did not send it"))
+                    yield [staged]
+        except Unreachable:
+            yield self._small.finish()  # what came whole is good
+            raise
+        yield self._small.finish()
 
     def _want(self, step: Apply) -> Want:
         entry, old = file_of(step), step.expected
@@ -208,7 +223,7 @@ class _Fetch:
         return None
 
     def _begin(self, record: Record) -> None:
-        step = self._waiting.get(Dot(record.device, record.counter))
+        step = self._waiting.get((record.device, record.counter))
         if step is None:
             return
         entry = file_of(step)
@@ -218,13 +233,17 @@ class _Fetch:
         else:
             self._open = step, LargeFile(self._context, entry, base, record.start)
 
-    def _finish(self) -> Staged:
+    def _finish(self) -> Staged | None:
         assert self._open is not None
         step, file = self._open
-        made = file.finish()
+        made = None
+        if isinstance(file, SmallFile):
+            self._small.add(step, file_of(step), file.content())
+        else:
+            made = file.finish()
         self._open = None
         del self._waiting[step.remote.dot]
-        return Staged(step, made)
+        return None if made is None else Staged(step, made)
 
     def _fail(self) -> None:
         """What came for the open file is no good."""
@@ -243,7 +262,7 @@ class _Fetch:
         return Staged(step, trouble=trouble)
 
     def _refused(self, refusal: Refusal) -> Staged | None:
-        step = self._waiting.pop(Dot(refusal.device, refusal.counter), None)
+        step = self._waiting.pop((refusal.device, refusal.counter), None)
         if step is None:
             return None
         code = Code.DAMAGED if refusal.status == "damaged" else Code.UNAVAILABLE

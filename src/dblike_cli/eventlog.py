@@ -33,9 +33,10 @@ class EventLog:
 
     def write(self, action: str, path: bytes = b"", detail: str = "") -> None:
         """Note one event; on disk after `flush`, or when many have come together."""
-        fields = (self._now(), action, display(path), display(detail.encode()))
-        self._lines.append("\t".join(fields) + "\n")
-        self._size += len(self._lines[-1])
+        said = display(detail.encode()) if detail else ""
+        line = f"{self._now()}\t{action}\t{display(path)}\t{said}\n"
+        self._lines.append(line)
+        self._size += len(line)
         if self._size > _BUFFERED:
             self.flush()
 

@@ -8,7 +8,8 @@ place of a user's by a rename.
 from __future__ import annotations
 
 import enum
-from typing import Final, Protocol
+from collections.abc import Sequence
+from typing import Final, NamedTuple, Protocol
 
 from dblike_delta.commands import Data
 
@@ -39,6 +40,26 @@ class Rename(enum.Enum):
     REPLACE = enum.auto()  # it goes
     KEEP = enum.auto()  # FileExistsError
     EXCHANGE = enum.auto()  # it takes the source's name; ENOTSUP where the disk can't
+
+
+class NewFile(NamedTuple):
+    """A file to be made: its name in its directory, and all of it."""
+
+    name: bytes
+    data: Data
+    mode: int
+    mtime_ns: int
+
+
+class Seen(NamedTuple):
+    """A Stat of a file that was just made."""
+
+    st_mode: int
+    st_size: int
+    st_mtime_ns: int
+    st_ctime_ns: int
+    st_ino: int
+    st_dev: int
 
 
 class File(Protocol):
@@ -89,10 +110,26 @@ class FileSystem(Protocol):
     def create(self, path: bytes, mode: int = 0o600) -> File:
         """A new regular file, for reading and writing."""
 
+    def make_many(self, directory: bytes, files: Sequence[NewFile]) -> Sequence[Stat] | None:
+        """New regular files: their lstats.  May be called in any thread.
+
+        None: there is none of them, and each is to be made by itself, which says why.
+        """
+
     def open_update(self, path: bytes) -> File:
         """An existing regular file, for reading and writing from its beginning."""
 
     def rename(self, source: bytes, target: bytes, how: Rename) -> None: ...
+    def move_many(
+        self, source: bytes, target: bytes, names: Sequence[tuple[bytes, bytes]]
+    ) -> Sequence[Stat | None]:
+        """Rename from one directory into another where nothing is in the way, in any order.  May be
+        called in any thread.
+
+        What lstat says of each afterwards; None for one that stays where it is, to be renamed by
+        itself, which says why.
+        """
+
     def unlink(self, path: bytes) -> None: ...
     def mkdir(self, path: bytes, mode: int) -> None: ...
     def rmdir(self, path: bytes) -> None: ...
@@ -107,7 +144,7 @@ class FileSystem(Protocol):
         """Make the names in a directory durable."""
 
     def sync_all(self) -> None:
-        """Make all that was written on this disk durable."""
+        """Make all that was written on this disk durable.  May be called in any thread."""
 
     def free_space(self) -> int:
         """Bytes that can still be written."""

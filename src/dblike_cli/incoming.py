@@ -71,12 +71,11 @@ class SmallFile:
         """The file is the base itself."""
         self._parts = [self._read_base()]
 
-    def finish(self) -> Made:
-        """The body is whole: the temporary file.  Raises IntegrityError or OSError."""
+    def content(self) -> Data:
+        """The body is whole: what it makes.  Raises DeltaError."""
         if self._decoder is not None:
             self._decoder.finish()
-        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        return write_small(self._context, self._entry, data)
+        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
 
     def drop(self) -> None:
         """It will not be finished now."""
@@ -93,10 +92,14 @@ class SmallFile:
         return self._base
 
 
-def write_small(context: Context, entry: Entry, data: Data) -> Made:
-    """A temporary file of these bytes, verified."""
+def check_content(entry: Entry, data: Data) -> None:
+    """Raise IntegrityError where a small file's bytes are not its content."""
     if blake3(data).digest() != entry.hash:
         raise IntegrityError("the content that came is not what its hash says")
+
+
+def write_small(context: Context, entry: Entry, data: Data) -> Made:
+    """A temporary file of these bytes, which were checked."""
     place = temporary(context)
     file = context.fs.create(place, entry.mode | 0o200)
     try:
@@ -108,11 +111,16 @@ def write_small(context: Context, entry: Entry, data: Data) -> Made:
         raise
     finally:
         file.close()
+    sign_small(context, entry, data)
+    return Made(place, st)
+
+
+def sign_small(context: Context, entry: Entry, data: Data) -> None:
+    """Keep the signature of a small file that is worth one."""
     builder = new_builder(context, len(data))
     if builder is not None:
         builder.update(data)
         save_signature(context, entry.hash, builder)
-    return Made(place, st)
 
 
 class LargeFile:

@@ -75,6 +75,12 @@ def temporary(context: Context, kind: bytes = b"new") -> bytes:
     return b"%s/%s-%s" % (TEMPORARY, kind, context.random.bytes(8).hex().encode())
 
 
+def temporary_names(context: Context, count: int) -> list[bytes]:
+    """The names alone of so many that are to be made; one call for all of their randomness."""
+    drawn = context.random.bytes(8 * count).hex().encode()
+    return [b"new-" + drawn[at : at + 16] for at in range(0, 16 * count, 16)]
+
+
 def put_file(
     context: Context, source: bytes, path: bytes, entry: Entry, expected: Expected
 ) -> Displaced | None:

@@ -6,18 +6,26 @@ descriptor of the one above it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 import sys
-from typing import Final
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
-from dblike_cli.fs import OWN, File, Rename, Stat
+from dblike_cli.fs import OWN, File, NewFile, Rename, Seen, Stat
 from dblike_cli.syscalls import EXCHANGE, NOREPLACE, renameat2, syncfs
 from dblike_delta.commands import Data
 from dblike_delta.paths import name as name_of
 from dblike_delta.paths import parent
 from dblike_delta.system import Strides
+
+_files: Any
+try:
+    from dblike_cli import _files
+except ImportError:  # it was installed without a C compiler
+    _files = None
 
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -168,6 +176,15 @@ class RealFS:
     def create(self, path: bytes, mode: int = 0o600) -> RealFile:
         return RealFile(os.open(name_of(path), _CREATE, mode, dir_fd=self._dir(parent(path))))
 
+    def make_many(self, directory: bytes, files: Sequence[NewFile]) -> Sequence[Stat] | None:
+        if _files is None:
+            return None
+        try:
+            with self._held(directory) as where:
+                return [Seen(*found) for found in _files.create_files(where, files)]
+        except (OSError, OverflowError):
+            return None
+
     def open_update(self, path: bytes) -> RealFile:
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         return self._regular(os.open(name_of(path), flags, dir_fd=self._dir(parent(path))))
@@ -185,6 +202,19 @@ class RealFS:
             _rename_keeping(old, a, new, b)
         if not source.startswith(OWN):
             self._forget(source)
+
+    def move_many(
+        self, source: bytes, target: bytes, names: Sequence[tuple[bytes, bytes]]
+    ) -> Sequence[Stat | None]:
+        if _files is not None:
+            with (
+                contextlib.suppress(OSError),
+                self._held(source) as old,
+                self._held(target) as new,
+            ):
+                moved = _files.move_files(old, new, names)
+                return [None if found is None else Seen(*found) for found in moved]
+        return [None] * len(names)
 
     def unlink(self, path: bytes) -> None:
         os.unlink(name_of(path), dir_fd=self._dir(parent(path)))
@@ -261,16 +291,16 @@ class RealFS:
         while above and above not in self._open:
             above = parent(above)
         base = self._open[above] if above else self._root
-        rest = path[len(above) + 1 :] if above else path
-        fd = base
-        for part in rest.split(b"/"):
-            try:
-                below = os.open(part, _DIRECTORY, dir_fd=fd)
-            finally:
-                if fd != base:
-                    os.close(fd)
-            fd = below
-        return fd
+        return _open_below(base, path[len(above) + 1 :] if above else path)
+
+    @contextlib.contextmanager
+    def _held(self, path: bytes) -> Iterator[int]:
+        """A descriptor of the directory for the calling thread alone, whichever that is."""
+        fd = _open_below(self._root, path) if path else os.dup(self._root)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
 
     def _trim(self) -> None:
         for path in list(self._open)[: _OPEN_DIRECTORIES // 2]:
@@ -291,6 +321,19 @@ class RealFS:
             return RealFile(fd)
         os.close(fd)
         raise OSError(errno.EINVAL, "not a regular file")
+
+
+def _open_below(base: int, path: bytes) -> int:
+    """Open a directory part by part, through no symlink."""
+    fd = base
+    for part in path.split(b"/"):
+        try:
+            below = os.open(part, _DIRECTORY, dir_fd=fd)
+        finally:
+            if fd != base:
+                os.close(fd)
+        fd = below
+    return fd
 
 
 def _exchange(old: int, a: bytes, new: int, b: bytes) -> None:

@@ -54,6 +54,8 @@ _FRAME = struct.Struct(">BI")
 _PLAIN, _ZSTD = 0, 1
 _PROBE = 16 << 10
 _PAYS = 0.9
+_MANY = 64
+"""So many parts of a block are joined: to pass each on by itself costs more than to copy it."""
 _TINY = 16 << 10
 """Pieces of a block that are smaller are joined at once: each costs memory of its own."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import TypeVar
+from typing import Final, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -34,6 +34,7 @@ __all__ = [
     "Unreachable",
 ]  # fmt: skip
 _T = TypeVar("_T")
+_OF_A_FETCH: Final = (m.Record, Body, m.Trailer, m.Refusal)
 
 
 class Changes(msgspec.Struct, frozen=True):
@@ -222,11 +223,8 @@ class Exchange:
         block; ask again for what is not finished.
         """
         for event in self._stream("POST", f"{self._folder(folder)}/fetch", m.FetchRequest(wants)):
-            match event:
-                case m.Record() | Body() | m.Trailer() | m.Refusal():
-                    yield event
-                case _:
-                    pass
+            if isinstance(event, _OF_A_FETCH):
+                yield event
 
     def report_damage(self, folder: str, hashes: list[bytes]) -> list[bytes]:
         """Say which contents came wrong; the answer is those that the site found to be damaged."""

@@ -238,8 +238,10 @@ def _decide_gone(upload: Upload, there: Remote, news: _Remote) -> Step:
 
 def _keep_parents(steps: dict[bytes, Step], trees: _Trees) -> None:
     """Forget the delete of a directory in which something is about to be made."""
-    made = [step for step in steps.values() if isinstance(step, Apply) and step.new]
-    for path in {above for step in made for above in paths.ancestors(step.path)}:
+    made = {
+        paths.parent(step.path) for step in steps.values() if isinstance(step, Apply) and step.new
+    }
+    for path in {above for place in made if place for above in _down_to(place)}:
         step, there = steps.get(path), trees.there(path)
         if not isinstance(step, Upload) or step.new is not None or there is None:
             continue
@@ -270,16 +272,25 @@ def _hold_removals(steps: dict[bytes, Step], trees: _Trees) -> None:
 def _hold_orphans(steps: dict[bytes, Step], trees: _Trees) -> None:
     """Hold what can't be made, because its directory is none here or will be none."""
     sound: dict[bytes, bool] = {}  # of directories, each of which sorts before what is in it
+    reached = {b"": True}  # those that are sound with all above them
     for path in sorted(steps):
         step = steps[path]
-        if not (isinstance(step, Apply) and step.new and step.expected is None):
+        if not (isinstance(step, Apply) and step.expected is None and step.new):
             continue
-        for above in paths.ancestors(path):
-            if above not in sound:
-                after = _after(above, steps.get(above), trees)
-                sound[above] = _is_directory(after) or not trees.mentions(above)
-            if not sound[above]:
-                steps[path] = Held(path, Reason.NO_PARENT)
+        place = paths.parent(path)
+        if place not in reached:
+            for above in _down_to(place):
+                if above not in sound:
+                    after = _after(above, steps.get(above), trees)
+                    sound[above] = _is_directory(after) or not trees.mentions(above)
+            reached[place] = all(sound[above] for above in _down_to(place))
+        if not reached[place]:
+            steps[path] = Held(path, Reason.NO_PARENT)
+
+
+def _down_to(place: bytes) -> tuple[bytes, ...]:
+    """A directory and those above it, the topmost first."""
+    return (*paths.ancestors(place), place)
 
 
 def _after(path: bytes, step: Step | None, trees: _Trees) -> Entry | None:
@@ -317,6 +328,8 @@ def _in_order(changes: list[_Change]) -> tuple[_Change, ...]:
     making_room = {change.path for change in changes if change.new and _takes_directory(change)}
     made = [change for change in changes if change.new]
     gone = [change for change in reversed(changes) if not change.new]
+    if not making_room:
+        return (*made, *gone)
     first = [change for change in gone if not making_room.isdisjoint(paths.ancestors(change.path))]
     last = [change for change in gone if making_room.isdisjoint(paths.ancestors(change.path))]
     return (*first, *made, *last)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -11,7 +12,7 @@ from sqlalchemy import Connection, and_, bindparam, select
 from dblike_delta.messages import Record
 from dblike_delta.versions import Kind, Version, vector_in
 from dblike_srv.contents import State, find_contents
-from dblike_srv.db import find_rows
+from dblike_srv.db import all_rows, find_rows
 from dblike_srv.errors import Gone
 from dblike_srv.folders import heads_of
 from dblike_srv.identity import FolderRef
@@ -21,6 +22,15 @@ from dblike_srv.site import Ahead, Site, own_ids, renew
 from dblike_srv.tree import VERSION_COLUMNS, path_key, site_id, version_of
 
 LARGEST_PAGE = 20_000
+
+_COLUMNS = (
+    paths.c.path, paths.c.context, versions.c.device, versions.c.counter, versions.c.time,
+    versions.c.kind, versions.c.hash, versions.c.size, versions.c.mode, versions.c.mtime_ns,
+    versions.c.target, versions.c.author, versions.c.key_id,
+)  # fmt: skip
+"""A path with its winner; `context` is the join of the heads' vectors."""
+_PATH, _KIND = 1, 6
+"""Where these are in a row of a page."""
 
 
 def changes(
@@ -121,13 +131,14 @@ def _collect(
             continue
         if room <= 0:
             return list(records.values()), reached, True
-        last, count = reached.get(origin, 0), 0
+        last = reached.get(origin, 0)
         values = {"folder": folder.row, "origin": origin, "after": last, "most": room}
-        for row in connection.execute(_PAGE, values):
-            last, count = row[0], count + 1
-            path = bytes(row[1])
-            if path not in records and not (live_only and row[3 + 6] == Kind.DELETED):
-                records[path] = record_of(site, folder, version_of(row[3:]), bytes(row[2]))
+        rows = all_rows(connection.execute(_PAGE, values))
+        for row in rows:
+            path, kind = row[_PATH], row[_KIND]
+            if path not in records and not (live_only and kind == Kind.DELETED):
+                records[path] = _record(site, folder, row)
+        last, count = rows[-1][0] if rows else last, len(rows)
         room -= count
         reached[origin] = head if room > 0 else last
         if reached[origin] < head:
@@ -140,7 +151,7 @@ def _page() -> Any:
     and at `most` so many.  Made once, for to build it takes longer than to run it."""
     changed, best = versions.alias("changed"), versions
     return (
-        select(journal.c.number, paths.c.path, paths.c.context, *VERSION_COLUMNS)
+        select(journal.c.number, *_COLUMNS)
         .join(changed, and_(changed.c.folder == journal.c.folder, changed.c.seq == journal.c.seq))
         .join(
             paths,
@@ -184,20 +195,12 @@ def _with_buried(connection: Connection, folder: FolderRef, records: list[Record
     return [tombs.get(record.path, record) for record in records]
 
 
-def record_of(site: Site, folder: FolderRef, version: Version, packed: bytes) -> Record:
-    """A path's present state as it travels; `packed` is the join of its heads' vectors."""
+def _record(site: Site, folder: FolderRef, row: Sequence[Any]) -> Record:
+    """A path's present state as it travels, from a row of `_page`."""
+    (_, path, packed, device, counter, time, kind, digest, size, mode, mtime_ns, target, author,
+     key_id) = row  # fmt: skip
+    context = site.seal.context(folder.id, path, packed)
     return Record(
-        path=version.path,
-        device=version.dot.device,
-        counter=version.dot.counter,
-        time=version.time,
-        kind=int(version.kind),
-        hash=version.hash,
-        size=version.size,
-        mode=version.mode,
-        mtime_ns=version.mtime_ns,
-        target=version.target,
-        author=version.author,
-        context=site.seal.context(folder.id, version.path, packed),
-        key_id=version.key_id,
-    )
+        path, device, counter, time, kind, digest, size, mode, mtime_ns, target, author, context,
+        key_id=key_id,
+    )  # fmt: skip

@@ -107,6 +107,10 @@ class PackReader:
             for at in range(0, length, PIECE):
                 yield self._piece(pack, offset + at, min(length - at, PIECE))
 
+    def piece(self, extent: Extent) -> memoryview:
+        """The bytes of a small extent; likewise."""
+        return self._piece(*extent)
+
     def read(self, extents: Sequence[Extent]) -> bytes | memoryview:
         """All bytes of the extents at once, for small ones."""
         pieces = list(self.pieces(extents))

@@ -17,7 +17,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Column, Connection, Engine, Executable, Table, create_engine, event
+from sqlalchemy import (
+    Column,
+    Connection,
+    CursorResult,
+    Engine,
+    Executable,
+    Table,
+    create_engine,
+    event,
+)
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnection
@@ -197,7 +206,16 @@ def find_rows(
     rest = iter(dict.fromkeys(values))
     while batch := list(islice(rest, CHUNK)):
         statement = f"{start}{', '.join([mark] * len(batch))}{end}"
-        yield from connection.exec_driver_sql(statement, (*batch, *where.values())).fetchall()
+        yield from all_rows(connection.exec_driver_sql(statement, (*batch, *where.values())))
+
+
+def all_rows(result: CursorResult[Any]) -> Sequence[Sequence[Any]]:
+    """All rows as the driver gives them, which for our types is what they are: thousands are the
+    normal case, and a Row of SQLAlchemy's costs more than the database's work for it."""
+    assert result.cursor is not None
+    rows: Sequence[Sequence[Any]] = result.cursor.fetchall()
+    result.close()
+    return rows
 
 
 _LOCKS: Final = {"": "", "UPDATE": " FOR UPDATE", "SHARE": " LOCK IN SHARE MODE"}

@@ -6,10 +6,11 @@ the literals that are sent.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
-from sqlalchemy import Connection
+import msgspec
+from sqlalchemy import Column, Connection
 
 from dblike_delta.changeset import Encoder, Part
 from dblike_delta.commands import Copy
@@ -30,13 +31,17 @@ AT_ONCE = 500
 """Wants that are looked up together; the first of them are on their way when the next are."""
 
 
-@dataclasses.dataclass(frozen=True)
-class _Plan:
+_RECORD = (
+    versions.c.path, versions.c.device, versions.c.counter, versions.c.time, versions.c.kind,
+    versions.c.hash, versions.c.size, versions.c.mode, versions.c.mtime_ns, versions.c.author,
+)  # fmt: skip
+"""What a version says of itself to whoever wants its content."""
+
+
+class _Plan(msgspec.Struct, frozen=True):
     """How a want is served: what its delta is made of, against which content."""
 
-    version: Version
-    base: bytes
-    start: int
+    record: Record
     parts: Sequence[Copy | Extent]
 
 
@@ -67,37 +72,53 @@ def _answers(
 
 def _look_up(
     connection: Connection, identity: Identity, folder: FolderRef, wants: list[Want]
-) -> tuple[dict[Dot, Version], dict[bytes, Content], dict[int, bytes]]:
+) -> tuple[dict[Dot, Record], dict[bytes, Content], dict[int, bytes]]:
     """The wanted versions, the contents that they and the haves name, and the packs of these."""
-    found = find_versions(connection, folder, [Dot(w.device, w.counter) for w in wants])
-    hashes = {version.hash for version in found.values() if version.hash}
-    hashes.update(digest for want in wants for digest in want.have)
-    held = find_contents(connection, identity.user, hashes)
-    wanted = {version.hash for version in found.values()}
-    numbers = {n for digest in wanted if digest in held for n in held[digest].recipe.packs}
+    dots = [Dot(want.device, want.counter) for want in wants]
+    records = map(_record, _find(connection, folder, dots, _RECORD))
+    found = {Dot(record.device, record.counter): record for record in records}
+    wanted = {record.hash for record in found.values()}
+    hashes = {digest for want in wants for digest in want.have} | wanted
+    held = find_contents(connection, identity.user, hashes - {b""})
+    extents = (held[digest].recipe.extents for digest in wanted if digest in held)
+    numbers = {extent.pack for some in extents for extent in some}
     return found, held, pack_names(connection, numbers)
+
+
+def _record(row: Sequence[Any]) -> Record:
+    path, device, counter, time, kind, digest, size, mode, mtime_ns, author = row
+    return Record(
+        path, device, counter, time, kind, digest, size, mode, mtime_ns, author=author, body=True
+    )
 
 
 def find_versions(
     connection: Connection, folder: FolderRef, dots: Sequence[Dot]
 ) -> dict[Dot, Version]:
     """Those of the versions that are the folder's."""
+    rows = _find(connection, folder, dots, VERSION_COLUMNS)
+    return {version.dot: version for version in map(version_of, rows)}
+
+
+def _find(
+    connection: Connection,
+    folder: FolderRef,
+    dots: Sequence[Dot],
+    columns: Sequence[Column[Any]],
+) -> Iterator[Sequence[Any]]:
+    """Rows of those of the versions that are the folder's."""
     counters: dict[bytes, list[int]] = {}
-    for dot in dots:
-        counters.setdefault(dot.device, []).append(dot.counter)
-    found: dict[Dot, Version] = {}
+    for device, counter in dots:
+        counters.setdefault(device, []).append(counter)
     for device, of_device in counters.items():
         where = {versions.c.device: device, versions.c.folder: folder.row}
-        rows = find_rows(connection, VERSION_COLUMNS, where, versions.c.counter, of_device)
-        for version in map(version_of, rows):
-            found[version.dot] = version
-    return found
+        yield from find_rows(connection, columns, where, versions.c.counter, of_device)
 
 
-def _plan(want: Want, version: Version | None, held: dict[bytes, Content]) -> _Plan | Refusal:
-    if version is None or version.kind is not Kind.FILE:
+def _plan(want: Want, record: Record | None, held: dict[bytes, Content]) -> _Plan | Refusal:
+    if record is None or record.kind != Kind.FILE:
         return Refusal(want.device, want.counter, "unknown", "no such file version in this folder")
-    content = held.get(version.hash)
+    content = held.get(record.hash)
     if content is None:
         return Refusal(want.device, want.counter, "gone", "its content is not kept any more")
     if content.state is State.DAMAGED:
@@ -107,15 +128,19 @@ def _plan(want: Want, version: Version | None, held: dict[bytes, Content]) -> _P
     recipe = content.recipe
     if want.start:
         recipe = recipe.slice(want.start, content.size - want.start)
-    haves = (held[digest] for digest in want.have if digest in held)
-    base, parts = _cheapest(recipe, [c for c in haves if c.state is not State.DAMAGED])
-    return _Plan(version, base, want.start, parts)
+    haves = [held[digest] for digest in want.have if digest in held]
+    base, parts = _cheapest(recipe, haves) if haves else (b"", recipe.extents)
+    if base or want.start:
+        record = msgspec.structs.replace(record, base=base, start=want.start)
+    return _Plan(record, parts)
 
 
 def _cheapest(recipe: Recipe, haves: list[Content]) -> tuple[bytes, Sequence[Copy | Extent]]:
     """The delta that carries the fewest literal bytes, and what it is against (b"": nothing)."""
     base, parts, cost = b"", list[Copy | Extent](recipe.extents), recipe.size
     for have in haves:
+        if have.state is State.DAMAGED:
+            continue
         delta = difference(have.recipe, recipe)
         literals = literal_bytes(delta)
         if literals < cost:
@@ -123,46 +148,42 @@ def _cheapest(recipe: Recipe, haves: list[Content]) -> tuple[bytes, Sequence[Cop
     return base, parts
 
 
-def _send(encoder: Encoder, reader: PackReader, plan: _Plan) -> Iterator[Part]:
-    version = plan.version
-    record = Record(
-        path=version.path,
-        device=version.dot.device,
-        counter=version.dot.counter,
-        time=version.time,
-        kind=int(version.kind),
-        hash=version.hash,
-        size=version.size,
-        mode=version.mode,
-        mtime_ns=version.mtime_ns,
-        author=version.author,
-        base=plan.base,
-        body=True,
-        start=plan.start,
-    )
-    sent = encoder.record(record)
+def _send(encoder: Encoder, reader: PackReader, plan: _Plan) -> Iterable[Part]:
+    record, parts = plan.record, plan.parts
+    if len(parts) == 1 and isinstance(parts[0], Extent) and record.size <= SMALL:
+        return _send_whole(encoder, reader, record, parts[0])
+    return _send_delta(encoder, reader, record, parts)
+
+
+def _send_whole(encoder: Encoder, reader: PackReader, record: Record, extent: Extent) -> list[Part]:
+    """A delta that is one small literal: the body of most files."""
     try:
-        if len(plan.parts) == 1 and isinstance(plan.parts[0], Extent) and version.size <= SMALL:
-            sent += encoder.data(_whole(reader, plan.parts[0]))
-        elif literal_bytes(plan.parts) <= SMALL:
-            sent += encoder.data(b"".join(_delta(reader, plan.parts)))
+        piece = reader.piece(extent)
+    except OSError as error:
+        return [*encoder.record(record), *encoder.refusal(_failed(record, error))]
+    head = DELTA_MAGIC + encode_literal_header(extent.length)
+    return encoder.whole(record, (head, piece, END), Trailer(record.hash, record.size))
+
+
+def _send_delta(
+    encoder: Encoder, reader: PackReader, record: Record, parts: Sequence[Copy | Extent]
+) -> Iterator[Part]:
+    yield from encoder.record(record)
+    try:
+        if literal_bytes(parts) <= SMALL:
+            yield from encoder.data(b"".join(_delta(reader, parts)))
         else:
-            for piece in _delta(reader, plan.parts):
-                sent += encoder.data(piece)
-                yield from sent
-                sent = []
+            for piece in _delta(reader, parts):
+                yield from encoder.data(piece)
     except OSError as error:
         # The receiver drops an unfinished body when the next frame is a refusal.
-        sent += encoder.refusal(Refusal(*version.dot, "unavailable", f"the store failed: {error}"))
+        yield from encoder.refusal(_failed(record, error))
     else:
-        sent += encoder.trailer(Trailer(version.hash, version.size))
-    yield from sent
+        yield from encoder.trailer(Trailer(record.hash, record.size))
 
 
-def _whole(reader: PackReader, extent: Extent) -> bytes:
-    """The delta that is one small literal: the body of most files."""
-    [piece] = reader.pieces((extent,))
-    return b"".join((DELTA_MAGIC, encode_literal_header(extent.length), piece, END))
+def _failed(record: Record, error: OSError) -> Refusal:
+    return Refusal(record.device, record.counter, "unavailable", f"the store failed: {error}")
 
 
 def _delta(reader: PackReader, parts: Sequence[Copy | Extent]) -> Iterator[Part]:

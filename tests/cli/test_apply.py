@@ -5,15 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from dblike_cli.context import Settings
-from dblike_cli.fs import Rename, Stat
+from dblike_cli.fs import NewFile, Rename, Stat
 from dblike_cli.realfs import RealFile, RealFS
 from dblike_cli.report import Code
+from dblike_delta.paths import join
+from dblike_delta.paths import name as name_of
 from rig.devices import PULL, Laptop
 
 NewLaptop = Callable[..., Laptop]
@@ -44,6 +46,11 @@ class Meddler(RealFS):
         self._meddle("rename", target)
         self._meddle("rename", source)
         super().rename(source, target, how)
+
+    def move_many(
+        self, source: bytes, target: bytes, names: Sequence[tuple[bytes, bytes]]
+    ) -> list[None]:
+        return [None] * len(names)
 
 
 def pair(laptop: NewLaptop) -> tuple[Laptop, Laptop, Meddler]:
@@ -233,6 +240,9 @@ class FullDisk(RealFS):
 
     room = 1 << 30
 
+    def make_many(self, directory: bytes, files: Sequence[NewFile]) -> None:
+        return None
+
     def create(self, path: bytes, mode: int = 0o600) -> RealFile:
         return _FullFile(super().create(path, mode).fd, self)
 
@@ -295,6 +305,13 @@ class FoldingFS(RealFS):
     def rename(self, source: bytes, target: bytes, how: Rename) -> None:
         super().rename(self._fold(source), self._fold(target), how)
 
+    def move_many(
+        self, source: bytes, target: bytes, names: Sequence[tuple[bytes, bytes]]
+    ) -> Sequence[Stat | None]:
+        above = self._fold(target)
+        folded = [(old, name_of(self._fold(join(above, new)))) for old, new in names]
+        return super().move_many(source, above, folded)
+
     def mkdir(self, path: bytes, mode: int) -> None:
         super().mkdir(self._fold(path), mode)
 
@@ -305,7 +322,8 @@ class FoldingFS(RealFS):
         return super().read_small(self._fold(path), limit)
 
 
-def test_a_disk_that_folds_names_holds_the_second_one_back(laptop: NewLaptop) -> None:
+@pytest.mark.parametrize("batch", [1, 2_000])
+def test_a_disk_that_folds_names_holds_the_second_one_back(laptop: NewLaptop, batch: int) -> None:
     """I12, F18, pain 19: visible, and nothing is renamed or overwritten at the site."""
     one = laptop("one")
     one.write("Readme", "first")
@@ -314,7 +332,8 @@ def test_a_disk_that_folds_names_holds_the_second_one_back(laptop: NewLaptop) ->
     one.write("dir/y", "2")
     one.sync()
     (one.root.parent / "two").mkdir()
-    two = laptop("two", fs=FoldingFS(one.root.parent / "two"))
+    settings = Settings(durable=False, apply_batch=batch)
+    two = laptop("two", fs=FoldingFS(one.root.parent / "two"), settings=settings)
     report = two.sync()
     held = {item.path: item.code for item in report.pending}
     assert held.pop(b"readme") is Code.HELD

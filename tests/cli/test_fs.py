@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from dblike_cli import realfs as fs_module
-from dblike_cli.fs import Rename
+from dblike_cli.entries import stamp_of
+from dblike_cli.fs import NewFile, Rename, Stat
 from dblike_cli.realfs import RealFS
 
 
@@ -45,6 +47,79 @@ def test_names_are_bytes(fs: RealFS) -> None:
         b"plain", b"caf\xe9", "é".encode(), b"new\nline", b"x" * 255,
     }  # fmt: skip
     assert read(fs, b"caf\xe9") == b"caf\xe9"
+
+
+MANY = [
+    NewFile(b"empty", b"", 0o600, 0),
+    NewFile(b"plain", b"plain", 0o644, 1_790_000_000_123_456_789),
+    NewFile(b"caf\xe9", memoryview(b"a view of it")[2:6], 0o755, 1),
+    NewFile(b"closed", bytearray(b"closed"), 0o444, -1_500_000_001),
+    NewFile(b"large", bytes(3_000_000), 0o777, 999_999_999),
+]
+
+
+def make(fs: RealFS, files: list[NewFile]) -> Sequence[Stat] | None:
+    """In another thread."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(fs.make_many, b"", files).result()
+
+
+@pytest.mark.skipif(fs_module._files is None, reason="it is not compiled")
+def test_many_files_by_one_call(fs: RealFS) -> None:
+    made = make(fs, MANY)
+    assert made is not None
+    for file, seen in zip(MANY, made, strict=True):
+        st = fs.lstat(file.name)
+        assert stamp_of(seen) == stamp_of(st)
+        assert (stat.S_IMODE(st.st_mode), st.st_mtime_ns) == (file.mode, file.mtime_ns)
+        assert read(fs, file.name) == bytes(file.data)[: 1 << 20]
+
+
+@pytest.mark.parametrize("wrong", [
+    NewFile(b"taken", b"mine", 0o600, 0),
+    NewFile(b"no/such", b"", 0o600, 0),
+    NewFile(b"x" * 256, b"", 0o600, 0),
+    NewFile(b"late", b"", 0o600, 1 << 100),
+])  # fmt: skip
+def test_of_many_files_all_are_made_or_none(fs: RealFS, wrong: NewFile) -> None:
+    write(fs, b"taken", b"theirs")
+    before = os.listdir("/proc/self/fd")
+    assert make(fs, [*MANY, wrong]) is None
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+    assert [name for name, _ in fs.scandir(b"")] == [b"taken"]
+    assert read(fs, b"taken") == b"theirs"
+
+
+def test_no_file_is_made_in_a_directory_that_is_gone(fs: RealFS) -> None:
+    assert fs.make_many(b"gone", MANY) is None
+
+
+@pytest.mark.skipif(fs_module._files is None, reason="it is not compiled")
+def test_many_files_move_where_their_names_are_free(fs: RealFS) -> None:
+    fs.mkdir(b"from", 0o755)
+    fs.mkdir(b"to", 0o755)
+    for number in range(5):
+        write(fs, b"from/%d" % number, b"%d" % number)
+    write(fs, b"to/c", b"theirs")
+    names = [(b"0", b"a"), (b"absent", b"b"), (b"2", b"c"), (b"3", b"x" * 256), (b"4", b"e")]
+    moved = fs.move_many(b"from", b"to", names)
+    assert [st is not None for st in moved] == [True, False, False, False, True]
+    for (old, new), st in zip(names, moved, strict=True):
+        if st is not None:
+            assert stamp_of(st) == stamp_of(fs.lstat(b"to/" + new))
+            assert read(fs, b"to/" + new) == old
+    assert {name for name, _ in fs.scandir(b"from")} == {b"1", b"2", b"3"}
+    assert read(fs, b"to/c") == b"theirs"
+
+
+def test_nothing_moves_into_a_directory_that_is_none(fs: RealFS) -> None:
+    fs.mkdir(b"from", 0o755)
+    write(fs, b"from/x", b"x")
+    write(fs, b"file", b"")
+    fs.symlink(b"from", b"link")
+    for target in (b"file", b"link", b"gone"):
+        assert fs.move_many(b"from", target, [(b"x", b"y")]) == [None]
+    assert read(fs, b"from/x") == b"x"
 
 
 def test_a_path_never_leads_through_a_symlink(fs: RealFS, tmp_path: Path) -> None:

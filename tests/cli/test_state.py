@@ -64,6 +64,24 @@ def test_a_transaction_is_all_or_nothing(state: State) -> None:
     assert state.meta.cursor == ""
 
 
+def test_news_of_a_transaction_that_failed_are_none(state: State) -> None:
+    """What is held in memory of the table is what the table holds."""
+    old, new = (Record(b"a", DEVICE, n, 1, 1, b"h" * 32) for n in (1, 2))
+    with state.transaction():
+        state.remote.put([old])
+
+    def fail_half_way() -> None:
+        with state.transaction():
+            state.remote.put([new, Record(b"b", DEVICE, 3, 1, 1, b"h" * 32)])
+            state.remote.drop([b"a"])
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_half_way()
+    assert state.remote.get(b"a") == old
+    assert state.remote.all() == {b"a": old}
+
+
 def test_counters_are_never_given_out_twice(tmp_path: Path) -> None:
     """I30: durable before a byte that carries one leaves."""
     state = State(tmp_path / "state.db")

@@ -10,12 +10,12 @@ import copy
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-from dblike_cli.fs import Rename
+from dblike_cli.fs import NewFile, Rename
 
 
 def error(number: int, path: bytes = b"") -> OSError:
@@ -101,6 +101,9 @@ class MemFS:
         siblings[name] = self._inode(stat.S_IFREG | mode)
         return MemFile(self, siblings[name])
 
+    def make_many(self, directory: bytes, files: Sequence[NewFile]) -> None:
+        return None
+
     def open_update(self, path: bytes) -> MemFile:
         return self.open_read(path)
 
@@ -121,6 +124,11 @@ class MemFS:
             new[b] = old.pop(a)
         for inode in filter(None, (new.get(b), old.get(a))):
             inode.ctime_ns = self._now_ns()
+
+    def move_many(
+        self, source: bytes, target: bytes, names: Sequence[tuple[bytes, bytes]]
+    ) -> list[None]:
+        return [None] * len(names)
 
     def unlink(self, path: bytes) -> None:
         self._change("unlink")

@@ -7,9 +7,10 @@ it or after it.  It leaves what a SIGKILL leaves: what was done is done, nothing
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from dblike_cli.fs import NewFile, Stat
 from dblike_cli.realfs import RealFile, RealFS
 from dblike_cli.state import State
 from dblike_delta.exchange import Request, Response, Transport
@@ -69,6 +70,23 @@ class MortalFS(RealFS):
     def create(self, path: bytes, mode: int = 0o600) -> MortalFile:
         with self.life.contact():
             return MortalFile(super().create(path, mode).fd, self.life)
+
+    def make_many(self, directory: bytes, files: Sequence[NewFile]) -> Sequence[Stat] | None:
+        half = len(files) // 2
+        with self.life.contact():
+            made = super().make_many(directory, files[:half])
+        with self.life.contact():
+            rest = super().make_many(directory, files[half:])
+        return None if made is None or rest is None else [*made, *rest]
+
+    def move_many(
+        self, source: bytes, target: bytes, names: Sequence[tuple[bytes, bytes]]
+    ) -> Sequence[Stat | None]:
+        half = len(names) // 2
+        with self.life.contact():
+            moved = super().move_many(source, target, names[:half])
+        with self.life.contact():
+            return [*moved, *super().move_many(source, target, names[half:])]
 
     def open_update(self, path: bytes) -> MortalFile:
         with self.life.contact():

@@ -45,7 +45,7 @@ def test_the_version_is_one(program: str) -> None:
 
 ROOT = Path(__file__).resolve().parents[2]
 BACKEND = "import sys, setuptools.build_meta as b; print(getattr(b, sys.argv[1])(sys.argv[2]))"
-BUILT = shutil.ignore_patterns("*.so", "__pycache__", "_kernel.c", "*.egg-info")
+BUILT = shutil.ignore_patterns("*.so", "__pycache__", "_kernel.c", "_files.c", "*.egg-info")
 
 
 def build(what: str, tree: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -104,3 +104,4 @@ def test_with_a_compiler_the_sdist_has_the_kernel(source: Path, tmp_path: Path) 
     assert "NOT built" not in said
     assert imported(place).stdout.split()[1] == "compiled"
     assert {path.suffix for path in place.rglob("_kernel*")} <= {".so", ".py", ".pyi"}
+    assert {path.suffix for path in place.rglob("_files*")} == {".so", ".pyi"}

@@ -14,35 +14,53 @@ _decode = msgspec.msgpack.Decoder(Record).decode
 
 
 class RemoteTable:
-    """The table of it; see State."""
+    """The table of it; see State.
+
+    What it holds is kept in memory, too, from when it was first asked for: a cycle asks for each
+    path several times.  Whoever ends a transaction without its writes has to `forget` that.
+    """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self._held: dict[bytes, Record] | None = None
 
     def get(self, path: bytes) -> Record | None:
         """The news of a path."""
-        query = "SELECT record FROM remote WHERE path = ?"
-        row = self._connection.execute(query, (path,)).fetchone()
-        return None if row is None else _decode(row[0])
+        return self._all().get(path)
 
     def all(self) -> dict[bytes, Record]:
         """Path to record, by path."""
-        rows = self._connection.execute("SELECT path, record FROM remote ORDER BY path")
-        return {path: _decode(record) for path, record in rows}
+        held = self._all()
+        return {path: held[path] for path in sorted(held)}
 
     def empty(self) -> bool:
         """Whether there are no news."""
-        return self._connection.execute("SELECT 1 FROM remote LIMIT 1").fetchone() is None
+        return not self._all()
 
     def put(self, records: Iterable[Record]) -> None:
         """The present state of these paths; it replaces what was heard of them before."""
-        rows = [(record.path, _encode(record)) for record in records]
+        news = {record.path: record for record in records}
+        rows = [(path, _encode(record)) for path, record in news.items()]
         self._connection.executemany("INSERT OR REPLACE INTO remote VALUES (?, ?)", rows)
+        self._all().update(news)
 
     def clear(self) -> None:
         """Nothing was heard."""
         self._connection.execute("DELETE FROM remote")
+        self._held = {}
 
     def drop(self, paths: Iterable[bytes]) -> None:
         """These are here now."""
-        self._connection.executemany("DELETE FROM remote WHERE path = ?", [(p,) for p in paths])
+        held = self._all()
+        gone = [path for path in paths if held.pop(path, None) is not None]
+        self._connection.executemany("DELETE FROM remote WHERE path = ?", [(p,) for p in gone])
+
+    def forget(self) -> None:
+        """What is held in memory may be otherwise than the table."""
+        self._held = None
+
+    def _all(self) -> dict[bytes, Record]:
+        if self._held is None:
+            rows = self._connection.execute("SELECT path, record FROM remote")
+            self._held = {path: _decode(record) for path, record in rows}
+        return self._held

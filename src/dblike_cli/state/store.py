@@ -67,6 +67,7 @@ class State:
                 yield
                 self._connection.execute("COMMIT")
             except BaseException:
+                self.remote.forget()
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.execute("ROLLBACK")
                 raise
