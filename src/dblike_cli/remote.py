@@ -17,6 +17,7 @@ from dblike_delta.errors import FormatError, LimitError, PathError
 from dblike_delta.exchange import Changes, Refused
 from dblike_delta.messages import HASH_BYTES, Record, Sources
 from dblike_delta.paths import check_path, display
+from dblike_delta.plan import Entry
 from dblike_delta.sources import (
     Content,
     SourcesUnknown,
@@ -235,10 +236,15 @@ def _sort(context: Context, records: Iterable[Record]) -> _Sorted:
 
 
 def _is_same(known: Known, record: Record) -> bool:
-    """Whether it is the version that is here.  The dot alone does not tell: what a dot stands for
-    is settled later where a copied device has used it twice."""
-    entry = known.synced.entry
-    if known.synced.dot != (record.device, record.counter) or entry is None:
+    """Whether it is the version that is here."""
+    dot = (record.device, record.counter)
+    return known.synced.dot == dot and _says(known.synced.entry, record)
+
+
+def _says(entry: Entry | None, record: Record) -> bool:
+    """Whether what a dot stands for here is what it stands for there.  The dot alone does not tell:
+    a copy of its device may have used it, too."""
+    if entry is None:
         return False
     return (entry.kind, entry.hash, entry.target) == (record.kind, record.hash, record.target)
 
@@ -300,12 +306,13 @@ def lacks_some(context: bytes, of: bytes) -> bool:
 def _answer(context: Context, record: Record) -> Known | None:
     """The path as agreed, where the record is a version of ours that waits for its answer.
 
-    It was accepted then.  Whether the path still is that, the next look will tell.
+    It was accepted then.  Whether the path still is that, the next look will tell.  What a copy of
+    this device said with the same dot is news: it was never here.
     """
     if record.device != context.device.id or record.kind == Kind.DELETED:
         return None
     sending = context.state.outbox.get(record.path)
-    if sending is None or sending.counter != record.counter:
+    if sending is None or sending.counter != record.counter or not _says(sending.entry, record):
         return None
     return Known(record.path, UNTRUSTED, synced_of(remote_of(record)))
 

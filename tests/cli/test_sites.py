@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dblike_delta.exchange import Unreachable
 from dblike_delta.versions import Kind
 from rig.core_site import StillClock
 from rig.devices import Laptop
@@ -255,6 +256,47 @@ def test_an_offer_to_a_site_that_knows_the_dot_otherwise(
     report = one.sync()
     assert report.new_device
     assert report.short == 0
+
+
+@pytest.fixture
+def copied(sites: Sites, device: NewLaptop) -> tuple[Laptop, Laptop]:
+    """A device and a copy of it that does not know that it is one; both have the file `f`."""
+    one, copy = device("one"), device("copy")
+    one.write("f", "old")
+    for each in (one, copy):
+        each.sync()
+    copy.device, copy.exchange.token = one.device, one.exchange.token
+    with copy.state.transaction():
+        copy.state.meta.become(one.device.id, copy.place(".dblike").stat().st_ino)
+        copy.state.meta._set(counter=one.state.meta._get("counter", 1))
+    sites.split()
+    return one, copy
+
+
+@pytest.mark.parametrize("deleted", [True, False])
+def test_what_a_copied_device_said_is_no_answer_to_what_was_said_here(
+    sites: Sites, copied: tuple[Laptop, Laptop], deleted: bool
+) -> None:
+    """Under the same dot, while the answer at another site was lost: it was never seen here, so
+    nothing that is done here was done in knowledge of it."""
+    one, copy = copied
+    one.write("f", "made here")
+    one.sync()
+    sites.serving, sites.lose = "b", lambda request: "/commit" in request.target
+    if deleted:
+        copy.place("f").unlink()
+    else:
+        copy.write("f", "made there")
+    with pytest.raises(Unreachable):
+        copy.sync()
+    sites.serving, sites.lose = "a", lambda _: False
+    assert copy.state.outbox.get(b"f").counter == sites.records("a")[b"f"].counter
+    copy.sync()
+    one.sync()
+    texts = {b"made here"} if deleted else {b"made here", b"made there"}
+    assert set(files(one).values()) == set(files(copy).values()) == texts
+    assert nothing(one)
+    assert nothing(copy)
 
 
 @pytest.mark.parametrize("made", ["file", "directory"])
