@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -86,7 +87,8 @@ def floor(corpus: Corpus, folder: Path, runs: int) -> Row:
         run = Run(corpus, folder)
         run.time("xxh128", lambda: xxhash.xxh3_128_digest(data))
         run.time("memcpy", copy)
-        run.call("xxh128sum", "xxh128sum", corpus.new)
+        if shutil.which("xxh128sum"):
+            run.call("xxh128sum", "xxh128sum", corpus.new)
         run.call("cp", "cp", corpus.new, run.out)
         made.append(run)
     return {

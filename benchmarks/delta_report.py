@@ -80,7 +80,11 @@ def charts(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
             spent = row["cpu"].get(step, row["cpu"].get("all") if step == "delta" else None)
             if spent:
                 groups.setdefault(row["corpus"], {})[row["engine"]] = row["new"] / MIB / spent
-        lines = {name: row["new"] / MIB / row["cpu"][floor] for name, row in floors.items()}
+        lines = {
+            name: row["new"] / MIB / row["cpu"][floor]
+            for name, row in floors.items()
+            if floor in row["cpu"]  # the program may not have been there
+        }
         whole = ", all three steps for rsync and zsync" if step == "delta" else ""
         title = f"{step}{whole}: MiB per CPU second, logarithmic; line: {floor}"
         yield step, bars(title, groups, lines)
