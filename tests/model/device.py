@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -32,13 +32,13 @@ class Image(msgspec.Struct):
 
 
 class SimDevice:
-    """An installation of the client.  `passwords` are its user's, the newest first."""
+    """An installation of the client.  `passwords` are its user's, in the order to try them."""
 
     def __init__(
         self,
         name: str,
         user: str,
-        passwords: Sequence[str],
+        passwords: list[str],
         clock: SimClock,
         random: SimRandom,
         wire: Wire,
@@ -64,13 +64,17 @@ class SimDevice:
 
     def _log_in(self, device: str) -> LoginReply:
         last: Refused | None = None
-        for password in self._passwords:
+        for password in tuple(self._passwords):
             for wanted in (device, self._random.bytes(16).hex()):
                 try:
                     return self.exchange.login(LoginRequest(self.user, password, self.name, wanted))
                 except Refused as refused:
                     last = refused
                     if refused.status == UNAUTHORIZED:
+                        # Another one first from here on: after some that are wrong there is a wait
+                        # before each, and the right one would never have its turn.
+                        self._passwords.remove(password)
+                        self._passwords.append(password)
                         break
         assert last is not None
         raise last
