@@ -98,7 +98,9 @@ class MariaDB:
         command = [
             program, "--no-defaults", f"--datadir={self.directory / 'data'}", *self._as(),
             f"--socket={self.socket}", f"--port={self.port}", "--bind-address=127.0.0.1",
-            f"--pid-file={self.directory / 'pid'}", *SETTINGS, *self.options, *options,
+            f"--pid-file={self.directory / 'pid'}",
+            f"--tmpdir={self.directory}",  # a server that starts removes what others have in /tmp
+            *SETTINGS, *self.options, *options,
         ]  # fmt: skip
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
