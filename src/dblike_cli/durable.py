@@ -16,8 +16,8 @@ from dblike_delta.paths import parent
 
 _FEW: Final = 16
 """So many files or directories are made durable one by one; more, with all else on the disk."""
-_GONE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EINVAL, errno.EACCES)
-"""It is not there any more, or no file, or no longer ours to open: the next look finds that out."""
+_GONE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EINVAL)
+"""It is not there any more, or something else: the next look finds that out."""
 
 
 def sync_contents(context: Context, places: Collection[bytes]) -> None:
@@ -40,11 +40,20 @@ def sync_names(context: Context, paths: Iterable[bytes]) -> None:
         context.fs.sync_all()
         return
     for directory in directories:
+        _sync_directory(context, directory)
+
+
+def _sync_directory(context: Context, directory: bytes) -> None:
+    """Of one that is gone, too, the name is missing in the next one above it."""
+    while True:
         try:
-            context.fs.sync_directory(directory)
+            return context.fs.sync_directory(directory)
+        except PermissionError:  # what can't be opened can't be made durable by itself
+            return context.fs.sync_all()
         except OSError as error:
-            if error.errno not in _GONE:
+            if error.errno not in _GONE or not directory:
                 raise
+        directory = parent(directory)
 
 
 def sync_found(context: Context, files: Collection[bytes], paths: Collection[bytes]) -> None:
@@ -58,6 +67,8 @@ def sync_found(context: Context, files: Collection[bytes], paths: Collection[byt
     for path in files:
         try:
             _sync_file(context, path)
+        except PermissionError:
+            context.fs.sync_all()
         except OSError as error:
             if error.errno not in _GONE:
                 raise

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from sqlalchemy import Connection, func, select, update
 
 from dblike_delta.messages import CommitReply, CommitResult, CommitStatus, Record
-from dblike_delta.versions import Dot, Kind, Version, VersionVector, context, winner
+from dblike_delta.versions import KINDS, Dot, Kind, Version, VersionVector, context, winner
 from dblike_srv.contents import Content, State, find_contents
 from dblike_srv.db import find_rows
 from dblike_srv.errors import Invalid, QuotaExceeded
@@ -27,8 +27,6 @@ COUNTER_JUMP = 1 << 32
 """How far a device may be ahead of what is known of it."""
 FUTURE_MS = 24 * 3600 * 1000
 """A version's time is at most so much after now: a wrong clock must not win for years."""
-
-_KINDS = {int(kind): kind for kind in Kind}
 
 Check = Callable[[Tree], None]
 """Looks at the tree before anything is added, and raises where the edit must not go on."""
@@ -253,7 +251,7 @@ def make_version(
     record: Record, dot: Dot, digest: bytes, size: int, known: VersionVector, now: int
 ) -> Version:
     """The version that a record stands for, with what may not be said taken out of it."""
-    kind = _KINDS[record.kind]
+    kind = KINDS[record.kind]
     is_file = kind is Kind.FILE
     return Version(
         path=record.path,

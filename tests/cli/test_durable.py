@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -103,6 +104,19 @@ def test_a_delete_a_rename_and_a_symlink_before_they_are_told(
     one.place("link").symlink_to("a")
     one.sync()
     assert {f"names in {d}" for d in ("a", "b", "c", "the root")} <= _before_commit(log)
+
+
+def test_a_directory_that_is_gone_is_gone_from_the_one_above(
+    recorded: tuple[Laptop, list[str]],
+) -> None:
+    """Though only what was in it is asked for."""
+    one, log = recorded
+    one.write("a/b/f", "here")
+    one.sync()
+    log.clear()
+    shutil.rmtree(one.place("a"))
+    assert one.sync(paths=(b"a/b/f",)).deleted
+    assert "names in the root" in _before_commit(log)
 
 
 def test_many_at_once(recorded: tuple[Laptop, list[str]]) -> None:

@@ -149,6 +149,7 @@ def test_metrics_count_what_deltas_save(tmp_path: Path) -> None:
         ("10.0.0.7", {}, 403),
         ("fe80::1%eth0", {}, 403),
         ("127.0.0.1", {"X-Forwarded-For": "127.0.0.1"}, 403),  # through a proxy: anybody
+        ("127.0.0.1", {"Via": "1.1 cache"}, 403),
     ],
 )
 def test_metrics_are_for_the_machine_alone(

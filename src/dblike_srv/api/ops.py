@@ -59,11 +59,15 @@ def metrics() -> Response:
     return Response(text, content_type="text/plain; version=0.0.4; charset=utf-8")
 
 
+_PROXIED = ("X-Forwarded-For", "X-Real-IP", "Forwarded", "Via")
+"""A request with one of these came through a proxy of this machine, from anywhere."""
+
+
 def _check_reader(token: str) -> None:
     if token:
         if not hmac.compare_digest(bearer().encode(), token.encode()):
             raise Unauthorized("not the config's metrics_token")
-    elif "X-Forwarded-For" in request.headers or not _is_loopback(request.remote_addr):
+    elif not _is_loopback(request.remote_addr) or any(map(request.headers.get, _PROXIED)):
         raise Forbidden("only the server's own machine may read this: set metrics_token for others")
 
 
