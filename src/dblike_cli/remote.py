@@ -8,7 +8,7 @@ import msgspec
 
 from dblike_cli.context import Context
 from dblike_cli.device import correction
-from dblike_cli.entries import UNTRUSTED, remote_of, synced_of
+from dblike_cli.entries import UNTRUSTED, entry_of, remote_of, synced_of
 from dblike_cli.fs import OWN
 from dblike_cli.state import Known, State
 from dblike_cli.state.tombs import Tomb
@@ -18,6 +18,7 @@ from dblike_delta.exchange import Changes, Refused
 from dblike_delta.messages import HASH_BYTES, Record, Sources
 from dblike_delta.paths import check_path, display
 from dblike_delta.plan import Entry
+from dblike_delta.reconcile import same_entry
 from dblike_delta.sources import (
     Content,
     SourcesUnknown,
@@ -226,7 +227,7 @@ def _sort(context: Context, records: Iterable[Record]) -> _Sorted:
                 gone = msgspec.structs.replace(NOTHING, context=tomb.context)
                 found.undead.append(Known(record.path, UNTRUSTED, gone))
             continue
-        if known is None or not _is_same(known, record):
+        if known is None or not (_is_same(known, record) and _looks_the_same(known, record)):
             found.news.append(record)
             continue
         found.known.append(record.path)
@@ -239,6 +240,12 @@ def _is_same(known: Known, record: Record) -> bool:
     """Whether it is the version that is here."""
     dot = (record.device, record.counter)
     return known.synced.dot == dot and _says(known.synced.entry, record)
+
+
+def _looks_the_same(known: Known, record: Record) -> bool:
+    """Whether it has the mode and mtime that are here, too: a copy of the device that made it may
+    have given it others."""
+    return same_entry(known.synced.entry, entry_of(record))
 
 
 def _says(entry: Entry | None, record: Record) -> bool:

@@ -166,8 +166,10 @@ def _remote_news(synced: Synced | None, there: Remote | None) -> _Remote:
     base = synced.entry if synced else None
     if synced and there.dot == synced.dot and _says_the_same(there.entry, base):
         # One dot is one version, even where this file system could not hold all that it says; but
-        # not where a copy of the device that made it used it for something else.
-        return _Remote.SAME if there.context == synced.context else _Remote.RENEWED
+        # not where a copy of the device that made it used it for something else.  Where that gave
+        # it another mode only, the site's is taken.
+        same = there.context == synced.context and same_entry(there.entry, base)
+        return _Remote.SAME if same else _Remote.RENEWED
     if same_entry(there.entry, base):
         return _Remote.RENEWED
     if there.entry is None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import msgspec
 import pytest
 
 from dblike_cli.context import Settings
 from dblike_cli.report import Code
+from dblike_cli.state import Known
 from dblike_delta.exchange import Refused, Request, Response, Transport, Unreachable
 from rig.devices import Laptop
 from rig.wsgi import WsgiTransport
@@ -324,6 +327,26 @@ def test_a_dot_that_is_reused_while_the_next_batch_is_on_its_way(laptop: NewLapt
     two.sync()
     assert two.tree() == one.tree()
     assert set(two.tree()) == {"a", *(f"b{number}" for number in range(7))}
+
+
+def test_what_another_site_took_from_a_copy_of_a_device_gives_way(laptop: NewLaptop) -> None:
+    """Both said with one number that a file has the same content, and another mode: each to a site
+    of its own.  Then the two sites meet, and have the one mode."""
+    one = laptop("one")
+    one.write("a", "1")
+    one.place("a").chmod(0o600)
+    one.sync()
+    one.place("a").chmod(0o750)
+    known = one.state.tree.get(b"a")
+    assert known is not None
+    assert known.synced.entry is not None
+    entry = msgspec.structs.replace(known.synced.entry, mode=0o750)
+    synced = msgspec.structs.replace(known.synced, entry=entry)
+    with one.state.transaction():
+        one.state.tree.record([Known(b"a", b"", synced)])
+        one.state.meta.step("")
+    assert one.sync().in_sync
+    assert stat.S_IMODE(one.place("a").stat().st_mode) == 0o600
 
 
 def test_a_copied_folder_is_another_device(laptop: NewLaptop) -> None:

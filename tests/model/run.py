@@ -59,6 +59,7 @@ def run_world(
             if number % SETTLE == SETTLE - 1:
                 world.settle()
         world.settle()
+        done["replaced by a double"] += len(world.unseen)
     finally:
         world.close()
     return done

@@ -93,7 +93,7 @@ class Troubles:
         if image is None or "rollback" not in self._kinds:
             return "nothing"
         device.roll_back(image, same_inodes=self._rng.random() < 0.5)
-        self._world.doubles = True
+        self._world.doubles.add(image.device.id)
         self._come_back(device)
         return "roll back"
 
@@ -103,8 +103,9 @@ class Troubles:
         others = [d for d in self._world.devices if d.user == device.user and d is not device]
         if not others or "clones" not in self._kinds:
             return "nothing"
-        device.clone(self._rng.choice(others).image())
-        self._world.doubles = True
+        image = self._rng.choice(others).image()
+        device.clone(image)
+        self._world.doubles.add(image.device.id)
         self._come_back(device)
         return "clone"
 

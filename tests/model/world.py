@@ -66,7 +66,12 @@ class World:
         self.contents: set[bytes] = set()
         self.dead: set[bytes] = set()
         self.ended: list[str] = []
-        self.doubles = False
+        self.doubles: set[bytes] = (
+            set()
+        )  # devices that were two at a time, or are again what they were
+        self.unseen: set[bytes] = (
+            set()
+        )  # contents that such a device replaced without having seen them
         self.written = 0
         self.actor = ""
         self.look: Callable[[str], None] = lambda _: None
