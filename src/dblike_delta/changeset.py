@@ -54,13 +54,11 @@ _FRAME = struct.Struct(">BI")
 _PLAIN, _ZSTD = 0, 1
 _PROBE = 16 << 10
 _PAYS = 0.9
-_MANY = 64
-"""So many parts of a block are joined: to pass each on by itself costs more than to copy it."""
 _TINY = 16 << 10
 """Pieces of a block that are smaller are joined at once: each costs memory of its own."""
 
 _MANY = 32
-"""Parts of a block that is sent as it is; more are joined."""
+"""Parts of a block that is sent as it is; more are joined: to pass on each by itself costs more."""
 _OVER = 64 << 10
 """What a block may hold beyond its target, rather than to be closed half empty."""
 
@@ -297,7 +295,8 @@ class Decoder:
         self._filled += len(taken)
         if self._pieces and len(self._pieces[-1]) < _TINY and self._filled < stored:
             taken = memoryview(b"".join((self._pieces.pop(), taken)))
-        self._pieces.append(taken)
+        if taken:  # a head often comes at the end of what the block before it came in
+            self._pieces.append(taken)
         if self._filled < stored:
             return None, at
         pieces, self._pieces, self._filled = self._pieces, [], 0

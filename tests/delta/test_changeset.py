@@ -143,6 +143,20 @@ def test_a_large_payload_that_came_in_one_piece_is_not_copied() -> None:
     assert decoder.finished
 
 
+def test_a_block_that_came_in_one_piece_is_not_copied() -> None:
+    """Whoever receives as much as is `wanted` gets the head of a block with the block before it."""
+    encoder, payload = Encoder(), os.urandom(3 * PIECE)
+    parts = [*encoder.record(record(body=True)), *encoder.data(payload), *encoder.finish()]
+    stream, decoder, at = b"".join(parts), Decoder(), 0
+    as_they_came = []
+    while at < len(stream):
+        piece = stream[at : at + decoder.wanted]
+        events = decoder.receive(piece)
+        as_they_came += [event.data.obj is piece for event in events if isinstance(event, Body)]
+        at += len(piece)
+    assert as_they_came[1:] == [True, True]  # of the first one nothing was known
+
+
 @pytest.mark.parametrize("where", [-5, -4, -1])
 def test_a_damaged_head_of_a_large_payload_is_an_error(where: int) -> None:
     head, payload, _ = two_pieces()
