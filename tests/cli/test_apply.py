@@ -70,7 +70,7 @@ def pair(laptop: NewLaptop) -> tuple[Laptop, Laptop, Meddler]:
 @pytest.mark.parametrize("when", ["lstat", "rename"])
 @pytest.mark.parametrize("gone", [False, True])
 def test_an_edit_at_the_last_moment_survives(laptop: NewLaptop, when: str, gone: bool) -> None:
-    """I15, F15: also between the last look and the rename."""
+    """Also between the last look and the rename."""
     one, two, fs = pair(laptop)
     if gone:
         one.place("a").unlink()
@@ -91,7 +91,7 @@ def test_an_edit_at_the_last_moment_survives(laptop: NewLaptop, when: str, gone:
 
 
 def test_a_file_renamed_elsewhere_is_moved_here(laptop: NewLaptop) -> None:
-    """Pain 22: nothing is read, written or sent; what has another time is a copy."""
+    """Nothing is read, written or sent; what has another time is a copy."""
     one, two, _ = pair(laptop)
     moved, touched = two.place("d/x").stat(), two.place("a").stat()
     one.place("d").rename(one.root / "e")
@@ -110,7 +110,7 @@ def test_a_file_renamed_elsewhere_is_moved_here(laptop: NewLaptop) -> None:
 
 @pytest.mark.parametrize("when", ["lstat", "rename"])
 def test_an_edit_of_what_is_just_moved_survives(laptop: NewLaptop, when: str) -> None:
-    """I15, F15: it stays where its user made it, and the rename brings what was agreed."""
+    """It stays where its user made it, and the rename brings what was agreed."""
     one, two, fs = pair(laptop)
     one.place("d/x").rename(one.root / "d/y")
     one.sync()
@@ -216,7 +216,7 @@ def test_kinds_change_both_ways(laptop: NewLaptop) -> None:
 
 
 def test_a_directory_with_files_of_its_own_stays(laptop: NewLaptop) -> None:
-    """Pain 38: ignored files inside a deleted directory keep it, and it is said."""
+    """Ignored files inside a deleted directory keep it, and it is said."""
     one, two, _ = pair(laptop)
     one.write(".dblikeignore", "*.o")
     one.sync()
@@ -261,7 +261,6 @@ class _FullFile(RealFile):
 
 @pytest.mark.parametrize("size", [50_000, 5 << 20])
 def test_a_full_disk_keeps_the_old_file_and_goes_on_later(laptop: NewLaptop, size: int) -> None:
-    """F4."""
     one = laptop("one")
     one.write("a", "old")
     one.sync()
@@ -324,7 +323,7 @@ class FoldingFS(RealFS):
 
 @pytest.mark.parametrize("batch", [1, 2_000])
 def test_a_disk_that_folds_names_holds_the_second_one_back(laptop: NewLaptop, batch: int) -> None:
-    """I12, F18, pain 19: visible, and nothing is renamed or overwritten at the site."""
+    """Visible, and nothing is renamed or overwritten at the site."""
     one = laptop("one")
     one.write("Readme", "first")
     one.write("readme", "second")

@@ -62,7 +62,7 @@ def nothing_happened(report: Any) -> bool:
 
 
 def test_both_hold_the_same_and_then_nothing_happens(laptop: NewLaptop) -> None:
-    """I9: 0 versions, 0 uploaded bytes, 0 writes in 10 more rounds."""
+    """0 versions, 0 uploaded bytes, 0 writes in 10 more rounds."""
     one, two = laptop("one"), laptop("two")
     fill(one)
     one.sync()
@@ -109,7 +109,7 @@ def test_a_hint_of_the_site_costs_two_requests(laptop: NewLaptop, wire: WsgiTran
 
 
 def test_first_link_of_two_full_trees_is_their_union(laptop: NewLaptop) -> None:
-    """I19: equal content is adopted without transfer, different content becomes copies."""
+    """Equal content is adopted without transfer, different content becomes copies."""
     one, two = laptop("one"), laptop("two")
     fill(one)
     fill(two)
@@ -136,7 +136,7 @@ def test_first_link_of_two_full_trees_is_their_union(laptop: NewLaptop) -> None:
 
 
 def test_a_lost_state_is_a_first_link_of_a_new_device(laptop: NewLaptop) -> None:
-    """I20: 0 lost, 0 copies where content is equal."""
+    """0 lost, 0 copies where content is equal."""
     one, two = laptop("one"), laptop("two")
     fill(one)
     settle(one, two)
@@ -209,7 +209,7 @@ def test_a_dry_run_says_all_and_does_nothing(laptop: NewLaptop) -> None:
 
 
 def test_an_edit_beats_a_delete_on_both_sides(laptop: NewLaptop) -> None:
-    """I2: edit and delete at once: the edit, no copy, everywhere."""
+    """Edit and delete at once: the edit, no copy, everywhere."""
     one, two = laptop("one"), laptop("two")
     for name in ("a", "b"):
         one.write(name, "1")
@@ -224,7 +224,6 @@ def test_an_edit_beats_a_delete_on_both_sides(laptop: NewLaptop) -> None:
 
 
 def test_deleting_a_conflict_copy_is_final(laptop: NewLaptop) -> None:
-    """I8."""
     one, two = laptop("one"), laptop("two")
     one.write("a", "1")
     two.write("a", "2")
@@ -240,7 +239,6 @@ def test_deleting_a_conflict_copy_is_final(laptop: NewLaptop) -> None:
 
 @pytest.mark.parametrize("what", ["swap", "cycle", "invert"])
 def test_renames_lose_nothing(laptop: NewLaptop, what: str) -> None:
-    """I11."""
     one, two = laptop("one"), laptop("two")
     for name in ("a", "b", "c", "x/y/file"):
         one.write(name, f"content of {name}")
@@ -379,7 +377,7 @@ def serving(data: Path, wire: Moving) -> Iterator[None]:
 
 @pytest.mark.parametrize("page", [1, 1000])
 def test_an_old_copy_brings_back_no_deleted_file(laptop: NewLaptop, page: int) -> None:
-    """I19: bytes that a delete buried are taken for what was deleted, while history has them."""
+    """Bytes that a delete buried are taken for what was deleted, while history has them."""
     one = laptop("one")
     for name in ("buried", "edited", "there", "d/deep", "e/deep", "empty"):
         one.write(name, "" if name == "empty" else f"bytes of {name}")
@@ -414,7 +412,7 @@ def test_an_old_copy_brings_back_no_deleted_file(laptop: NewLaptop, page: int) -
 
 
 def test_an_old_copy_is_new_where_history_forgot_it(laptop: NewLaptop, site: Site) -> None:
-    """I19: what could not be brought back is not deleted."""
+    """What could not be brought back is not deleted."""
     one = laptop("one")
     one.write("f", "bytes")
     one.sync()

@@ -1,4 +1,4 @@
-"""Invariant 7: a crash at any instruction leaves a state from which the next start goes on."""
+"""A crash at any instruction leaves a state from which the next start goes on."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def leftovers(device: Laptop) -> list[str]:
 @pytest.mark.parametrize("dies", ["sender", "receiver"])
 @pytest.mark.parametrize("stride", [17, pytest.param(1, marks=pytest.mark.slow)])
 def test_death_at_every_contact(laptop: NewLaptop, dies: str, stride: int) -> None:
-    """I28 to I30: whoever dies, and wherever, both end up the same and nothing is lost."""
+    """Whoever dies, and wherever, both end up the same and nothing is lost."""
     one = laptop("one", settings=SMALL)
     two = laptop("two", settings=SMALL)
     at, deaths = 1 - stride, 0
@@ -132,7 +132,7 @@ def settle(*devices: Laptop) -> None:
 
 
 def test_ten_deaths_in_a_row(laptop: NewLaptop) -> None:
-    """I33: also while it recovers."""
+    """Also while it recovers."""
     one, two = laptop("one", settings=SMALL), laptop("two", settings=SMALL)
     reset(one, two, 0)
     change(one)

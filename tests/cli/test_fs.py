@@ -164,7 +164,7 @@ def test_the_last_part_is_not_followed_either(fs: RealFS, tmp_path: Path) -> Non
 
 
 def test_fifos_are_not_opened(fs: RealFS, tmp_path: Path) -> None:
-    """I26: it would wait for a writer for ever."""
+    """It would wait for a writer for ever."""
     os.mkfifo(tmp_path / "root" / "pipe")
     for attempt in (lambda: fs.open_read(b"pipe"), lambda: fs.read_small(b"pipe", 100)):
         with pytest.raises(OSError, match="not a regular file") as caught:
@@ -216,7 +216,7 @@ def test_rename_keeps_without_the_kernels_help(fs: RealFS, monkeypatch: pytest.M
 
 
 def test_deep_and_many_directories(fs: RealFS) -> None:
-    """I26: depth, and more directories than descriptors are kept."""
+    """Depth, and more directories than descriptors are kept."""
     path = b"/".join([b"d"] * 1000)
     for depth in range(1000):
         fs.mkdir(path[: 2 * depth + 1], 0o755)
@@ -242,7 +242,7 @@ def test_a_directory_that_was_replaced_is_seen_after_refresh(fs: RealFS, tmp_pat
 
 
 def test_identity_follows_the_name(fs: RealFS, tmp_path: Path) -> None:
-    """F10: another directory in the root's place is another root."""
+    """Another directory in the root's place is another root."""
     before = fs.identity()
     (tmp_path / "root").rename(tmp_path / "away")
     with pytest.raises(FileNotFoundError):

@@ -24,7 +24,7 @@ def full(laptop: NewLaptop, count: int = 120) -> Laptop:
 
 
 def test_a_missing_root_stops_everything(laptop: NewLaptop) -> None:
-    """I17, F10: an unmounted disk is not "everything was deleted"."""
+    """An unmounted disk is not "everything was deleted"."""
     one = full(laptop, 3)
     one.root.rename(one.root.parent / "away")
     with pytest.raises(Stopped, match="mounted") as caught:
@@ -39,7 +39,6 @@ def test_a_missing_root_stops_everything(laptop: NewLaptop) -> None:
 
 
 def test_mass_delete_here_is_held(laptop: NewLaptop) -> None:
-    """I22."""
     one, two = full(laptop), laptop("two")
     two.sync()
     shutil.rmtree(one.place("d"))

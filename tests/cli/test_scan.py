@@ -75,7 +75,7 @@ class FailingFS(RealFS):
 
 
 def test_nothing_changed(one: Laptop) -> None:
-    """I9: an unchanged folder is lstat and nothing else."""
+    """An unchanged folder is lstat and nothing else."""
     found = look(one)
     assert (found.local, found.same, found.pending) == ({}, {}, {})
     assert found.looked == 7  # with .dblike
@@ -98,7 +98,7 @@ def test_new_changed_and_gone(one: Laptop) -> None:
 
 
 def test_same_size_and_mtime_is_no_proof(one: Laptop) -> None:
-    """I23: times that were set back are found by ctime."""
+    """Times that were set back are found by ctime."""
     place = one.place("a")
     st = place.stat()
     with place.open("r+b") as file:
@@ -135,7 +135,7 @@ def test_touched_files_are_read_and_found_the_same(one: Laptop) -> None:
 
 
 def test_checksum_reads_everything_and_calls_rot_damage(one: Laptop) -> None:
-    """I27: bytes that differ though nothing wrote to them are never sent as an edit."""
+    """Bytes that differ though nothing wrote to them are never sent as an edit."""
     known = one.state.tree.get(b"a")
     assert known is not None
     stamp = known.stamp
@@ -156,7 +156,6 @@ def test_checksum_reads_everything_and_calls_rot_damage(one: Laptop) -> None:
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.ESTALE, errno.ENOTCONN])
 def test_what_cannot_be_read_is_unknown_with_all_below(laptop: NewLaptop, code: int) -> None:
-    """I17, F7, F9."""
     root = laptop("one").root
     fs = FailingFS(root)
     one = laptop("two", fs=fs)
@@ -196,7 +195,6 @@ def test_a_file_that_cannot_be_read_is_unknown(laptop: NewLaptop) -> None:
 
 
 def test_special_files_are_listed_and_never_opened(one: Laptop) -> None:
-    """I26."""
     os.mkfifo(one.root / "pipe")
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(os.path.relpath(one.root / "sock"))
@@ -298,7 +296,7 @@ class WritingFS(RealFS):
 
 @pytest.mark.parametrize("size", [10, 5 << 20])
 def test_a_file_that_is_being_written_is_left_for_later(laptop: NewLaptop, size: int) -> None:
-    """I16: stat before is stat after, or it was not one state of the file."""
+    """Stat before is stat after, or it was not one state of the file."""
     root = laptop("one").root
     fs = WritingFS(root)
     one = laptop("two", fs=fs)

@@ -83,7 +83,7 @@ def test_news_of_a_transaction_that_failed_are_none(state: State) -> None:
 
 
 def test_counters_are_never_given_out_twice(tmp_path: Path) -> None:
-    """I30: durable before a byte that carries one leaves."""
+    """Durable before a byte that carries one leaves."""
     state = State(tmp_path / "state.db")
     with state.transaction():
         state.meta.become(DEVICE, 7)
@@ -164,7 +164,7 @@ def test_a_refusal_holds_for_what_was_refused_only(state: State) -> None:
 
 
 def test_damage_is_said_with_its_exit_code(tmp_path: Path) -> None:
-    """I20, F11: bytes that are no database."""
+    """Bytes that are no database."""
     (tmp_path / "state.db").write_bytes(b"not a database at all" * 500)
     with pytest.raises(StateDamaged, match="doctor") as caught:
         State(tmp_path / "state.db")

@@ -60,7 +60,6 @@ def test_small_files_travel_together(laptop: NewLaptop, cutting: Wire) -> None:
 
 
 def test_a_rename_and_a_copy_send_no_content(laptop: NewLaptop, cutting: Wire) -> None:
-    """Pain 22."""
     one, two = laptop("one", transport=cutting), laptop("two")
     one.write("a", os.urandom(200_000))
     one.write("b", os.urandom(5 << 20))
@@ -80,7 +79,7 @@ def test_a_rename_and_a_copy_send_no_content(laptop: NewLaptop, cutting: Wire) -
 
 @pytest.mark.parametrize("size", [100_000, 6 << 20])
 def test_an_edit_travels_as_a_delta(laptop: NewLaptop, cutting: Wire, size: int) -> None:
-    """Pain 2: one byte changed, whole file uploaded."""
+    """One byte changed, whole file uploaded."""
     one, two = laptop("one", transport=cutting), laptop("two")
     one.write("a", os.urandom(size))
     one.sync()
@@ -113,7 +112,7 @@ def test_the_same_content_twice_is_sent_once(laptop: NewLaptop, cutting: Wire) -
 def test_a_large_upload_goes_on_where_it_was_cut(
     laptop: NewLaptop, cutting: Wire, threads: bool
 ) -> None:
-    """Pain 14, F21: at most a segment is sent again; a new start of the client goes on too."""
+    """At most a segment is sent again; a new start of the client goes on too."""
     settings = Settings(durable=False, whole_below=100_000, segment=1 << 20)
     executor = ThreadPoolExecutor(1) if threads else None
     one = laptop("one", transport=cutting, settings=settings, executor=executor)
@@ -149,7 +148,7 @@ def test_a_large_upload_goes_on_where_it_was_cut(
 def test_a_lost_reply_makes_no_second_version(
     laptop: NewLaptop, cutting: Wire, large: bool
 ) -> None:
-    """Invariant 4: retries are free; nobody conflicts with himself."""
+    """Retries are free; nobody conflicts with himself."""
     settings = Settings(durable=False, whole_below=1000, segment=3000)
     one, two = laptop("one", transport=cutting, settings=settings), laptop("two")
     one.write("a", os.urandom(10_000 if large else 100))
@@ -268,7 +267,7 @@ def test_what_the_site_refuses_is_listed_until_it_changes(
 
 
 def test_a_state_that_went_back_goes_on_as_a_new_device(laptop: NewLaptop) -> None:
-    """I21, F12: yesterday's state.db; dots are not used twice, and nothing is lost."""
+    """Yesterday's state.db; dots are not used twice, and nothing is lost."""
     one, two = laptop("one"), laptop("two")
     one.write("a", "1")
     one.sync()
@@ -299,7 +298,7 @@ def test_a_state_that_went_back_goes_on_as_a_new_device(laptop: NewLaptop) -> No
 
 
 def test_a_dot_that_is_reused_while_the_next_batch_is_on_its_way(laptop: NewLaptop) -> None:
-    """I21: what the site took of the next one in the old device's name makes no conflict."""
+    """What the site took of the next one in the old device's name makes no conflict."""
     settings = Settings(durable=False, batch_records=2)
     with ThreadPoolExecutor(1) as executor:
         one = laptop("one", settings=settings, executor=executor)
@@ -350,7 +349,7 @@ def test_what_another_site_took_from_a_copy_of_a_device_gives_way(laptop: NewLap
 
 
 def test_a_copied_folder_is_another_device(laptop: NewLaptop) -> None:
-    """I21, F13: cp -a of a linked folder; both go on."""
+    """`cp -a` of a linked folder; both go on."""
     import shutil
 
     one = laptop("one")
@@ -372,7 +371,6 @@ def test_a_copied_folder_is_another_device(laptop: NewLaptop) -> None:
 
 
 def test_a_refused_token_changes_nothing(laptop: NewLaptop) -> None:
-    """I18."""
     one = laptop("one")
     one.write("a", "1")
     one.sync()
@@ -398,7 +396,7 @@ class Page:
 
 @pytest.mark.parametrize("status", [200, 204, 302, 404, 410, 500, 503])
 def test_a_page_of_something_in_between_changes_nothing(laptop: NewLaptop, status: int) -> None:
-    """I18, F24: no delete and no step of the cursor from what is no answer of a site."""
+    """No delete and no step of the cursor from what is no answer of a site."""
     one = laptop("one")
     one.write("a", "1")
     one.sync()

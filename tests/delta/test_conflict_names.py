@@ -81,7 +81,7 @@ def test_times_from_broken_clocks_have_a_date(time: int, date: str) -> None:
 
 
 def test_the_copy_of_a_copy_replaces_the_suffix() -> None:
-    """A conflict of a conflict has a bounded name, still unique and derived (I8)."""
+    """A conflict of a conflict has a bounded name, still unique and derived."""
     copy = conflict_copy(loser(b"d/f.txt"))
     for _ in range(3):
         other = conflict_copy(copy)

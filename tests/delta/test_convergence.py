@@ -59,7 +59,7 @@ def folder_history(rng: random.Random, number: int) -> list[Version]:
 
 
 def check_shape(site: Site) -> None:
-    """No live file is an ancestor of a live path, and every parent is there (I10)."""
+    """No live file is an ancestor of a live path, and every parent is there."""
     tree = site.tree()
     for path in tree:
         for above in paths.ancestors(path):
@@ -67,7 +67,7 @@ def check_shape(site: Site) -> None:
 
 
 def check_nothing_lost(site: Site, versions: list[Version]) -> None:
-    """Every content lives, or someone who had seen it put something in its place (I1)."""
+    """Every content lives, or someone who had seen it put something in its place."""
     live = {entry.hash for entry in site.tree().values()}
     for each in versions:
         if each.kind == Kind.FILE and each.hash not in live:
@@ -101,7 +101,7 @@ def exchanged(rng: random.Random, sites: list[Site]) -> int:
 
 
 def test_sites_converge_whatever_they_saw_first() -> None:
-    """All converge, through whichever site they saw the versions (invariant 3, I5, I43)."""
+    """All converge, through whichever site they saw the versions."""
     for rng in cases(1000):
         versions = folder_history(rng, rng.randint(2, 14))
         sites = [told(rng, versions) for _ in range(3)]
@@ -139,7 +139,7 @@ def test_settling_ends_and_is_settled() -> None:
 
 
 def test_two_devices_of_one_name_in_one_second_make_two_copies() -> None:
-    """Exactly k - 1 copies (I7), also where their names are the same."""
+    """Exactly k - 1 copies, also where their names are the same."""
     for rng in cases(50):
         concurrent = [
             version(device, 1, path=b"f.txt", time=1000 + number, author="laptop")
@@ -167,7 +167,7 @@ def test_a_copy_that_lands_on_a_file_conflicts_with_it_in_turn() -> None:
 
 
 def test_a_deleted_copy_stays_deleted_while_its_conflict_lasts() -> None:
-    """Deleting a copy never brings it back (I8), on a site that has yet to make it, too."""
+    """Deleting a copy never brings it back, on a site that has yet to make it, too."""
     a, b = version(DEVICES[0], 1), version(DEVICES[1], 2)
     copy = conflict_copy(a)
     delete = version(DEVICES[2], 1, copy.vector, path=copy.path, kind=Kind.DELETED)
@@ -179,7 +179,7 @@ def test_a_deleted_copy_stays_deleted_while_its_conflict_lasts() -> None:
 
 
 def test_an_edit_in_a_directory_beats_the_delete_of_the_directory() -> None:
-    """Every content that was live stays reachable (I11); what was deleted around it stays so."""
+    """Every content that was live stays reachable; what was deleted around it stays so."""
     made = version(DEVICES[0], 1, path=b"d", kind=Kind.DIRECTORY, mode=0o700)
     file = version(DEVICES[0], 2, path=b"d/f")
     other = version(DEVICES[0], 3, path=b"d/g")

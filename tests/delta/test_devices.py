@@ -38,7 +38,7 @@ def check_same(site: Site, devices: list[Device]) -> None:
 
 
 def check_nothing_lost(site: Site, committed: list[Version]) -> None:
-    """Every acknowledged content lives, or a device that had it put something in its place (I1)."""
+    """Every acknowledged content lives, or a device that had it put something in its place."""
     live = {entry.hash for entry in site.tree().values()}
     by_devices = [version for version in site.seen.values() if version.dot.device in DEVICES]
     for version in committed:
@@ -85,13 +85,13 @@ class Interrupted:
         device.settle_state(plan)
 
     def check_known(self, overwritten: Entry | None) -> None:
-        """No local bytes are replaced that the site does not have (invariant 1)."""
+        """No local bytes are replaced that the site does not have."""
         if overwritten and overwritten.kind == Kind.FILE:
             assert any(version.hash == overwritten.hash for version in self.site.seen.values())
 
 
 def test_devices_converge_and_nothing_is_lost() -> None:
-    """Invariants 1 to 5, with clocks off by years (I13) and clients that are cut off anywhere."""
+    """All that must hold, with clocks off by years and clients that are cut off anywhere."""
     for rng in cases(1500):
         site, devices = Site(), some_devices(rng.randint(1, 3))
         contents = [file((rng.random(), number)) for number in range(12)]
@@ -112,7 +112,7 @@ def test_devices_converge_and_nothing_is_lost() -> None:
 
 
 def test_who_takes_turns_never_conflicts() -> None:
-    """Conflict copies only for real conflicts (invariant 5): each saw all before it acted."""
+    """Conflict copies only for real conflicts: each saw all before it acted."""
     for rng in cases(500):
         site, devices = Site(), some_devices(3)
         for number in range(8):
@@ -191,7 +191,7 @@ def test_a_touch_or_a_change_of_mode_is_no_conflict_with_an_edit() -> None:
 
 
 def test_the_first_link_of_two_full_trees_is_their_union() -> None:
-    """Equal content is adopted without transfer, other content makes copies (I19)."""
+    """Equal content is adopted without transfer, other content makes copies."""
     site, (one, two) = Site(), some_devices(2)
     for device, own in ((one, "one"), (two, "two")):
         device.write(b"same/f", file("same"))
@@ -206,7 +206,7 @@ def test_the_first_link_of_two_full_trees_is_their_union() -> None:
 
 
 def test_a_rename_of_a_directory_and_an_edit_in_it_both_stay() -> None:
-    """Every content that was live stays reachable (I11)."""
+    """Every content that was live stays reachable."""
     site, (one, two) = Site(), some_devices(2)
     one.write(b"d/f", file("f"))
     one.write(b"d/g", file("g"))

@@ -147,7 +147,7 @@ def product() -> Iterator[tuple[Entry | None, Entry | None, Entry | str | None]]
 
 
 def test_every_case_has_at_most_one_step_and_none_destroys_what_only_is_here() -> None:
-    """The client never overwrites bytes that the server has not acknowledged (invariant 1)."""
+    """The client never overwrites bytes that the server has not acknowledged."""
     for base, here, there in product():
         found = steps(plan_for(base, here, there))
         assert len(found) <= 1
@@ -241,7 +241,7 @@ def test_what_counts_as_the_same(a: Entry, b: Entry, entry: bool, content: bool)
 
 
 def test_unknown_is_never_deleted_and_covers_all_below() -> None:
-    """EIO, EACCES and the like are unknown, never deleted (I17)."""
+    """EIO, EACCES and the like are unknown, never deleted."""
     before = {path: synced(ONE) for path in (b"d/f", b"d/e/g", b"dd", b"h")}
     there = {path: remote(TWO) for path in before}
     plan = reconcile({b"d": UNKNOWN, b"h": None}, before, there)
@@ -404,7 +404,7 @@ def test_a_plan_does_not_depend_on_the_order_of_what_came_in() -> None:
 
 @pytest.mark.parametrize("here", [ONE, TOUCHED, DIRECTORY])
 def test_an_old_copy_of_what_was_deleted_goes(here: Entry) -> None:
-    """I19: bytes that a delete buried are taken for what was deleted, where nothing is agreed."""
+    """Bytes that a delete buried are taken for what was deleted, where nothing is agreed."""
     gone = Remote(None, NEW, b"new context", buried=DIRECTORY if here is DIRECTORY else ONE)
     nothing = synced(Entry(Kind.FILE, bytes(32), 0, 4096))  # after the site went back in time
     for agreed in ({}, {b"f": nothing}):

@@ -118,7 +118,7 @@ def test_what_is_no_vector_is_refused(counters: dict[bytes, int]) -> None:
 
 
 def test_the_heads_are_a_function_of_the_set_of_versions() -> None:
-    """All converge, in whatever order, however often they saw the versions (invariant 3)."""
+    """All converge, in whatever order, however often they saw the versions."""
     for rng in cases(10_000):
         versions = history(rng, rng.randint(1, 7))
         expected = tuple(
@@ -189,7 +189,7 @@ def test_one_dot_with_other_content_is_told() -> None:
 
 
 def test_an_edit_beats_a_concurrent_delete_whatever_the_clocks_say() -> None:
-    """An edit beats a concurrent delete (invariant 5), on all devices, without a copy (I2)."""
+    """An edit beats a concurrent delete, on all devices, without a copy."""
     for times in ((1, 10**15), (10**15, 1), (-(10**12), 0)):
         edit = version(A, 1, time=times[0])
         delete = version(B, 1, time=times[1], kind=Kind.DELETED)
@@ -207,7 +207,7 @@ def test_a_delete_removes_only_what_it_knew() -> None:
 
 
 def test_what_was_deleted_with_knowledge_does_not_reappear() -> None:
-    """Nothing comes back (invariant 2)."""
+    """Nothing comes back."""
     for rng in cases(2000):
         versions = history(rng, 5)
         delete = version(E, 99, context(versions), kind=Kind.DELETED)
@@ -221,7 +221,7 @@ def test_the_winner_is_the_youngest_and_the_dot_settles_a_tie() -> None:
 
 
 def test_k_concurrent_contents_make_k_minus_1_copies_in_whatever_order() -> None:
-    """The same copies on every site (invariant 3), for real conflicts only (invariant 5, I7)."""
+    """The same copies on every site, for real conflicts only."""
     for rng in cases(3000):
         number = rng.randint(2, 5)
         kinds = (Kind.FILE, Kind.SYMLINK)
@@ -268,7 +268,7 @@ def test_directories_never_need_a_copy() -> None:
 
 
 def test_a_copy_is_a_version_like_any_other() -> None:
-    """A copy is an ordinary file: deleting it never brings it back (I8)."""
+    """A copy is an ordinary file: deleting it never brings it back."""
     a, b = version(A, 1), version(B, 2)
     copy = conflict_copy(a)
     assert merge(heads([a]), b).copies == (copy,) == merge(heads([b]), a).copies
@@ -305,7 +305,7 @@ def test_nothing_follows_from_a_path_without_conflict() -> None:
 def test_a_path_with_live_children_is_a_directory_and_nothing_is_lost(
     stated: list[Version],
 ) -> None:
-    """A live child wins over a file, a symlink or a delete at its ancestor (I10)."""
+    """A live child wins over a file, a symlink or a delete at its ancestor."""
     found = heads(stated)
     *copies, directory = settle(b"f", found, has_live_children=True)
     assert directory == directory_over(b"f", tuple(reversed(found)))

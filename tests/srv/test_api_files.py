@@ -186,7 +186,7 @@ def test_a_range_of_what_is_meanwhile_another_file(person: Person) -> None:
 
 
 def test_preconditions(person: Person) -> None:
-    """I6: nobody overwrites what they have not seen, if they say so."""
+    """Nobody overwrites what they have not seen, if they say so."""
     first = person("PUT", FILES + "f", b"1", If_None_Match="*")
     assert first.status_code == 201
     assert person("PUT", FILES + "f", b"2", If_None_Match="*").status_code == 412
@@ -272,7 +272,7 @@ def test_deltas_and_signatures_that_are_none(person: Person, body: bytes) -> Non
 
 
 def test_a_delta_bomb_is_refused(person: Person) -> None:
-    """Finding 7: few bytes of copies may not describe a file above the limit."""
+    """Few bytes of copies may not describe a file above the limit."""
     person("PUT", FILES + "f", b"x" * 60_000)
     copies = b"\x4a\0\0\xea\x60" * 1800
     reply = person("PATCH", FILES + "f", b"rs\x026" + copies + b"\0")

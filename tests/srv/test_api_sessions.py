@@ -57,7 +57,7 @@ def test_the_site_chooses_an_id_for_who_has_none(app: Flask) -> None:
 
 
 def test_the_token_is_stored_as_a_hash_only(app: Flask, site: Site) -> None:
-    """I53: secrets are stored hashed."""
+    """Secrets are stored hashed."""
     token = enter(app).token
     for table in metadata.sorted_tables:
         rows = site.database.read(asked(select(table)))
@@ -155,7 +155,7 @@ def test_a_new_device_keeps_the_old_one_logged_in(app: Flask) -> None:
 
 
 def test_a_new_password_ends_all_other_sessions(app: Flask) -> None:
-    """I45: a password change is refused on from the next request."""
+    """A password change is refused on from the next request."""
     one, two = enter(app), enter(app)
     one.change_password(PasswordChange(old=PASSWORD, new="battery staple"))
     assert one.devices()
@@ -206,7 +206,7 @@ def test_a_token_in_the_url_counts_nothing(app: Flask) -> None:
 
 
 def test_a_folder_of_somebody_else_is_as_if_there_were_none(app: Flask, site: Site) -> None:
-    """I51, I52: an id is no capability, and no oracle."""
+    """An id is no capability, and no oracle."""
     folder = enter(app).folders()[0].id
     accounts.create_user(site, "bob", "pw of bob")
     token = enter(app, "bob", "pw of bob").token

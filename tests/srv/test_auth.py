@@ -92,7 +92,7 @@ def test_the_first_plugin_that_knows_decides() -> None:
     ],
 )  # fmt: skip
 def test_a_broken_plugin_lets_nobody_in_and_keeps_nobody_out(broken: Any) -> None:
-    """I54: unresolvable, unparsable, unknown is closed."""
+    """Unresolvable, unparsable, unknown is closed."""
     with pytest.raises(Busy):
         Gate([Plugin(broken)]).admit(GOOD)
     assert Gate([Plugin(broken), Plugin(lambda _: Principal("ada"))]).admit(GOOD) == Principal(

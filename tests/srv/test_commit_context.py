@@ -42,7 +42,7 @@ def two(app: Flask, exchange: Exchange) -> tuple[Knowing, Knowing]:
 def test_an_edit_made_before_the_winner_was_seen_does_not_replace_it(
     two: tuple[Knowing, Knowing],
 ) -> None:
-    """Nothing is lost (invariant 1): one more edit of a loser is no answer to the winner."""
+    """Nothing is lost: one more edit of a loser is no answer to the winner."""
     one, other = two
     one.time, other.time = 2000, 1000
     one.write({b"f": b"the winner"})

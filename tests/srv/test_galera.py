@@ -216,7 +216,7 @@ def test_clients_go_on_when_the_servers_node_was_killed(
 
 @pytest.mark.long
 def test_nodes_are_killed_under_writers(sites: list[CoreSite], galera: Galera) -> None:
-    """F30: one dead is a pause; two dead are a site that says 503 until a majority is back; of
+    """One dead is a pause; two dead are a site that says 503 until a majority is back; of
     what was acknowledged nothing is lost."""
     devices = [sites[0].device(f"device {n}") for n in range(3)]
     acknowledged: list[bytes] = []

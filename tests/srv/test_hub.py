@@ -158,7 +158,7 @@ def test_a_folder_made_later_is_heard_of(rig: Rig) -> None:
 
 
 def test_a_session_that_ended_is_closed(rig: Rig) -> None:
-    """I45: open WebSockets are closed."""
+    """Open WebSockets are closed."""
     peer, other = rig.connect(device=b"x"), rig.connect(device=b"y")
     peer.notice()
     rig.directory.ended.add(Session(user=1, device=b"x", token=b"x"))

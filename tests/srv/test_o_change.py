@@ -1,4 +1,4 @@
-"""Invariant 8: the server's work is that of the change, counted and not timed."""
+"""The server's work is that of the change, counted and not timed."""
 
 from __future__ import annotations
 

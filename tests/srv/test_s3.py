@@ -1,4 +1,4 @@
-"""Packs on a real S3, with a line in between that fails as networks and stores do (F32)."""
+"""Packs on a real S3, with a line in between that fails as networks and stores do."""
 
 from __future__ import annotations
 

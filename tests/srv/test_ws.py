@@ -141,7 +141,7 @@ def test_compression_is_not_negotiated(gunicorn_server, connect: Connect) -> Non
 
 
 def test_a_revoked_device_hears_nothing_more(gunicorn_server, connect: Connect) -> None:
-    """I45: refused at once, and its open sockets are closed."""
+    """Refused at once, and its open sockets are closed."""
     mine, other = enter(gunicorn_server, "a1" * 16), enter(gunicorn_server, "b2" * 16)
     socket = connect(gunicorn_server, other.token)
     mine.revoke("b2" * 16)

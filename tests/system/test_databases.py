@@ -60,7 +60,7 @@ def ready(server: Server) -> tuple[int, bool]:
 def test_two_devices_go_on_when_their_database_was_killed(
     tmp_path: Path, server: Server, database: MariaDB, spawn: Spawn
 ) -> None:
-    """F29: nobody is told of an error but the one who asks whether the site is ready."""
+    """Nobody is told of an error but the one who asks whether the site is ready."""
     user = server.add_user()
     laptop = Program.link(tmp_path / "laptop", server.url, user, PASSWORD, spawn)
     phone = Program.link(tmp_path / "phone", server.url, user, PASSWORD, spawn)
