@@ -49,6 +49,10 @@ class PreconditionFailed(SiteError):
     """If-Match or If-None-Match does not hold."""
 
 
+class PreconditionRequired(SiteError):
+    """What has to be said with If-Match was not."""
+
+
 class TooLarge(SiteError):
     """Above a limit."""
 

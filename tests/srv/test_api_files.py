@@ -242,16 +242,28 @@ def test_rsync_by_a_stranger(person: Person) -> None:
     old = os.urandom(300_000)
     new = old[:100_000] + b"inserted" + old[100_000:]
     person("PUT", FILES + "f", old)
-    signature = Signature.unpack(person("GET", FILES + "f/signature").data)
-    delta = delta_of(signature, new)
+    signed = person("GET", FILES + "f/signature")
+    delta = delta_of(Signature.unpack(signed.data), new)
     assert len(delta) < 20_000
-    patched = person("PATCH", FILES + "f", delta)
+    patched = person("PATCH", FILES + "f", delta, If_Match=signed.headers["ETag"])
     assert (patched.status_code, patched.json["size"]) == (200, len(new))
     assert person("GET", FILES + "f").data == new
     mine = dblike_delta.signature(io.BytesIO(old), format="librsync").pack()
     answer = person("POST", FILES + "f/delta", mine)
     assert apply(old, answer.data) == new
     assert len(answer.data) < 20_000
+
+
+def test_a_delta_is_applied_once_and_to_nothing_else(person: Person) -> None:
+    """A proxy may send it again, and another edit may come in between."""
+    tag = person("PUT", FILES + "f", b"base").headers["ETag"]
+    delta = delta_of(Signature.unpack(person("GET", FILES + "f/signature").data), b"base and more")
+    for unnamed in ({}, {"If_Match": "*"}):
+        refused = person("PATCH", FILES + "f", delta, **unnamed)
+        assert (refused.status_code, refused.json["field"]) == (428, "If-Match")
+    assert person("PATCH", FILES + "f", delta, If_Match=tag).status_code == 200
+    assert person("PATCH", FILES + "f", delta, If_Match=tag).status_code == 412
+    assert person("GET", FILES + "f").data == b"base and more"
 
 
 @pytest.mark.parametrize(
@@ -265,17 +277,17 @@ def test_signatures_that_nobody_makes(person: Person, query: str) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"x", b"rs\x026", b"rs\x026\x00trailing", os.urandom(500)])
 def test_deltas_and_signatures_that_are_none(person: Person, body: bytes) -> None:
-    person("PUT", FILES + "f", b"here")
-    assert person("PATCH", FILES + "f", body).status_code == 422
+    tag = person("PUT", FILES + "f", b"here").headers["ETag"]
+    assert person("PATCH", FILES + "f", body, If_Match=tag).status_code == 422
     assert person("POST", FILES + "f/delta", body).status_code == 422
     assert person("GET", FILES + "f").data == b"here"
 
 
 def test_a_delta_bomb_is_refused(person: Person) -> None:
     """Few bytes of copies may not describe a file above the limit."""
-    person("PUT", FILES + "f", b"x" * 60_000)
+    tag = person("PUT", FILES + "f", b"x" * 60_000).headers["ETag"]
     copies = b"\x4a\0\0\xea\x60" * 1800
-    reply = person("PATCH", FILES + "f", b"rs\x026" + copies + b"\0")
+    reply = person("PATCH", FILES + "f", b"rs\x026" + copies + b"\0", If_Match=tag)
     assert reply.status_code in (200, 413, 422, 507)
     assert person("GET", FILES + "f").status_code == 200
 
@@ -309,10 +321,12 @@ def test_rdiff_is_enough_to_be_a_client(person: Person, tmp_path: Path) -> None:
     rdiff("patch", at["old"], at["delta"], at["got"])
     assert at["got"].read_bytes() == now
     at["mine"].write_bytes(now + b"appended")
-    at["theirs.sig"].write_bytes(person("GET", FILES + "f/signature").data)
+    signed = person("GET", FILES + "f/signature")
+    at["theirs.sig"].write_bytes(signed.data)
     rdiff("delta", at["theirs.sig"], at["mine"], at["up"])
     assert at["up"].stat().st_size < 10_000
-    assert person("PATCH", FILES + "f", at["up"].read_bytes()).status_code == 200
+    tag = signed.headers["ETag"]
+    assert person("PATCH", FILES + "f", at["up"].read_bytes(), If_Match=tag).status_code == 200
     assert person("GET", FILES + "f").data == now + b"appended"
 
 

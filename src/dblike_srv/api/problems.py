@@ -58,6 +58,7 @@ STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.Conflict, 409, "conflict"),
     (errors.Gone, 410, "gone"),
     (errors.PreconditionFailed, 412, "precondition failed"),
+    (errors.PreconditionRequired, 428, "precondition required"),
     (errors.TooLarge, 413, "too large"),
     (errors.QuotaExceeded, 507, "quota exceeded"),
     (errors.NoSpace, 507, "no space"),

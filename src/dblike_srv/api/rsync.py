@@ -23,7 +23,7 @@ from dblike_srv.api.inbound import (
 )
 from dblike_srv.api.operation import BINARY, FLAG, TEXT, operation
 from dblike_srv.api.outbound import reply, stream
-from dblike_srv.errors import Invalid
+from dblike_srv.errors import Invalid, PreconditionRequired
 from dblike_srv.views import version_name
 
 blueprint = Blueprint("rsync", __name__, url_prefix="/v1/folders/<folder_name>/files")
@@ -67,11 +67,18 @@ def delta(folder_name: str, path: str) -> Response:  # noqa: ARG001 - the bytes 
 
 
 @blueprint.patch("/<raw:path>")
-@operation(BINARY, gives=VersionView, headers=MATCH)
+@operation(BINARY, gives=VersionView, headers=MATCH, also=(428,))
 def patch(folder_name: str, path: str) -> Response:  # noqa: ARG001 - the bytes are taken instead
-    """Apply a librsync delta against the file's present content."""
+    """Apply a librsync delta to the version of the file that If-Match names."""
     me, target, (name, _) = identity(), folder(folder_name), file_path()
-    return view(files.patch_file(site(), me, target, name, chunks(), condition=precondition()))
+    condition = precondition()
+    if condition.if_match in (None, ("*",)):
+        # Nobody could tell that the delta fits another content, nor that it was applied already.
+        raise PreconditionRequired(
+            "a delta is against one version: send the ETag that came with its signature",
+            field="If-Match",
+        )
+    return view(files.patch_file(site(), me, target, name, chunks(), condition=condition))
 
 
 @blueprint.post("/<raw:path>/restore")
