@@ -20,7 +20,6 @@ Counter = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 EpochMs = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 ContentHash = Annotated[bytes, msgspec.Meta(max_length=32)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-Secret = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 
 CHANGESET_TYPE = "application/vnd.dblike.changeset"
 MSGPACK_TYPE = "application/msgpack"

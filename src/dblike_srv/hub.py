@@ -63,10 +63,6 @@ class Directory(Protocol):
         """Those of the sessions that may still listen."""
 
 
-class Full(Exception):
-    """The user holds as many sockets as one user may."""
-
-
 class Hub:
     """Adopts WebSockets and tells each of the folders that its user has."""
 

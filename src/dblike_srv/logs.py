@@ -11,9 +11,6 @@ from typing import Any, Final
 import msgspec
 from gunicorn.glogging import Logger
 
-FORMATS: Final = ("text", "json")
-LEVELS: Final = ("debug", "info", "warning", "error")
-
 
 class TextFormatter(logging.Formatter):
     """One line: when, how bad, who, what."""

@@ -21,8 +21,6 @@ BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 """Upper bounds of request times in seconds."""
 SAVE_EVERY: Final = 1.0
 
-Labels = tuple[tuple[str, str], ...]
-
 
 class Sample(msgspec.Struct):
     """All that one worker counted.  Keys are a metric's name with its labels."""
