@@ -173,8 +173,9 @@ def _replaced_by_a_double(known: dict[Dot, Version], doubles: set[bytes]) -> set
     a greater number for the path before the two were told apart (docs/sync-rules.md)."""
     latest: defaultdict[tuple[bytes, bytes], int] = defaultdict(int)
     for version in known.values():
-        at = version.path, version.dot.device
-        latest[at] = max(latest[at], version.dot.counter)
+        for device, counter in version.vector.items():
+            at = version.path, device
+            latest[at] = max(latest[at], counter)
     return {
         v.hash
         for v in known.values()
