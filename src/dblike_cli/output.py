@@ -160,7 +160,6 @@ class Bar:
         self._since = time.monotonic()
         self._shown: Any = None
         self._task: Any = None
-        self._phase = ""
 
     def update(self, event: Progress) -> None:
         """Show how far the phase is."""
@@ -168,7 +167,7 @@ class Bar:
             if time.monotonic() - self._since < self.PATIENCE:
                 return
             self._shown = _new_bar()
-            self._task = self._shown.add_task("", total=None)
+            self._task = self._shown.add_task(event.phase, count="")
         total = event.bytes_total or event.total or None
         done = event.bytes_done if event.bytes_total else event.done
         count = f"{event.done}/{event.total}" if event.total else str(event.done)

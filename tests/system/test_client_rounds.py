@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from rig.programs import Program, run, same
+from rig.programs import PROGRAM, Program, run, same
 from rig.servers import PASSWORD, Server
 
 
@@ -24,6 +26,29 @@ def test_init_push_clone(laptop: Program, tmp_path: Path, server: Server, user: 
     done = run("clone", server.url, str(clone), "--user", user, "--password-stdin", text=PASSWORD)
     assert done.returncode == 0, done.stderr
     assert Program(clone, laptop.spawn).tree() == laptop.tree()
+
+
+def test_a_terminal_shows_how_far_it_is(laptop: Program, desktop: Program) -> None:
+    laptop.write("large", os.urandom(3_000_000))
+    laptop.ok("push")
+    seen = on_a_terminal("-C", str(desktop.root), "pull", "--bwlimit", "1M")
+    assert b"download" in seen
+    assert desktop.tree() == laptop.tree()
+
+
+def on_a_terminal(*words: str) -> bytes:
+    """What a command that ends well shows there."""
+    ours, theirs = pty.openpty()
+    command, env = [*PROGRAM, *words], {**os.environ, "TERM": "xterm"}
+    with subprocess.Popen(command, env=env, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        seen = bytearray()
+        with contextlib.suppress(OSError):  # as a terminal ends
+            while piece := os.read(ours, 4096):
+                seen += piece
+    os.close(ours)
+    assert process.returncode == 0, seen
+    return bytes(seen)
 
 
 def test_changes_travel_both_ways(laptop: Program, desktop: Program) -> None:
