@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from dblike_cli import __version__, credentials
+from dblike_cli import __version__, credentials, lock
 from dblike_cli.config import Config, Tls, check_servers, read_config, render_config
 from dblike_cli.errors import ClientError, LoggedOut, NotFound, StateDamaged, Usage
 from dblike_cli.learned import write_learned
@@ -21,6 +21,9 @@ from dblike_cli.session import SITES, Session, open_transport
 from dblike_cli.state import State
 from dblike_delta import messages as m
 from dblike_delta.exchange import Exchange, Refused
+
+_FOLDER = "folder"
+"""Under which the state has its folder's id: at another one, what it remembers means nothing."""
 
 
 class LinkRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,12 +42,13 @@ class LinkRequest(msgspec.Struct, frozen=True, kw_only=True):
 def link(common: Common, request: LinkRequest) -> Session:
     """Log in and link; nothing is made on the disk before the server said yes.
 
-    In a directory that is linked already the device stays the one that it is.
+    In a directory that is linked already the device stays the one that it is, and so does what its
+    config says of other things than the link.
     """
     root = Path(os.path.normpath((common.directory / request.place).absolute()))
-    config = _config(request)
     _check_place(root)
-    known = _known_device(root, config)
+    config = _config(request, root)
+    known = _known_device(root)
     password = read_password(f"Password of {request.user}", stdin=request.password_stdin)
     with contextlib.closing(open_transport(config, time.sleep, (0, 0))) as transport:
         exchange = Exchange(transport, agent=f"dblike/{__version__}")
@@ -73,14 +77,21 @@ def read_password(prompt: str, *, stdin: bool, confirm: bool = False) -> str:
     return password
 
 
-def _config(request: LinkRequest) -> Config:
+def _config(request: LinkRequest, root: Path) -> Config:
+    """The directory's config: what it is already, with the link that is asked for."""
     servers = check_servers(request.urls, plain=request.insecure)
-    ca = os.path.abspath(request.ca) if request.ca else ""
+    tls = Tls(ca=os.path.abspath(request.ca) if request.ca else "", plain=request.insecure)
     device = (request.device or socket.gethostname() or "unnamed").strip()[:64]
     if not request.folder or not device:
         raise Usage("--folder and --device can't be empty")
-    tls = Tls(ca=ca, plain=request.insecure)
-    return Config(servers=servers, folder=request.folder, device=device, tls=tls)
+    place = root / ".dblike" / "config.json"
+    if not place.exists():
+        return Config(servers=servers, folder=request.folder, device=device, tls=tls)
+    linked = read_config(place)
+    if linked.folder != request.folder:
+        raise Usage(f"{root} is linked to the folder {linked.folder!r} already")
+    device = device if request.device else linked.device
+    return msgspec.structs.replace(linked, servers=servers, device=device, tls=tls)
 
 
 def _check_place(root: Path) -> None:
@@ -91,7 +102,7 @@ def _check_place(root: Path) -> None:
         raise Usage(f"{root} is inside the client's own directory")
     if root == Path.home():
         raise Usage(f"{root} is your home directory; link a directory inside it")
-    for above in root.parents:
+    for above in (*root.parents, *root.resolve().parents):
         if (above / ".dblike" / "config.json").exists():
             raise Usage(f"{root} is inside {above}, which is linked already")
     if below := _linked_below(root):
@@ -102,19 +113,17 @@ def _linked_below(root: Path) -> Path | None:
     """A linked directory in `root`, not deeper than a look costs: two levels."""
     for pattern in ("*/.dblike/config.json", "*/*/.dblike/config.json"):
         for found in root.glob(pattern):
-            if found.parents[1] != root:
-                return found.parents[1]
+            place = found.parents[1]
+            if place != root and place.resolve() == root.resolve() / place.relative_to(root):
+                return place  # and not where a symlink leads
     return None
 
 
-def _known_device(root: Path, config: Config) -> str | None:
+def _known_device(root: Path) -> str | None:
     """The device that this directory was linked as, to log in again as the same one."""
     own = root / ".dblike"
     if not (own / "config.json").exists():
         return None
-    linked = read_config(own / "config.json")
-    if linked.folder != config.folder:
-        raise Usage(f"{root} is linked to the folder {linked.folder!r} already")
     try:
         with contextlib.closing(State(own / "state.db")) as state:
             known = state.meta.device
@@ -124,21 +133,38 @@ def _known_device(root: Path, config: Config) -> str | None:
     return device if device == known.hex() else None
 
 
-def _become(own: Path, device: bytes) -> None:
-    """Let the state be this device's.  One that is damaged is set aside: it is made anew from both
-    sides, and nothing is lost by that."""
-    place = own / "state.db"
+def _become(own: Path, device: bytes, folder: str) -> None:
+    """Let the state be this device's, of this folder.  One that is damaged, or speaks of another
+    folder, is set aside: it is made anew from both sides, and nothing is lost by that."""
     try:
-        state = State(place)
+        state = State(own / "state.db")
+        former = state.meta.noted(_FOLDER) or _folder_of(own)
     except StateDamaged:
+        state = _new_state(own, "damaged")
+    else:
+        if former not in ("", folder):
+            state.close()
+            state = _new_state(own, "former")
+    with contextlib.closing(state), state.transaction():
+        state.meta.note(_FOLDER, folder)
+        if state.meta.device != device:
+            state.meta.become(device, own.stat().st_ino)
+
+
+def _new_state(own: Path, aside: str) -> State:
+    with lock.hold(own / "lock", "init"):
         for part in ("", "-wal", "-shm"):
             with contextlib.suppress(FileNotFoundError):
-                (own / f"state.db{part}").rename(own / f"state.db.damaged{part}")
-        state = State(place)
-    with contextlib.closing(state):
-        if state.meta.device != device:
-            with state.transaction():
-                state.meta.become(device, own.stat().st_ino)
+                (own / f"state.db{part}").rename(own / f"state.db.{aside}{part}")
+        return State(own / "state.db")
+
+
+def _folder_of(own: Path) -> str:
+    """The id of the folder that the directory was linked to, where it still is logged in."""
+    try:
+        return credentials.read_credential(own / "credential").folder_id
+    except ClientError:
+        return ""
 
 
 def _login(exchange: Exchange, request: m.LoginRequest) -> m.LoginReply:
@@ -170,7 +196,7 @@ def _write(
     own = root / ".dblike"
     own.mkdir(parents=True, exist_ok=True)
     own.chmod(0o700)
-    _become(own, bytes.fromhex(reply.device_id))
+    _become(own, bytes.fromhex(reply.device_id), folder.id)
     credential = credentials.Credential(
         token=reply.token,
         user=reply.user,

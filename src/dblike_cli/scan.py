@@ -195,6 +195,10 @@ class _Scanner:
     def _may_be_new(self, path: bytes, kind: Kind | None) -> bool:
         if path == OWN or self._ignored(path, kind):
             return False
+        if b"/.dblike/" in path + b"/":  # there is a credential in it
+            if path.endswith(OWN):
+                self._note(path, Code.SPECIAL, "what links another folder is not synced")
+            return False
         try:
             check_path(path)
         except PathError as error:

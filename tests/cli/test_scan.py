@@ -81,6 +81,17 @@ def test_nothing_changed(one: Laptop) -> None:
     assert found.looked == 7  # with .dblike
 
 
+def test_what_links_another_folder_is_left_out(one: Laptop) -> None:
+    """Its credential is good for that one; also where the kernel says that just that changed."""
+    one.write("x/inner/.dblike/credential", "a token")
+    one.write("x/inner/.dblikeignore", "*.tmp")
+    wanted = {b"x", b"x/inner", b"x/inner/.dblikeignore"}
+    assert set(look(one).local) == wanted
+    assert set(look(one).pending) == {b"x/inner/.dblike"}
+    below = b"x/inner/.dblike/credential"
+    assert below not in look(one, paths=frozenset({below})).local
+
+
 def test_new_changed_and_gone(one: Laptop) -> None:
     one.write("new", "n")
     one.write("a", "other content")

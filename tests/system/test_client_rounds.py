@@ -313,6 +313,53 @@ def test_a_damaged_state_is_said_and_mended(laptop: Program, server: Server, use
     assert laptop.tree() == {"a": b"1"}
 
 
+def test_logging_in_again_keeps_the_config(laptop: Program, server: Server, user: str) -> None:
+    """What is ignored here must not go up because a token had ended."""
+    laptop.ok("config", "ignore", "private/")
+    laptop.write("private/key", "secret")
+    laptop.ok("logout")
+    assert log_in(laptop, server, user).returncode == 0
+    laptop.ok("sync")
+    assert laptop.json("ls") == []
+    assert laptop.json("config", "device") == laptop.root.name
+
+
+def test_a_folder_that_is_linked_to_another_account(
+    laptop: Program, desktop: Program, server: Server
+) -> None:
+    """What is remembered of the other one means nothing there: all of it goes up."""
+    laptop.write("a", "1")
+    laptop.ok("sync")
+    desktop.ok("sync")
+    watch = laptop.watch()
+    user = server.add_user()
+    assert log_in(laptop, server, user).returncode == 11
+    watch.end()
+    desktop.ok("logout")
+    for device in (laptop, desktop):
+        assert log_in(device, server, server.add_user()).returncode == 0
+        assert device.json("status", code=3)["in_sync"] is False
+        device.ok("sync")
+        assert [entry["path"] for entry in device.json("ls")] == ["a"]
+
+
+def log_in(device: Program, server: Server, user: str) -> subprocess.CompletedProcess[str]:
+    """Link the directory, which may be linked already."""
+    words = ("init", server.url, str(device.root), "--user", user, "--password-stdin")
+    return run(*words, text=PASSWORD)
+
+
+def test_links_inside_each_other(laptop: Program, server: Server, user: str) -> None:
+    inner = Program(laptop.root / "inner", laptop.spawn)
+    (laptop.root / "way").symlink_to(".")
+    assert log_in(laptop, server, user).returncode == 0  # no other folder is there
+    away = laptop.root.parent / "away"
+    away.symlink_to(laptop.root / "inner")
+    for place in (inner.root, away):
+        done = log_in(Program(place, laptop.spawn), server, user)
+        assert (done.returncode, "is linked already" in done.stderr) == (2, True)
+
+
 def test_a_copied_folder_goes_on_as_another_device(
     laptop: Program, desktop: Program, tmp_path: Path
 ) -> None:
