@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from dblike_cli.adopt import adopt
 from dblike_cli.barrier import Barrier
 from dblike_cli.context import Context
 from dblike_cli.download import download, file_of, rounds
 from dblike_cli.entries import UNTRUSTED
-from dblike_cli.incoming import Made
+from dblike_cli.incoming import Made, part_size
 from dblike_cli.outcomes import Applied
 from dblike_cli.place import (
     DiskFull,
@@ -41,6 +41,8 @@ from dblike_delta.plan import Apply, Plan
 from dblike_delta.versions import Kind
 
 _NO_SPACE = "there is no room on this disk"
+_RESERVE = 4 << 20
+"""Bytes that no content may take: what is remembered needs some, too."""
 
 
 def apply(context: Context, plan: Plan, stamps: Mapping[bytes, bytes], tick: int) -> Applied:
@@ -158,6 +160,7 @@ class _Applier:
 
     def make_files(self, steps: list[Apply]) -> None:
         """Get the contents, and put them in their places some at a time."""
+        steps = list(self._that_fit(steps))
         waiting = {step.path: step for step in steps}
         try:
             for some in rounds(steps):
@@ -168,6 +171,21 @@ class _Applier:
         except DiskFull:
             self._place_staged()
             for step in waiting.values():
+                self._note(step, Trouble(Code.NO_SPACE, _NO_SPACE))
+
+    def _that_fit(self, steps: list[Apply]) -> Iterator[Apply]:
+        """Those that there is room for: a file that is larger than the disk must not fill it, and
+        keep all others out."""
+        if not steps:
+            return
+        room = self._context.fs.free_space() - _RESERVE
+        for step in steps:
+            entry = file_of(step)
+            needed = entry.size - min(part_size(self._context, entry.hash), entry.size)
+            if needed <= room or entry.size <= _RESERVE:
+                room -= needed
+                yield step
+            else:
                 self._note(step, Trouble(Code.NO_SPACE, _NO_SPACE))
 
     def _stage(self, staged: Staged) -> None:

@@ -19,7 +19,7 @@ from dblike_cli.incoming import (
     part_size,
     write_small,
 )
-from dblike_cli.place import Trouble, trouble_of
+from dblike_cli.place import DiskFull, Trouble, trouble_of
 from dblike_cli.report import Code, Progress
 from dblike_cli.staged import SmallFiles, Staged
 from dblike_delta.changeset import Body
@@ -161,6 +161,9 @@ class _Fetch:
                 self._context.reporter.progress(
                     Progress("download", self._done, total, bytes_done=size)
                 )
+        except DiskFull:
+            self._spoil()  # what is there of it would keep out all else, and be of no use
+            raise
         finally:
             self._drop()
             self._small.drop()
@@ -247,11 +250,18 @@ class _Fetch:
 
     def _fail(self) -> None:
         """What came for the open file is no good."""
-        if self._open is not None:
-            (step, file), self._open = self._open, None
-            file.spoil()
+        step = self._spoil()
+        if step is not None:
             del self._waiting[step.remote.dot]
             self.failed.append(step)
+
+    def _spoil(self) -> Apply | None:
+        """Nothing stays of the open file; which step it was for."""
+        if self._open is None:
+            return None
+        (step, file), self._open = self._open, None
+        file.spoil()
+        return step
 
     def _stop(self, trouble: Trouble) -> Staged | None:
         if self._open is None:

@@ -285,6 +285,39 @@ def test_a_full_disk_keeps_the_old_file_and_goes_on_later(laptop: NewLaptop, siz
     assert two.tree() == one.tree()
 
 
+def test_a_file_that_does_not_fit_keeps_nobody_out(laptop: NewLaptop) -> None:
+    one = laptop("one")
+    one.sync()
+    (one.root.parent / "two").mkdir()
+    two = laptop("two", fs=SmallDisk(one.root.parent / "two"))
+    one.write("a", os.urandom(11 << 20))
+    one.write("b", os.urandom(9 << 20))
+    one.write("c", "small")
+    one.sync()
+    report = two.sync()
+    assert {item.path: item.code for item in report.pending} == {b"a": Code.NO_SPACE}
+    assert set(two.tree()) == {"b", "c"}
+
+
+class SmallDisk(RealFS):
+    """Has 14 MiB for all there is."""
+
+    def free_space(self) -> int:
+        return 14 << 20
+
+
+def test_what_filled_the_disk_does_not_stay(laptop: NewLaptop) -> None:
+    one = laptop("one")
+    (one.root.parent / "two").mkdir()
+    fs = FullDisk(one.root.parent / "two")
+    fs.room = 3 << 20
+    two = laptop("two", fs=fs)
+    one.write("a", os.urandom(5 << 20))
+    one.sync()
+    assert [item.code for item in two.sync().pending] == [Code.NO_SPACE]
+    assert list((two.root / ".dblike" / "staging").iterdir()) == []
+
+
 class FoldingFS(RealFS):
     """A disk that takes names for each other that differ in case only."""
 
