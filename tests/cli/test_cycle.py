@@ -362,6 +362,36 @@ def test_a_site_that_was_restored_from_a_backup_undoes_nobody(
         assert nothing_happened(one.sync())
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_who_was_behind_when_a_site_was_restored_just_catches_up(
+    laptop: NewLaptop, tmp_path: Path, lost: bool
+) -> None:
+    """What is here is old, and nobody's edit: also of what the site got again meanwhile."""
+    wire = Moving()
+    with serving(tmp_path / "data", wire):
+        one, two = laptop("one", transport=wire), laptop("two", transport=wire)
+        fill(one)
+        settle(one, two)
+        if lost:
+            shutil.copytree(tmp_path / "data", tmp_path / "backup")
+        one.write("d0/s0/f0", "edited")
+        one.place("d1/s1/f1").unlink()
+        one.sync()
+    if not lost:
+        shutil.copytree(tmp_path / "data", tmp_path / "backup")
+    with serving(tmp_path / "data", wire):
+        one.write("made", "after the backup")
+        one.sync()
+        expected = one.tree()
+    shutil.rmtree(tmp_path / "data")
+    (tmp_path / "backup").rename(tmp_path / "data")
+    with serving(tmp_path / "data", wire):
+        one.sync()
+        assert not two.sync().uploaded
+        settle(one, two)
+        assert two.tree() == one.tree() == expected
+
+
 @contextlib.contextmanager
 def serving(data: Path, wire: Moving) -> Iterator[None]:
     """A site on these data, at the other end of the wire."""
