@@ -328,6 +328,15 @@ def test_it_goes_home_between_two_pieces_of_work(server: Server) -> None:
     first.close()
 
 
+def test_no_more_connections_are_kept_than_are_used(server: Server) -> None:
+    """Each slow answer is a reason to ask whether the site is there, on a connection of its own."""
+    site = transport(server.url)._sites.all()[0]
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        site.probe("/healthz")
+    assert len(os.listdir("/proc/self/fd")) - before < 20  # with the other ends
+
+
 def test_what_several_find_at_once_is_one_failure() -> None:
     """The thread that listens and a request lose a site together; it is left alone no longer."""
     clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now, now_ms=lambda: 0)
