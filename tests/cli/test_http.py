@@ -217,7 +217,7 @@ def test_a_chunked_reply_that_is_cut_is_an_error(server: Server, cut: int) -> No
 
 def test_a_large_chunk_that_is_there_comes_in_one_piece(server: Server) -> None:
     """What decodes it then needs no copy of it."""
-    parts = [b"head" * 3_000, os.urandom(1 << 20), os.urandom(1 << 20)]
+    parts = [b"head" * 3_000, *(os.urandom(1 << 20) for _ in range(10))]
     server.answer = lambda *_: chunked(parts)
     pieces = list(transport(server.url).request(Request("GET", "/")).chunks())
     assert b"".join(pieces) == b"".join(parts)
