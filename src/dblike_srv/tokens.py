@@ -77,13 +77,13 @@ def adopt(connection: Connection, claim: Claim, digest: bytes) -> bool:
     if row is not None and row.token_at >= claim.made:
         return False
     stamp = next_stamp(connection)
-    values = {"token": digest, "token_at": claim.made, "stamp": stamp}
+    parent = claim.parent if any(claim.parent) else None
+    values = {"token": digest, "token_at": claim.made, "parent": parent, "stamp": stamp}
     if row is not None:
         connection.execute(update(devices).where(devices.c.id == claim.device).values(values))
         return True
-    parent = claim.parent if any(claim.parent) else None
     highest = highest_counter(connection, user.id, claim.device)
     fresh = {"id": claim.device, "user": user.id, "name": "", "created": claim.made}
     fresh["highest"] = highest
-    connection.execute(insert(devices).values(**fresh, parent=parent, **values))
+    connection.execute(insert(devices).values(**fresh, **values))
     return True
