@@ -29,7 +29,7 @@ from dblike_srv.models import devices, users
 from dblike_srv.registers import change, end_all, later, next_stamp, say, user_uid
 from dblike_srv.replication.sites import site_urls
 from dblike_srv.site import Site
-from dblike_srv.tokens import Claim, adopt, claim_of, hash_token, make_token
+from dblike_srv.tokens import Claim, adopt, claim_of, hash_token, is_news, make_token
 
 SEEN_EVERY_MS: Final = 300_000
 """How exact "last seen" is: a write for each request would be a write for each request."""
@@ -200,8 +200,10 @@ def identify(site: Site, token: str) -> Caller:
 def _from_elsewhere(site: Site, token: str, digest: bytes) -> Any:
     """The device of a token that another site made, of which nothing was heard here yet."""
     claim = claim_of(site.seal, token)
-    if claim is None or not change(site, lambda connection: adopt(connection, claim, digest)):
+    if claim is None:
         return None
+    if site.database.read(lambda connection: is_news(connection, claim)):
+        change(site, lambda connection: adopt(connection, claim, digest))
     return site.database.read(lambda connection: _by_token(connection, digest))
 
 

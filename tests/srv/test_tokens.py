@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from flask import Flask
 from sqlalchemy import update
+from sqlalchemy.event import listen
 
 from dblike_delta.exchange import Exchange
 from dblike_delta.messages import LoginRequest, PasswordChange
@@ -28,10 +29,27 @@ def test_a_token_that_was_heard_of_meanwhile_is_good(site: Site, exchange: Excha
     claim = claim_of(site.seal, exchange.token)
     assert claim is not None
     digest = hash_token(exchange.token)
-    assert site.database.transact(lambda connection: adopt(connection, claim, digest))
+    site.database.transact(lambda connection: adopt(connection, claim, digest))
+    assert is_good(site, exchange.token)
     ended = update(device_rows).values(token=None, token_at=claim.made + 1)
     site.database.transact(lambda connection: connection.execute(ended))
-    assert not site.database.transact(lambda connection: adopt(connection, claim, digest))
+    site.database.transact(lambda connection: adopt(connection, claim, digest))
+    assert not is_good(site, exchange.token)
+
+
+def test_a_token_that_ended_changes_nothing(site: Site, exchange: Exchange) -> None:
+    """Whoever sends it again and again must keep no writer waiting, nor wake the other sites."""
+    ended = exchange.token
+    exchange.logout()
+    before, notices = shared.news(site, 0), list[bytes]()
+    site.notices.subscribe(lambda folder, _: notices.append(folder))
+    said: list[str] = []
+    listen(site.database.engine, "checkout", lambda raw, *_: raw.set_trace_callback(said.append))
+    assert not is_good(site, ended)
+    assert "BEGIN" in said
+    assert "BEGIN IMMEDIATE" not in said
+    assert notices == []
+    assert shared.news(site, 0) == before
 
 
 def test_a_new_password_ends_what_the_old_one_got_elsewhere(site: Site, exchange: Exchange) -> None:
