@@ -20,6 +20,7 @@ from dblike_delta.recipe import Recipe
 from dblike_srv.contents import State, batches
 from dblike_srv.db import asked, told
 from dblike_srv.models import contents, folders, packs, users, versions
+from dblike_srv.packs import GIVEN_UP, UNMARKED, is_dying
 from dblike_srv.retention import prune
 from dblike_srv.site import Site
 
@@ -139,7 +140,7 @@ def _sweep(site: Site, needed: set[int], *, dry_run: bool) -> list[int]:
     """Delete packs that were dying for the whole grace; their sizes."""
     until = site.clock.now_ms() - GRACE_MS
     query = select(packs.c.id, packs.c.hash, packs.c.size, packs.c.dying).where(
-        packs.c.dying != 0, packs.c.dying <= until
+        ~UNMARKED, packs.c.dying <= until
     )
     doomed = [row for row in site.database.read(asked(query)) if row[0] not in needed]
     swept = []
@@ -157,10 +158,10 @@ def _delete(site: Site, row: int, name: bytes, dying: int) -> bool:
     a commit on another node took the mark off meanwhile, would bring the row back.  A crash in
     between leaves a row that was given up, which the next run deletes.
     """
-    if dying > 0 and not site.database.transact(partial(_give_up, row=row, dying=dying)):
+    if is_dying(dying) and not site.database.transact(partial(_give_up, row=row, dying=dying)):
         return False
     site.store.delete(name)
-    given_up = delete(packs).where(packs.c.id == row, packs.c.dying < 0)
+    given_up = delete(packs).where(packs.c.id == row, GIVEN_UP)
     return site.database.transact(told(given_up)) == 1
 
 
@@ -180,8 +181,9 @@ def _mark(site: Site, needed: set[int], now: int) -> None:
     """
     query = select(packs.c.id, packs.c.dying, packs.c.created)
     rows = site.database.read(asked(query))
-    idle = [row for row, dying, made in rows if not dying and row not in needed and made < now]
-    alive = [row for row, dying, _ in rows if dying > 0 and row in needed]
+    unmarked = {row for row, mark, made in rows if not mark and made < now}
+    idle = unmarked - needed
+    alive = {row for row, mark, _ in rows if is_dying(mark)} & needed
     for change, chosen in ((now, idle), (0, alive)):
         for batch in batches(chosen):
             statement = update(packs).where(packs.c.id.in_(batch)).values(dying=change)

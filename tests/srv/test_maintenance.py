@@ -5,10 +5,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from blake3 import blake3
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from dblike_delta.commands import Copy, Literal
 from dblike_delta.messages import Refusal, Want
@@ -269,6 +270,75 @@ def test_a_backup_is_a_site(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "copy" / "dblike.db") as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     database.close()
+
+
+def compact_beside_gc(
+    core: CoreSite, monkeypatch: pytest.MonkeyPatch, rounds: int = 1
+) -> dict[bytes, bytes]:
+    """Small files that are made one pack, which nothing needs yet when garbage is collected."""
+    wanted = {b"f%d" % n: b"content %d" % n for n in range(compact.ENOUGH)}
+    for path, data in wanted.items():
+        core.laptop.put(path, data)
+    core.clock.advance(2 * HOUR_MS)
+    copied = compact._copy
+
+    def copy(*what: Any) -> Any:
+        done = copied(*what)
+        for _ in range(rounds):
+            core.clock.advance(1000)
+            gc(core.site)
+        return done
+
+    monkeypatch.setattr(compact, "_copy", copy)
+    assert compact.compact(core.site).packs == 1
+    return wanted
+
+
+def test_a_new_pack_that_contents_moved_to_does_not_die(
+    core: CoreSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = compact_beside_gc(core, monkeypatch)
+    marks = core.site.database.read(lambda c: set(c.scalars(select(packs.c.dying))))
+    assert marks == {0}
+    assert {path: core.read(path) for path in wanted} == wanted
+
+
+def test_contents_do_not_move_to_a_pack_that_is_gone(
+    core: CoreSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compaction stood still until garbage collection had deleted what it wrote."""
+    monkeypatch.setattr(collect, "GRACE_MS", 0)
+    with pytest.raises(Busy):
+        compact_beside_gc(core, monkeypatch, rounds=2)
+    assert core.read(b"f0") == b"content 0"
+
+
+def mark_all(core: CoreSite) -> None:
+    """What garbage collection does to packs that contents come to need while it looks."""
+    marked = update(packs).values(dying=core.clock.now)
+    core.site.database.transact(lambda connection: connection.execute(marked))
+
+
+def test_a_backup_has_packs_that_were_marked_wrongly(tmp_path: Path) -> None:
+    core = CoreSite(tmp_path / "data", LocalStore(tmp_path / "data", SeededRandom(3)))
+    core.laptop.put(b"a", BLOB)
+    core.laptop.put(b"gone", BLOB[:1000])
+    mark_all(core)
+    core.site.store.delete(blake3(BLOB[:1000]).digest())
+    assert backup(core.site, tmp_path / "copy").packs == 1
+    copy = CoreSite.again(tmp_path / "copy", LocalStore(tmp_path / "copy", SeededRandom(4)))
+    assert copy.read(b"a") == BLOB
+    assert len(list(copy.site.store.names())) == 1
+
+
+def test_packs_that_were_marked_wrongly_are_compacted(core: CoreSite) -> None:
+    wanted = {b"f%d" % n: b"content %d" % n for n in range(compact.ENOUGH)}
+    for path, data in wanted.items():
+        core.laptop.put(path, data)
+    core.clock.advance(2 * HOUR_MS)
+    mark_all(core)
+    assert compact.compact(core.site).packs == 1
+    assert {path: core.read(path) for path in wanted} == wanted
 
 
 def test_a_crash_at_any_step_of_gc_loses_nothing(tmp_path: Path) -> None:
