@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +18,13 @@ from dblike_delta.messages import Refusal, Want
 from dblike_delta.versions import Kind
 from dblike_srv import collect, compact
 from dblike_srv.config import decode_config
+from dblike_srv.contents import check_contents
 from dblike_srv.errors import Busy, Conflict
 from dblike_srv.housekeeping import take_turn
 from dblike_srv.maintenance import backup, gc, scrub
 from dblike_srv.models import contents, journal, packs, users, versions
 from dblike_srv.site import open_site
+from dblike_srv.store.base import Away
 from dblike_srv.store.local import LocalStore
 from dblike_srv.store.mem import MemoryStore
 from rig.core_site import DAY_MS, HOUR_MS, CoreSite, SeededRandom
@@ -244,6 +248,39 @@ def test_a_device_that_has_the_content_heals_it(core: CoreSite) -> None:
     core.device("phone").put(b"b", BLOB)
     assert scrub(core.site).sound
     assert core.read(b"a") == BLOB
+
+
+class Starved(LocalStore):
+    """A store of a process that has no descriptor left to read a pack with."""
+
+    def read(self, name: bytes, offset: int, length: int) -> bytes:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lowest = os.open(os.devnull, os.O_RDONLY)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        try:
+            return super().read(name, offset, length)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_trouble_of_the_host_is_no_damage(tmp_path: Path) -> None:
+    core = CoreSite(tmp_path / "data", LocalStore(tmp_path / "data", SeededRandom(3)))
+    core.laptop.put(b"a", BLOB)
+    digest = blake3(BLOB).digest()
+    sound = core.store.inner
+    core.store.inner = Starved(tmp_path / "data", SeededRandom(4))
+    with pytest.raises(Away):
+        check_contents(core.site, core.user, [digest])
+    with pytest.raises(Away):
+        scrub(core.site)
+    core.store.inner = sound
+    (tmp_path / "data" / "packs").rename(tmp_path / "unmounted")
+    with pytest.raises(Away):
+        scrub(core.site)
+    (tmp_path / "unmounted").rename(tmp_path / "data" / "packs")
+    assert core.read(b"a") == BLOB
+    assert scrub(core.site).sound
 
 
 def test_scrub_reads_what_came_as_a_delta(core: CoreSite) -> None:
