@@ -8,8 +8,9 @@ transaction.  Every step may be the last before a crash; the next run goes on.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
@@ -193,24 +194,18 @@ def _mark(site: Site, needed: set[int], now: int) -> None:
 def _adopt_orphans(site: Site) -> None:
     """Files that no row names come from crashes: give them a row that is dying."""
     known = {bytes(name) for (name,) in site.database.read(asked(select(packs.c.hash)))}
+    began = site.clock.now_ms()
     for name in site.store.names():
         if name not in known:
-            site.database.transact(_adoption(site, name))
+            with contextlib.suppress(FileNotFoundError):
+                size = site.store.size(name)
+                site.database.transact(partial(_adopt, name=name, size=size, now=began))
 
 
-def _adoption(site: Site, name: bytes) -> Callable[[Connection], None]:
-    def work(connection: Connection) -> None:
-        if connection.execute(select(packs.c.id).where(packs.c.hash == name)).first():
-            return
-        try:
-            size = site.store.size(name)
-        except FileNotFoundError:
-            return
-        now = site.clock.now_ms()
+def _adopt(connection: Connection, name: bytes, size: int, now: int) -> None:
+    if connection.execute(select(packs.c.id).where(packs.c.hash == name)).first() is None:
         row = {"hash": name, "size": size, "created": now, "dying": now}
         connection.execute(insert(packs).values(row))
-
-    return work
 
 
 # --- space

@@ -22,7 +22,7 @@ from dblike_srv.contents import PackReader, State, batches, check_contents
 from dblike_srv.db import asked
 from dblike_srv.errors import Busy
 from dblike_srv.models import contents, packs
-from dblike_srv.packs import KEPT, Pack, claim_packs, name_pack
+from dblike_srv.packs import KEPT, Pack, claim_packs, name_pack, see_pack
 from dblike_srv.relocate import Move, Moves, merged, unseen
 from dblike_srv.scrub import is_sound
 from dblike_srv.site import Site
@@ -219,8 +219,8 @@ def _copy(site: Site, known: dict[int, _Pack], runs: list[Extent]) -> tuple[Move
     except BaseException:
         writer.abort()
         raise
-    pack = Pack(hasher.digest(), size)
-    number, _ = site.database.transact(lambda c: name_pack(c, site, pack, site.clock.now_ms()))
+    pack = see_pack(site, Pack(hasher.digest(), size))
+    number, _ = site.database.transact(lambda c: name_pack(c, pack, site.clock.now_ms()))
     moves = (
         (run.pack, Move(run.offset, run.length, number, place))
         for run, place in zip(runs, places, strict=True)

@@ -19,7 +19,7 @@ from dblike_srv.folders import heads_of
 from dblike_srv.identity import FolderRef, Identity
 from dblike_srv.intake import NEW_PACK, Item
 from dblike_srv.models import devices, folders, users, versions
-from dblike_srv.packs import Pack, claim_packs, name_pack, numbered, write_contents
+from dblike_srv.packs import SeenPack, claim_packs, name_pack, numbered, write_contents
 from dblike_srv.site import Site
 from dblike_srv.tree import VERSION_COLUMNS, Tree, version_of
 
@@ -58,7 +58,7 @@ class Transaction:
         self._tracked = highest is not None  # the site's own devices have no row
         self._highest = highest or 0
 
-    def run(self, items: list[Item], pack: Pack | None, *, brief: bool = False) -> CommitReply:
+    def run(self, items: list[Item], pack: SeenPack | None, *, brief: bool = False) -> CommitReply:
         """The reply; everything is written when it is returned.  Raises QuotaExceeded, Busy.
 
         With `brief` results of which there is nothing to say are only counted.
@@ -138,8 +138,8 @@ class Transaction:
 
     # --- contents
 
-    def _name(self, pack: Pack) -> int:
-        number, fresh = name_pack(self._connection, self._site, pack, self._now)
+    def _name(self, pack: SeenPack) -> int:
+        number, fresh = name_pack(self._connection, pack, self._now)
         if fresh:
             if self._quota and self._used + pack.size > self._quota:
                 raise QuotaExceeded("over quota: the user's space is used up")

@@ -19,10 +19,12 @@ from dblike_delta.versions import Kind
 from dblike_srv import collect, compact
 from dblike_srv.config import decode_config
 from dblike_srv.contents import check_contents
+from dblike_srv.db import Database
 from dblike_srv.errors import Busy, Conflict
 from dblike_srv.housekeeping import take_turn
 from dblike_srv.maintenance import backup, gc, scrub
 from dblike_srv.models import contents, journal, packs, users, versions
+from dblike_srv.packs import Pack, SeenPack, name_pack, see_pack
 from dblike_srv.site import open_site
 from dblike_srv.store.base import Away
 from dblike_srv.store.local import LocalStore
@@ -111,6 +113,44 @@ def test_a_pack_that_is_being_deleted_is_as_good_as_gone(core: CoreSite) -> None
     assert gc(core.site).packs == 1
     assert core.laptop.put(b"b", BLOB).status == "accepted"
     assert core.read(b"b") == BLOB
+
+
+@pytest.mark.parametrize("before", ["a row", "no row"])
+def test_a_pack_that_went_before_it_was_named_is_no_pack(core: CoreSite, before: str) -> None:
+    """It was seen in the store, and then the collection of an older one of the same bytes ended."""
+    core.laptop.put(b"a", BLOB)
+    known = Pack(blake3(BLOB).digest(), len(BLOB))
+    pack = see_pack(core.site, known) if before == "a row" else SeenPack(known.name, known.size, 0)
+    mark_all(core)
+    give_up(core)
+    if before == "a row":
+        core.laptop.delete(b"a")
+        age(core, 31)
+        gc(core.site)
+        assert core.count(packs) == 0
+    with pytest.raises(Busy):
+        core.site.database.transact(lambda connection: name_pack(connection, pack, 1))
+
+
+class Watched(MemoryStore):
+    """Says whether somebody asked for a size while a transaction kept other writers waiting."""
+
+    database: Database
+
+    def size(self, name: bytes) -> int:
+        assert not self.database._writing.locked()
+        return super().size(name)
+
+
+def test_a_slow_store_keeps_no_writer_waiting(tmp_path: Path) -> None:
+    store = Watched()
+    core = CoreSite(tmp_path, store)
+    store.database = core.site.database
+    core.laptop.put(b"a", BLOB)
+    core.laptop.put(b"b", BLOB + b"more")
+    store.packs[bytes(32)] = b"orphan"
+    gc(core.site)
+    assert core.count(packs) == 3
 
 
 def test_a_base_that_is_being_deleted_is_missed(core: CoreSite) -> None:

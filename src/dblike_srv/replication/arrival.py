@@ -26,7 +26,15 @@ from dblike_srv.folders import heads_of
 from dblike_srv.identity import FolderRef
 from dblike_srv.intake import NEW_PACK, Intake, Item
 from dblike_srv.models import devices, users
-from dblike_srv.packs import Pack, claim_packs, name_pack, numbered, write_contents
+from dblike_srv.packs import (
+    Pack,
+    SeenPack,
+    claim_packs,
+    name_pack,
+    numbered,
+    see_pack,
+    write_contents,
+)
 from dblike_srv.replication.parts import Parts, take_parts
 from dblike_srv.site import Ahead, Site
 from dblike_srv.store.base import PackWriter
@@ -273,8 +281,10 @@ class Arrival:
         return self._wanted - came
 
     def _commit(self, entries: Sequence[tuple[bytes, int, Version]], pack: Pack | None) -> None:
+        seen = None if pack is None else see_pack(self._site, pack)
+
         def work(connection: Connection) -> dict[bytes, int]:
-            return self._write(connection, entries, pack)
+            return self._write(connection, entries, seen)
 
         heads = self._site.database.transact(work)
         meter_contents(self._site, self._intake.items, pack, "site")
@@ -286,7 +296,7 @@ class Arrival:
         self,
         connection: Connection,
         entries: Sequence[tuple[bytes, int, Version]],
-        pack: Pack | None,
+        pack: SeenPack | None,
     ) -> dict[bytes, int]:
         now = self._site.clock.now_ms()
         owner = users.c.id == self._folder.user
@@ -308,11 +318,11 @@ class Arrival:
         note_counters(connection, (version.dot for _, _, version in new))
         return {**heads, tree.site: tree.head}
 
-    def _name(self, connection: Connection, pack: Pack | None, now: int) -> int:
+    def _name(self, connection: Connection, pack: SeenPack | None, now: int) -> int:
         """The number of the pack; its space is the user's, whatever the quota says."""
         if pack is None:
             return NEW_PACK
-        number, fresh = name_pack(connection, self._site, pack, now)
+        number, fresh = name_pack(connection, pack, now)
         if fresh:
             owner = update(users).where(users.c.id == self._folder.user)
             connection.execute(owner.values(used=users.c.used + pack.size))
