@@ -15,7 +15,7 @@ from dblike_delta.versions import KINDS, Dot, Kind, Version, VersionVector, cont
 from dblike_srv.contents import Content, State, find_contents
 from dblike_srv.db import find_rows
 from dblike_srv.errors import Invalid, QuotaExceeded
-from dblike_srv.folders import heads_of
+from dblike_srv.folders import journal_numbers
 from dblike_srv.identity import FolderRef, Identity
 from dblike_srv.intake import NEW_PACK, Item
 from dblike_srv.models import devices, folders, users, versions
@@ -64,7 +64,7 @@ class Transaction:
         With `brief` results of which there is nothing to say are only counted.
         """
         tree = Tree(self._connection, self._folder.row, now=self._now)
-        heads = heads_of(self._connection, self._folder.row)
+        numbers = journal_numbers(self._connection, self._folder.row)
         self._judge(items)
         number = NEW_PACK if pack is None else self._name(pack)
         self._keep_contents(self._good(items), number)
@@ -80,8 +80,8 @@ class Transaction:
         told = [item for item in items if not (brief and self._is_plain(tree, item))]
         return CommitReply(
             results=[self._result(tree, item) for item in told],
-            before=seal.cursor(self._folder.id, heads),
-            cursor=seal.cursor(self._folder.id, {**heads, tree.site: tree.head}),
+            before=seal.cursor(self._folder.id, numbers),
+            cursor=seal.cursor(self._folder.id, {**numbers, tree.site: tree.head}),
             time=self._now,
             accepted=len(items) - len(told),
         )
