@@ -19,7 +19,7 @@ from dblike_srv.contents import EMPTY_HASH, State, check_contents, find_contents
 from dblike_srv.identity import FolderRef, Identity
 from dblike_srv.intake import NEW_PACK, Intake, Item
 from dblike_srv.models import users
-from dblike_srv.packs import Pack
+from dblike_srv.packs import Pack, see_pack
 from dblike_srv.replication.copies import await_copies
 from dblike_srv.site import Site
 from dblike_srv.sources import NamedContents
@@ -117,9 +117,11 @@ def commit_items(
     if overwrite is None:
         _check_reused(site, identity, items)
 
+    seen = None if pack is None else see_pack(site, pack)
+
     def work(connection: Connection) -> CommitReply:
         return Transaction(site, identity, folder, connection, overwrite).run(
-            items, pack, brief=brief
+            items, seen, brief=brief
         )
 
     reply = site.database.transact(work)

@@ -16,6 +16,7 @@ from dblike_delta.messages import (
 )
 from dblike_delta.paths import check_path
 from dblike_delta.versions import Kind, Version
+from dblike_srv.db import find_rows
 from dblike_srv.edits import Edit, apply_items, dots_of, make_items
 from dblike_srv.errors import Invalid, NotFound
 from dblike_srv.fetch import find_versions
@@ -135,13 +136,9 @@ def _seq_of(connection: Connection, folder: FolderRef, name: str) -> int:
 
 
 def _winners(connection: Connection, folder: FolderRef, wanted: set[bytes]) -> set[int]:
-    found: set[int] = set()
-    for path in wanted:
-        query = select(paths.c.winner).where(
-            paths.c.path_key == path_key(path), paths.c.folder == folder.row, paths.c.path == path
-        )
-        found.update(connection.execute(query).scalars())
-    return found
+    keys, where = map(path_key, wanted), {paths.c.folder: folder.row}
+    rows = find_rows(connection, [paths.c.path, paths.c.winner], where, paths.c.path_key, keys)
+    return {winner for path, winner in rows if path in wanted}
 
 
 def _live(

@@ -15,11 +15,11 @@ from dblike_delta.versions import KINDS, Dot, Kind, Version, VersionVector, cont
 from dblike_srv.contents import Content, State, find_contents
 from dblike_srv.db import find_rows
 from dblike_srv.errors import Invalid, QuotaExceeded
-from dblike_srv.folders import heads_of
+from dblike_srv.folders import journal_numbers
 from dblike_srv.identity import FolderRef, Identity
 from dblike_srv.intake import NEW_PACK, Item
 from dblike_srv.models import devices, folders, users, versions
-from dblike_srv.packs import Pack, claim_packs, name_pack, numbered, write_contents
+from dblike_srv.packs import SeenPack, claim_packs, name_pack, numbered, write_contents
 from dblike_srv.site import Site
 from dblike_srv.tree import VERSION_COLUMNS, Tree, version_of
 
@@ -58,13 +58,13 @@ class Transaction:
         self._tracked = highest is not None  # the site's own devices have no row
         self._highest = highest or 0
 
-    def run(self, items: list[Item], pack: Pack | None, *, brief: bool = False) -> CommitReply:
+    def run(self, items: list[Item], pack: SeenPack | None, *, brief: bool = False) -> CommitReply:
         """The reply; everything is written when it is returned.  Raises QuotaExceeded, Busy.
 
         With `brief` results of which there is nothing to say are only counted.
         """
         tree = Tree(self._connection, self._folder.row, now=self._now)
-        heads = heads_of(self._connection, self._folder.row)
+        numbers = journal_numbers(self._connection, self._folder.row)
         self._judge(items)
         number = NEW_PACK if pack is None else self._name(pack)
         self._keep_contents(self._good(items), number)
@@ -80,8 +80,8 @@ class Transaction:
         told = [item for item in items if not (brief and self._is_plain(tree, item))]
         return CommitReply(
             results=[self._result(tree, item) for item in told],
-            before=seal.cursor(self._folder.id, heads),
-            cursor=seal.cursor(self._folder.id, {**heads, tree.site: tree.head}),
+            before=seal.cursor(self._folder.id, numbers),
+            cursor=seal.cursor(self._folder.id, {**numbers, tree.site: tree.head}),
             time=self._now,
             accepted=len(items) - len(told),
         )
@@ -138,8 +138,8 @@ class Transaction:
 
     # --- contents
 
-    def _name(self, pack: Pack) -> int:
-        number, fresh = name_pack(self._connection, self._site, pack, self._now)
+    def _name(self, pack: SeenPack) -> int:
+        number, fresh = name_pack(self._connection, pack, self._now)
         if fresh:
             if self._quota and self._used + pack.size > self._quota:
                 raise QuotaExceeded("over quota: the user's space is used up")

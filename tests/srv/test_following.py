@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -276,3 +277,16 @@ def test_a_site_is_followed_once(members: list[Member]) -> None:
     assert Following(here.site).urls() == {"http://liar"}
     following.note(here.site, "http://liar", problem="away: no answer")
     assert Following(here.site).urls() == {"http://liar", "http://honest"}
+
+
+def test_two_may_note_the_same_site_first(members: list[Member]) -> None:
+    """A server that starts asks all sites, beside the process that follows them."""
+    here, at_once = members[0].site, threading.Barrier(8)
+
+    def note(url: str) -> None:
+        at_once.wait()
+        following.note(here, url, problem="")
+
+    with ThreadPoolExecutor(8) as pool:
+        for n in range(20):
+            list(pool.map(note, [f"http://fresh/{n}"] * 8))

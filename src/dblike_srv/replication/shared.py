@@ -16,7 +16,14 @@ from sqlalchemy.exc import IntegrityError
 
 from dblike_srv.contents import batches
 from dblike_srv.models import devices, folders, sites, users
-from dblike_srv.registers import ACCOUNTS, highest_counter, last_stamp, next_stamp, user_uid
+from dblike_srv.registers import (
+    ACCOUNTS,
+    end_added,
+    highest_counter,
+    last_stamp,
+    next_stamp,
+    user_uid,
+)
 from dblike_srv.replication.messages import (
     DeviceState,
     FolderState,
@@ -151,6 +158,7 @@ def take_in(site: Site, page: SharedPage) -> bool:
         taker = _Taker(connection, site.clock.now_ms() + _CENTURY_MS)
         changed = [taker.user(state) for state in page.users]
         changed += [taker.device(state) for state in page.devices]
+        taker.end_added()
         changed += [taker.folder(state) for state in page.folders]
         changed += [taker.site(state) for state in page.sites]
         return any(changed)
@@ -177,6 +185,7 @@ class _Taker:
         self._last = last
         self._stamp = 0
         self._rows: dict[bytes, int] = {}
+        self._owners: set[int] = set()  # of devices that changed
 
     def _put(self, table: Table, key: Any, values: dict[str, Any], *, fresh: bool) -> bool:
         if not values and not fresh:
@@ -216,21 +225,31 @@ class _Taker:
         fresh = row is None
         if row is not None and row["user"] != user:
             raise Clash(f"the device {state.id.hex()} is another user's there")
-        held = row or {"revoked": 0, "token_at": -1, "token": None}
+        held = row or {"revoked": 0, "token_at": -1, "token": None, "name": "", "parent": None}
         values: dict[str, Any] = {}
         if fresh:
             highest = highest_counter(self._connection, user, state.id)
             values = {
                 "id": state.id, "user": user, "created": state.created, "highest": highest,
             }  # fmt: skip
-        if (state.token_at, state.token) > (held["token_at"], bytes(held["token"] or b"")):
+        theirs = (state.token_at, state.token, state.name, state.parent)
+        token, parent = bytes(held["token"] or b""), bytes(held["parent"] or b"")
+        if theirs > (held["token_at"], token, held["name"], parent):
             values |= {"name": state.name, "token": state.token or None,
                        "token_at": state.token_at, "parent": state.parent or None}  # fmt: skip
         if state.revoked and (not held["revoked"] or state.revoked < held["revoked"]):
             values["revoked"] = state.revoked
         if state.revoked or held["revoked"]:
             values |= {"token": None} if values else {}
-        return self._put(devices, devices.c.id == state.id, values, fresh=fresh)
+        changed = self._put(devices, devices.c.id == state.id, values, fresh=fresh)
+        if changed:
+            self._owners.add(user)
+        return changed
+
+    def end_added(self) -> None:
+        """A device that came may have a revoked one above it, or be a revoked one above others."""
+        for user in sorted(self._owners):
+            end_added(self._connection, user)
 
     def folder(self, state: FolderState) -> bool:
         if self._one(folders, folders.c.id == state.id) is not None:
