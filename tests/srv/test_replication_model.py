@@ -129,7 +129,7 @@ def test_what_two_copies_of_a_device_wrote_lives_at_all_sites(worlds: Worlds) ->
     go(one, "s0")
     one.sync()
     copy.clone(one.image())
-    world.doubles = True
+    world.doubles.add(one.device.id)
     go(copy, "s1")
     for device, data in ((one, b"one's"), (copy, b"the copy's")):
         write(world, device, b"f", data)
