@@ -68,13 +68,14 @@ def hold_deletes(
     if max(len(lost), len(removed)) <= limit.count:
         return plan, None  # no share is asked for, so nobody has to count all paths
     total = max(context.state.tree.count(), 1)
-    if not limit.allows(len(lost), total):
-        kept = tuple(step for step in plan.uploads if step.new is not None)
-        return _replace(plan, uploads=kept), _brake("local", lost, total)
+    brake = None
     if not limit.allows(len(removed), total):
         made = tuple(step for step in plan.applies if step.new is not None)
-        return _replace(plan, applies=made), _brake("remote", removed, total)
-    return plan, None
+        plan, brake = _replace(plan, applies=made), _brake("remote", removed, total)
+    if not limit.allows(len(lost), total):
+        kept = tuple(step for step in plan.uploads if step.new is not None)
+        plan, brake = _replace(plan, uploads=kept), _brake("local", lost, total, brake)
+    return plan, brake
 
 
 def _not_moved(gone: Iterable[bytes], found: Scan) -> list[bytes]:
@@ -98,8 +99,10 @@ def _not_moved_there(applies: Collection[Apply]) -> list[bytes]:
     ]
 
 
-def _brake(side: Literal["local", "remote"], paths: list[bytes], total: int) -> Brake:
-    return Brake(side, len(paths), total, tuple(paths[:_EXAMPLES]))
+def _brake(
+    side: Literal["local", "remote"], paths: list[bytes], total: int, also: Brake | None = None
+) -> Brake:
+    return Brake(side, len(paths), total, tuple(paths[:_EXAMPLES]), also)
 
 
 def _replace(plan: Plan, **changes: object) -> Plan:
