@@ -269,6 +269,29 @@ def test_a_full_disk_pauses_and_resumes(
         subprocess.run(["umount", "-l", small], check=True)
 
 
+def test_a_disk_that_goes_and_comes(laptop: Program, desktop: Program, tmp_path: Path) -> None:
+    """The mount point stays, empty; what is there in the end is another directory to the kernel."""
+    watch = laptop.watch()
+    laptop.write("a", "1")
+    watch.wait_for("upload", path="a")
+    root, away, back = laptop.root, tmp_path / "away", tmp_path / "back"
+    root.rename(away)
+    root.mkdir()
+    watch.wait_for("paused", exit_code=8)
+    assert list(root.iterdir()) == []
+    shutil.copytree(away, back)
+    back.rename(root)
+    watch.wait_for("resumed")
+    watch.forget()
+    laptop.write("b", "2")
+    watch.wait_for("upload", path="b")
+    busy = laptop.json("status", code=0)["busy"]
+    assert busy == f"dblike watch, process {watch.process.pid},"
+    desktop.ok("sync")
+    assert desktop.tree() == {"a": b"1", "b": b"2"}
+    assert watch.end() == 0
+
+
 def test_no_websocket_costs_only_time(
     own_server: Server, tmp_path: Path, spawn: Spawn, pair: tuple[Program, Program]
 ) -> None:
