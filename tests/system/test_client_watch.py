@@ -204,6 +204,19 @@ def test_the_second_watch_hears_of_the_first(laptop: Program) -> None:
     laptop.ok("sync")
 
 
+def test_a_conflict_is_settled_beside_a_watch(laptop: Program, desktop: Program) -> None:
+    laptop.write("a.txt", "laptop's")
+    desktop.write("a.txt", "desktop's")
+    laptop.ok("sync")
+    watch = desktop.start_watch()
+    wait_until(lambda: len(desktop.tree()) == 2, "the conflict copy")
+    watch.wait_for("status", in_sync=True)
+    theirs = next(text for path, text in desktop.tree().items() if path != "a.txt")
+    laptop.watch()
+    desktop.ok("resolve", str(desktop.root / "a.txt"), "--theirs")
+    wait_until_same(laptop, desktop, also=lambda tree: tree == {"a.txt": theirs})
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_watch_ends_when_asked(laptop: Program, number: int) -> None:
     assert laptop.watch().end(number) == 0
