@@ -106,7 +106,10 @@ def put_file(
         return None
     if not _is_expected(fs, place, expected):
         fs.rename(place, path, Rename.EXCHANGE)
-        discard(fs, place)
+        if content_mark(fs, place) == _mark(entry):
+            discard(fs, place)
+        else:  # it was edited once more, while the new one had its name
+            put_back(context, Displaced(path, place, b""))
         raise Trouble(Code.CHANGED, "it was edited at this very moment")
     return Displaced(path, place, _without_ctime(fs.lstat(place)))
 
