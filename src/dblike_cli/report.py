@@ -57,6 +57,7 @@ class Code(enum.StrEnum):
     UNAVAILABLE = "unavailable"  # the site can't serve the content now
     REFUSED = "refused"  # the site does not take it
     BRAKE = "brake"  # held by the mass-delete brake
+    RULE = "rule"  # something in .dblikeignore is no rule
 
 
 class Pending(msgspec.Struct, frozen=True):

@@ -92,6 +92,8 @@ class _Scanner:
 
     def result(self) -> Scan:
         """All that was found."""
+        if self._ignore.wrong:
+            self._note(IGNORE_FILE, Code.RULE, self._ignore.wrong)
         return msgspec.structs.replace(self._found, tick=self._tick, looked=self._looked)
 
     def everything(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from pathspec import GitIgnoreSpec
 from pathspec.patterns.gitignore.base import GitIgnorePatternError
 
 from dblike_cli.ignore import Ignore, load_ignore
-from dblike_cli.realfs import RealFS
+from dblike_cli.realfs import RealFile, RealFS
 
 
 @pytest.mark.parametrize(
@@ -88,8 +90,39 @@ def test_the_file_is_read_from_the_root(tmp_path: Path) -> None:
 
 def test_rules_that_cannot_be_read_stop_everything(tmp_path: Path) -> None:
     """Going on without them would send what was to stay here."""
-    (tmp_path / ".dblikeignore").mkdir()
-    fs = RealFS(tmp_path)
-    with pytest.raises(OSError, match="not a regular file"):
+    fs = Unreadable(tmp_path)
+    with pytest.raises(PermissionError):
         load_ignore(fs)
     fs.close()
+
+
+class Unreadable(RealFS):
+    def open_read(self, path: bytes) -> RealFile:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+@pytest.mark.parametrize("kind", ["directory", "symlink", "fifo"])
+def test_rules_that_are_no_file_keep_everything_here(tmp_path: Path, kind: str) -> None:
+    """But for the rules themselves, once they are one."""
+    place = tmp_path / ".dblikeignore"
+    match kind:
+        case "directory":
+            place.mkdir()
+        case "symlink":
+            place.symlink_to("elsewhere")
+        case _:
+            os.mkfifo(place)
+    fs = RealFS(tmp_path)
+    ignore = load_ignore(fs)
+    assert "no plain file" in ignore.wrong
+    assert ignore.matches(b"a")
+    assert ignore.matches(b"a/b")
+    assert not ignore.matches(b".dblikeignore")
+    fs.close()
+
+
+@pytest.mark.parametrize("line", ["[z-a]", "foo\\", "\\", "!", "!\\", "[9-0]x"])
+def test_a_line_that_is_no_rule_takes_nothing_from_the_others(line: str) -> None:
+    ignore = Ignore(["*.o", line, "*.tmp", "[[:alpha:]]x"])
+    assert ignore.wrong == f"{line!r} is no rule"
+    assert (ignore.rule(b"a.o"), ignore.rule(b"a.tmp"), ignore.rule(b"foo")) == ("*.o", "*.tmp", "")

@@ -93,6 +93,16 @@ def test_what_links_another_folder_is_left_out(one: Laptop) -> None:
     assert below not in look(one, paths=frozenset({below})).local
 
 
+def test_a_line_that_is_no_rule_is_said(one: Laptop) -> None:
+    one.write(".dblikeignore", "[z-a]\n*.o\n")
+    one.write("a.o", "ignored")
+    report = one.sync()
+    assert [(item.path, item.code) for item in report.pending] == [(b".dblikeignore", Code.RULE)]
+    assert report.uploaded == (b".dblikeignore",)
+    one.write(".dblikeignore", "*.o\n")
+    assert one.sync().in_sync
+
+
 def test_new_changed_and_gone(one: Laptop) -> None:
     one.write("new", "n")
     one.write("a", "other content")
