@@ -90,12 +90,19 @@ def allowance(site: Site, identity: Identity) -> int:
 
 def keep_pack(intake: Intake, writer: PackWriter) -> Pack | None:
     """Make the literals durable, where any item uses them."""
-    if not any(item.status is None and NEW_PACK in item.recipe.packs for item in intake.items):
+    pack = pack_of(intake)
+    if pack is None:
         writer.abort()
-        return None
-    pack = Pack(intake.name(), writer.size)
-    writer.commit(pack.name)
+    else:
+        writer.commit(pack.name)
     return pack
+
+
+def pack_of(intake: Intake) -> Pack | None:
+    """The pack that the literals make, where any item uses them."""
+    if not any(item.status is None and NEW_PACK in item.recipe.packs for item in intake.items):
+        return None
+    return Pack(intake.name(), intake.size)
 
 
 def commit_items(

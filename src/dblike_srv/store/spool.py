@@ -69,7 +69,11 @@ class SpoolWriter:
 
     def commit(self, name: bytes) -> None:
         self.flush()
-        os.fsync(self._descriptor)
+        try:
+            os.fsync(self._descriptor)
+        except OSError:
+            self.abort()  # what the disk did not take reads well for a while all the same
+            raise
         self._adopt(self._path, name)
         self.close()
 
