@@ -215,12 +215,26 @@ def test_old_versions_stay(person: Person) -> None:
         assert person("GET", FILES + f"f?version={bad}").status_code in (404, 422)
 
 
-def test_bad_wishes(person: Person) -> None:
-    bad = {"X_DBLike_Mode": "9", "X_DBLike_Mtime_Ns": "soon", "Content_Range": "bytes 0-1/2"}
-    for header, value in bad.items():
-        reply = person("PUT", FILES + "f", b"x", **{header: value})
-        assert (reply.status_code, reply.json["field"]) == (400, header.replace("_", "-"))
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("X-DBLike-Mode", "9"),
+        ("X-DBLike-Mtime-Ns", "soon"),
+        ("X-DBLike-Mtime-Ns", str(2**63)),
+        ("X-DBLike-Mtime-Ns", "9" * 19),
+        ("Content-Range", "bytes 0-1/2"),
+    ],
+)
+def test_bad_wishes(person: Person, header: str, value: str) -> None:
+    reply = person("PUT", FILES + "f", b"x", **{header.replace("-", "_"): value})
+    assert (reply.status_code, reply.json["field"]) == (400, header)
     assert person("GET", FILES + "f").status_code == 404
+
+
+def test_the_farthest_time(person: Person) -> None:
+    farthest = str(2**63 - 1)
+    assert person("PUT", FILES + "f", b"x", X_DBLike_Mtime_Ns=farthest).status_code == 200
+    assert person("GET", FILES + "f").headers["X-DBLike-Mtime-Ns"] == farthest
 
 
 def delta_of(signature: Signature, new: bytes) -> bytes:

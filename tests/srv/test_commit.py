@@ -360,6 +360,24 @@ def test_what_is_no_version_is_refused_and_the_rest_goes_on(
     assert set(core.records()) == {b"good"}
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"mtime_ns": -(2**63)}, {"mtime_ns": 2**63 - 1}, {"time": -(2**53)}, {"time": 2**53},
+        {"size": 2**63 - 1}, {"mode": 0o7777}, {"counter": 1 << 32}, {"counter": 2**63 - 1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_the_farthest_numbers_have_a_result(
+    core: CoreSite, laptop: Device, fields: dict[str, int]
+) -> None:
+    record = laptop.record(b"a", **{"hash": blake3(b"").digest(), **fields})
+    (result,) = statuses(core, laptop, record)
+    assert result in ("accepted", "refused")
+    if result == "accepted" and "mtime_ns" in fields:
+        assert core.records()[b"a"].mtime_ns == fields["mtime_ns"]
+
+
 def test_another_devices_dot_is_refused(core: CoreSite, laptop: Device) -> None:
     phone = core.device("phone")
     forged = phone.record(b"a", Kind.DIRECTORY)

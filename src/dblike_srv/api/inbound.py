@@ -182,7 +182,10 @@ def header_integer(name: str, default: int | None = None) -> int:
         return default
     if text is None or not text.isascii() or not text.isdecimal() or len(text) > 19:
         raise BadRequest(f"{name} must be an integer", field=name)
-    return int(text)
+    value = int(text)
+    if value >= 2**63:
+        raise BadRequest(f"{name} is out of range", field=name)
+    return value
 
 
 def flag(name: str) -> bool:
