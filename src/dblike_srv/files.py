@@ -62,9 +62,9 @@ ANY: Final = Precondition()
 
 
 class FileWish(msgspec.Struct, frozen=True):
-    """How a file shall be made: of `size` bytes at most."""
+    """How a file shall be made; `size` is None where its bytes come without a length."""
 
-    size: int
+    size: int | None = None
     mode: int = FILE_MODE
     mtime_ns: int | None = None
 
@@ -120,8 +120,10 @@ def put_file(
         return Trailer(hasher.digest(), received)
 
     made = _now_ns(site) if wish.mtime_ns is None else wish.mtime_ns
-    edit = Edit(_checked(path), Kind.FILE, b"", wish.size, wish.mode, made)
-    return _store(site, identity, folder, edit, b"", receive, condition)
+    sized = wish.size is not None
+    size = site.config.limits.file_size if wish.size is None else wish.size
+    edit = Edit(_checked(path), Kind.FILE, b"", size, wish.mode, made)
+    return _store(site, identity, folder, edit, b"", receive, condition, sized=sized)
 
 
 def patch_file(
@@ -153,7 +155,7 @@ def patch_file(
     edit = Edit(path, Kind.FILE, b"", limit, present.mode, _now_ns(site))
     same = Precondition(if_match=(version_name(present.dot),))
     try:
-        return _store(site, identity, folder, edit, present.hash, receive, same)
+        return _store(site, identity, folder, edit, present.hash, receive, same, sized=False)
     except PreconditionFailed as error:
         raise Conflict("the path changed meanwhile: make the delta anew", field="path") from error
 
@@ -221,13 +223,15 @@ def _store(
     base: bytes,
     receive: Callable[[Intake], Trailer],
     condition: Precondition,
+    *,
+    sized: bool,
 ) -> Version:
     """Take content in through the same door as a commit, then make the version of it."""
     writer: PackWriter = site.store.writer()
     try:
         intake = new_intake(site, identity, writer)
         record = make_items(site, identity, [edit])[0].record
-        intake.take(msgspec.structs.replace(record, body=True, base=base))
+        intake.begin(msgspec.structs.replace(record, body=True, base=base), sized=sized)
         intake.take(receive(intake))
         pack = keep_pack(intake, writer)
     except BaseException:

@@ -103,7 +103,7 @@ class Intake:
         """The next event."""
         match event:
             case Record():
-                self._begin(event)
+                self.begin(event)
             case Body():
                 self._open().take(event.data)
             case Trailer():
@@ -115,7 +115,9 @@ class Intake:
             case _:
                 raise FormatError("only records and their bodies have a place in a commit")
 
-    def _begin(self, record: Record) -> None:
+    def begin(self, record: Record, *, sized: bool = True) -> None:
+        """The next version; `sized` says that it is known to be as large as its record says, not
+        at most so."""
         if self._body is not None:
             raise FormatError("a record inside of another one's body")
         if len(self.items) == MAX_ITEMS:
@@ -128,7 +130,7 @@ class Intake:
         self._body = _Body(self, item)
         if record.base and item.status is None:
             self._body.set_base(self._base(record.base))
-        elif item.status is None and record.size > self._left:
+        elif item.status is None and sized and record.size > self._left:
             item.refuse("over quota: the user's space is used up")
 
     def _open(self) -> _Body:

@@ -21,6 +21,8 @@ from dblike_delta.delta import Delta
 from dblike_delta.exchange import Exchange, Request
 from dblike_delta.paths import MAX_PATH
 from dblike_delta.signature import Signature
+from dblike_srv import accounts
+from dblike_srv.site import Site
 from rig.wsgi import WsgiTransport
 
 FILES = "/v1/folders/home/files/"
@@ -37,7 +39,14 @@ class Person:
     def __call__(self, method: str, target: str, body: Any = None, **headers: str) -> TestResponse:
         """A request; `_` in a header's name stands for `-`."""
         given = {name.replace("_", "-"): value for name, value in headers.items()}
-        return self._client.open(target, method=method, data=body, headers={**self._token, **given})
+        chunked = {"wsgi.input_terminated": True} if "Transfer-Encoding" in given else {}
+        return self._client.open(
+            target,
+            method=method,
+            data=body,
+            headers={**self._token, **given},
+            environ_overrides=chunked,
+        )
 
     def raw(self, method: str, path: bytes, body: bytes | None = None, query: str = "") -> Any:
         """A request for a path of any bytes, each of them escaped."""
@@ -229,6 +238,21 @@ def test_bad_wishes(person: Person, header: str, value: str) -> None:
     reply = person("PUT", FILES + "f", b"x", **{header.replace("-", "_"): value})
     assert (reply.status_code, reply.json["field"]) == (400, header)
     assert person("GET", FILES + "f").status_code == 404
+
+
+def put_in_chunks(person: Person, data: bytes) -> TestResponse:
+    """A PUT that does not say how long it is, as of `curl -T -`."""
+    return person("PUT", FILES + "f", io.BytesIO(data), Transfer_Encoding="chunked")
+
+
+def test_a_file_of_unknown_length_counts_for_the_quota_as_it_comes(
+    person: Person, site: Site
+) -> None:
+    accounts.set_quota(site, "ada", 300_000)
+    assert put_in_chunks(person, b"hello").status_code == 200
+    assert person("GET", FILES + "f").data == b"hello"
+    assert put_in_chunks(person, os.urandom(400_000)).status_code == 507
+    assert person("GET", FILES + "f").data == b"hello"
 
 
 def test_the_farthest_time(person: Person) -> None:
