@@ -41,6 +41,9 @@ from dblike_srv.views import dot_of, version_name
 
 FILE_MODE: Final = 0o644
 DIRECTORY_MODE: Final = 0o755
+MOST_BLOCKS: Final = 1 << 21
+"""Blocks of a signature that is made here, at 36 bytes each: those of 4 GiB in blocks of 2 KiB.
+Where nobody says how large they shall be, it is the square root of the file's size."""
 
 
 class Precondition(msgspec.Struct, frozen=True):
@@ -195,7 +198,11 @@ def make_directory(
 def signature_of(
     site: Site, identity: Identity, version: Version, *, block_size: int | None, strong: int | None
 ) -> bytes:
-    """The librsync signature (RK_BLAKE2) of a version's content."""
+    """The librsync signature (RK_BLAKE2) of a version's content; Invalid where the blocks are so
+    small that it would be too large to be made in memory."""
+    if block_size is not None and version.size // block_size > MOST_BLOCKS:
+        least = -(-version.size // MOST_BLOCKS)
+        raise Invalid(f"blocks of a file of this size have {least} bytes or more", field="block")
     source = _Reader(site, *_recipe(site, identity.user, version))
     made = signature(source, block_size=block_size, format="librsync", strong_size=strong)
     return made.pack()

@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
 import dblike_delta
+from dblike_delta.commands import Copy
 from dblike_delta.delta import Delta
 from dblike_delta.exchange import Exchange, Request
+from dblike_delta.formats import encode_commands
 from dblike_delta.paths import MAX_PATH
 from dblike_delta.signature import Signature
 from dblike_srv import accounts
@@ -293,12 +295,24 @@ def test_rsync_by_a_stranger(person: Person) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["block=0", "block=x", "block=99999999999", "strong=1", "strong=33"]
+    "query",
+    ["block=0", "block=x", "block=8388609", "block=99999999999", "strong=1", "strong=33"],
 )
 def test_signatures_that_nobody_makes(person: Person, query: str) -> None:
     person("PUT", FILES + "f", b"x" * 1000)
     reply = person("GET", FILES + f"f/signature?{query}")
     assert (reply.status_code, reply.json["field"]) == (400, query.split("=", maxsplit=1)[0])
+
+
+def test_a_signature_is_no_larger_than_the_memory_for_it(person: Person) -> None:
+    """A file of many bytes is soon made of few; so would be a signature of twice as many."""
+    person("PUT", FILES + "f", bytes(1 << 20))
+    delta = encode_commands([Copy(0, 1 << 20)] * 256)
+    assert person("PATCH", FILES + "f", delta).json["size"] == 256 << 20
+    refused = person("GET", FILES + "f/signature?block=16")
+    assert (refused.status_code, refused.json["field"]) == (422, "block")
+    assert "have 128 bytes or more" in refused.json["detail"]
+    assert person("GET", FILES + "f/signature?block=8388608").status_code == 200
 
 
 @pytest.mark.parametrize("body", [b"", b"x", b"rs\x026", b"rs\x026\x00trailing", os.urandom(500)])
