@@ -13,7 +13,8 @@ import msgspec
 from blake3 import blake3
 
 from dblike_delta.changeset import Body, End, Event
-from dblike_delta.commands import Copy, Literal
+from dblike_delta.commands import Command, Copy, Literal
+from dblike_delta.commands import End as DeltaEnd
 from dblike_delta.errors import DeltaError, FormatError, LimitError, PathError
 from dblike_delta.formats import DeltaDecoder, whole_literal
 from dblike_delta.messages import CommitStatus, Record, Trailer
@@ -28,7 +29,9 @@ NEW_PACK = 0
 MAX_ITEMS = 100_000
 """Versions in one changeset: what one transaction adds."""
 MAX_PIECES = 1 << 20
-"""Copies and literals that one delta may have; a file in more of them is better sent in full."""
+"""Extents that all copies of one changeset make; a file in more is better sent in full."""
+_STEP = 256 << 10
+"""Bytes of a delta that are made into commands at once: three of them may be one."""
 _READ = 4 << 20
 _FLUSH = 1 << 20
 _NOTHING = Recipe()
@@ -96,6 +99,8 @@ class Intake:
         self._allowance = allowance
         self._body: _Body | None = None
         self._pending = bytearray()
+        self.pieces = 0
+        """Extents that copies made so far, also for what was refused."""
         self.size = writer.size
         """Bytes of the pack so far."""
 
@@ -184,6 +189,7 @@ class Intake:
         """
         for record, digest, size, recipe, stored, checked, status, detail in state.items:
             unpacked = Recipe.unpack(recipe)
+            self.pieces += len(unpacked.extents)
             self.items.append(Item(record, digest, size, unpacked, stored, checked, status, detail))
         self._resumed = True
         if state.body is not None:
@@ -349,16 +355,30 @@ class _Body:
     def _feed(self, data: memoryview) -> None:
         if self._decoder is None:
             self._decoder = self._new_decoder()
-        for command in self._decoder.feed(data):
-            match command:
-                case Copy() if self._base is not None:
-                    self._extents += self._base.pieces(command.offset, command.length)
-                case Literal():
-                    self._literal(command.data)
-                case _:
-                    pass
-        if len(self._extents) > MAX_PIECES:
+        # A few bytes may be many commands; but what is within a literal is best taken at once.
+        step = _STEP if len(data) > self._decoder.literal_left else len(data)
+        for at in range(0, len(data), step):
+            for command in self._decoder.feed(data[at : at + step]):
+                self._take(command)
+                if self._item.status is not None:
+                    return
+
+    def _take(self, command: Command | DeltaEnd) -> None:
+        match command:
+            case Copy() if self._base is not None:
+                self._copy(self._base.pieces(command.offset, command.length))
+            case Literal():
+                self._literal(command.data)
+            case _:
+                pass
+
+    def _copy(self, extents: list[Extent]) -> None:
+        self._intake.pieces += len(extents)
+        if self._intake.pieces > MAX_PIECES:
             self._item.refuse("a delta of too many pieces: send it in full", "base-missing")
+            self._extents.clear()
+        else:
+            self._extents += extents
 
     def _literal(self, data: bytes | bytearray | memoryview) -> None:
         if not self._intake.fits(self._item, len(data)):

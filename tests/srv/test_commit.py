@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from dblike_delta.errors import DeltaError
 from dblike_delta.formats import encode_commands
 from dblike_delta.messages import CursorMark, Record, Refusal, Trailer
 from dblike_delta.versions import Kind
+from dblike_srv import intake
 from dblike_srv.changes import changes, since
 from dblike_srv.errors import Gone, QuotaExceeded
 from dblike_srv.folders import cursor_of, list_folders
@@ -484,6 +486,38 @@ def test_a_delta_bomb_stops_at_the_declared_size(core: CoreSite, laptop: Device)
         b"bomb", hash=b"h" * 32, size=1000, body=True, base=blake3(BLOB).digest()
     )
     assert statuses(core, laptop, (record, encode_commands(bomb))) == ["bad-content"]
+
+
+def copied(laptop: Device, path: bytes, pairs: int) -> tuple[Record, bytes]:
+    """A version that two bytes of BLOB make, copied over and over."""
+    digest, base = blake3((BLOB[:1] + BLOB[2:3]) * pairs).digest(), blake3(BLOB).digest()
+    record = laptop.record(path, hash=digest, size=2 * pairs, body=True, base=base)
+    return record, encode_commands([Copy(0, 1), Copy(2, 1)] * pairs)
+
+
+def test_copies_of_a_whole_changeset_are_bounded(
+    core: CoreSite, laptop: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What there is no room for is sent in full."""
+    monkeypatch.setattr(intake, "MAX_PIECES", 1000)
+    laptop.put(b"base", BLOB)
+    few, more = copied(laptop, b"few", 250), copied(laptop, b"more", 251)
+    told = statuses(core, laptop, few, more, laptop.file(b"whole", b"x" * 1000))
+    assert told == ["accepted", "base-missing", "accepted"]
+
+
+def test_copies_of_a_block_are_not_all_held(
+    core: CoreSite, laptop: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "MAX_PIECES", 1000)
+    laptop.put(b"base", BLOB)
+    item = copied(laptop, b"many", 150_000)
+    tracemalloc.start()
+    try:
+        assert statuses(core, laptop, item) == ["base-missing"]
+        assert tracemalloc.get_traced_memory()[1] < 25 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_copies_count_for_the_quota(tmp_path: Path) -> None:
