@@ -28,6 +28,8 @@ NEW_PACK = 0
 """Stands in recipes for the pack that is being written, until it has a number."""
 MAX_ITEMS = 100_000
 """Versions in one changeset: what one transaction adds."""
+MAX_SAID = 128 << 20
+"""Bytes of their paths, contexts and the like: some 1,300 for each of so many versions."""
 MAX_PIECES = 1 << 20
 """Extents that all copies of one changeset make; a file in more is better sent in full."""
 _STEP = 256 << 10
@@ -99,6 +101,7 @@ class Intake:
         self._allowance = allowance
         self._body: _Body | None = None
         self._pending = bytearray()
+        self._said = 0
         self.pieces = 0
         """Extents that copies made so far, also for what was refused."""
         self.size = writer.size
@@ -127,6 +130,7 @@ class Intake:
             raise FormatError("a record inside of another one's body")
         if len(self.items) == MAX_ITEMS:
             raise LimitError(f"more than {MAX_ITEMS} versions in one changeset")
+        self._hold(record)
         item = Item(record, record.hash, record.size)
         self.items.append(item)
         _check(item, self._file_limit)
@@ -137,6 +141,13 @@ class Intake:
             self._body.set_base(self._base(record.base))
         elif item.status is None and sized and record.size > self._left:
             item.refuse("over quota: the user's space is used up")
+
+    def _hold(self, record: Record) -> None:
+        """Count what a record takes in memory beyond what each of them does."""
+        self._said += len(record.path) + len(record.target) + len(record.context)
+        self._said += len(record.vector) + len(record.key_id)
+        if self._said > MAX_SAID:
+            raise LimitError(f"the versions of one changeset say more than {MAX_SAID} bytes")
 
     def _open(self) -> _Body:
         if self._body is None:
@@ -188,6 +199,7 @@ class Intake:
         What another process hashed is not known here: it is read back, once, when it is whole.
         """
         for record, digest, size, recipe, stored, checked, status, detail in state.items:
+            self._hold(record)
             unpacked = Recipe.unpack(recipe)
             self.pieces += len(unpacked.extents)
             self.items.append(Item(record, digest, size, unpacked, stored, checked, status, detail))

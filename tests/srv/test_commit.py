@@ -6,13 +6,14 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from blake3 import blake3
 from sqlalchemy import delete
 
-from dblike_delta.changeset import Encoder
+from dblike_delta.changeset import Encoder, Part
 from dblike_delta.commands import Copy, Literal
-from dblike_delta.errors import DeltaError
+from dblike_delta.errors import DeltaError, LimitError
 from dblike_delta.formats import encode_commands
 from dblike_delta.messages import CursorMark, Record, Refusal, Trailer
 from dblike_delta.versions import Kind
@@ -20,8 +21,10 @@ from dblike_srv import intake
 from dblike_srv.changes import changes, since
 from dblike_srv.errors import Gone, QuotaExceeded
 from dblike_srv.folders import cursor_of, list_folders
+from dblike_srv.intake import Intake
 from dblike_srv.models import contents, journal, packs, paths, users, versions
 from dblike_srv.store.local import LocalStore
+from dblike_srv.store.mem import MemoryStore
 from rig.core_site import DAY_MS, CoreSite, Device, SeededRandom, send, stream
 
 BLOB = SeededRandom(7).bytes(300_000)
@@ -504,6 +507,27 @@ def test_copies_of_a_whole_changeset_are_bounded(
     few, more = copied(laptop, b"few", 250), copied(laptop, b"more", 251)
     told = statuses(core, laptop, few, more, laptop.file(b"whole", b"x" * 1000))
     assert told == ["accepted", "base-missing", "accepted"]
+
+
+def test_what_the_versions_of_a_changeset_say_is_bounded(core: CoreSite, laptop: Device) -> None:
+    """A context of zeros takes nothing on the wire."""
+    context, encoder = bytes(65_000), Encoder()
+    parts: list[Part] = []
+    for number in range(intake.MAX_SAID // len(context) + 1):
+        parts += encoder.record(laptop.record(b"p%d" % number, context=context))
+    data = b"".join([*parts, *encoder.finish()])
+    assert len(data) < 1 << 20
+    with pytest.raises(LimitError, match="say more than"):
+        send(core.site, laptop.identity, core.folder, data)
+
+
+def test_many_versions_of_long_paths_are_one_changeset(core: CoreSite, laptop: Device) -> None:
+    said = (b"x" * 200 + b"/") * 3
+    taken = Intake(MemoryStore().writer(), lambda _: None, file_limit=1, allowance=1)
+    record = laptop.record(said + b"a", Kind.DIRECTORY, context=bytes(600))
+    for number in range(intake.MAX_ITEMS):
+        taken.take(msgspec.structs.replace(record, counter=number + 1))
+    assert len(taken.items) == intake.MAX_ITEMS
 
 
 def test_copies_of_a_block_are_not_all_held(
