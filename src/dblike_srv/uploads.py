@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from dblike_delta.changeset import Decoder, Part
+from dblike_delta.changeset import Decoder, Event, Part
 from dblike_delta.errors import DeltaError
-from dblike_delta.messages import CommitReply, UploadStatus
+from dblike_delta.messages import SOURCES_FIELD, CommitReply, Sources, UploadStatus
 from dblike_srv.commit import commit_items, new_intake, pack_of
 from dblike_srv.errors import Conflict, TooLarge
 from dblike_srv.identity import FolderRef, Identity
@@ -55,7 +55,7 @@ class _Upload:
             for chunk in chunks(lambda: self._decoder.wanted):
                 self.sound = False
                 for event in self._decoder.receive(chunk):
-                    self.intake.take(event)
+                    self._take(event)
                 self.sound = True
                 if self.offset - self._kept.offset >= SAVE_EVERY:
                     self.save()
@@ -64,6 +64,13 @@ class _Upload:
                 self._decoder = Decoder(start=self.offset)
             if self.sound and self.offset > self._kept.offset:
                 self.save()
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Sources):
+            raise Conflict(
+                "a resumable upload takes no sources: send the hashes", field=SOURCES_FIELD
+            )
+        self.intake.take(event)
 
     def save(self) -> None:
         """Write the state."""
@@ -134,7 +141,8 @@ def append_upload(
 ) -> UploadStatus | CommitReply:
     """The next bytes of an upload; the last ones commit it.
 
-    Raises Conflict where `offset` is not where the upload stands, and says where that is;
+    Raises Conflict where `offset` is not where the upload stands, and says where that is, or where
+    contents are named by sources, after which the upload is as it was before this request;
     DeltaError where the stream is wrong, after which the upload is gone.
     """
     directory = _directory(site, identity, folder, upload_id)
