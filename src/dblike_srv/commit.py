@@ -17,7 +17,8 @@ from dblike_delta.messages import CommitReply, Sources
 from dblike_delta.recipe import Recipe
 from dblike_srv.contents import EMPTY_HASH, State, check_contents, find_contents
 from dblike_srv.identity import FolderRef, Identity
-from dblike_srv.intake import NEW_PACK, Intake, Item
+from dblike_srv.intake import NEW_PACK, Intake
+from dblike_srv.items import Item
 from dblike_srv.models import users
 from dblike_srv.packs import Pack
 from dblike_srv.replication.copies import await_copies

@@ -29,7 +29,8 @@ from dblike_srv.edits import Edit, apply_items, dots_of, make_items
 from dblike_srv.errors import Conflict, Invalid, NotFound, PreconditionFailed
 from dblike_srv.fetch import find_versions
 from dblike_srv.identity import FolderRef, Identity
-from dblike_srv.intake import NEW_PACK, Intake, Item
+from dblike_srv.intake import NEW_PACK, Intake
+from dblike_srv.items import Item
 from dblike_srv.listing import walk
 from dblike_srv.models import paths, versions
 from dblike_srv.packs import Pack

@@ -6,7 +6,6 @@ when all of them are here (`journal`).
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -15,13 +14,11 @@ from blake3 import blake3
 from dblike_delta.changeset import Body, End, Event
 from dblike_delta.commands import Command, Copy, Literal
 from dblike_delta.commands import End as DeltaEnd
-from dblike_delta.errors import DeltaError, FormatError, LimitError, PathError
+from dblike_delta.errors import DeltaError, FormatError, LimitError
 from dblike_delta.formats import DeltaDecoder, whole_literal
 from dblike_delta.messages import CommitStatus, Record, Trailer
-from dblike_delta.paths import check_path
 from dblike_delta.recipe import Extent, Recipe
-from dblike_delta.versions import Kind
-from dblike_srv.contents import EMPTY_HASH
+from dblike_srv.items import Item, check_item
 from dblike_srv.store.base import PackWriter
 
 NEW_PACK = 0
@@ -36,30 +33,6 @@ _STEP = 256 << 10
 """Bytes of a delta that are made into commands at once: three of them may be one."""
 _READ = 4 << 20
 _FLUSH = 1 << 20
-_NOTHING = Recipe()
-
-
-@dataclasses.dataclass(slots=True)
-class Item:
-    """One version of a changeset: what was said, and what came.
-
-    `status` is set where it can't be accepted.  `stored` says that content came with it, `checked`
-    that its bytes were hashed here.
-    """
-
-    record: Record
-    hash: bytes
-    size: int
-    recipe: Recipe = _NOTHING
-    stored: bool = False
-    checked: bool = False
-    status: CommitStatus | None = None
-    detail: str = ""
-
-    def refuse(self, detail: str, status: CommitStatus = "refused") -> None:
-        """Say why it can't be accepted; the first reason stays."""
-        if self.status is None:
-            self.status, self.detail = status, detail
 
 
 class OpenBody(msgspec.Struct, frozen=True, array_like=True):
@@ -133,7 +106,7 @@ class Intake:
         self._hold(record)
         item = Item(record, record.hash, record.size)
         self.items.append(item)
-        _check(item, self._file_limit)
+        check_item(item, self._file_limit)
         if not record.body:
             return
         self._body = _Body(self, item)
@@ -403,32 +376,3 @@ class _Body:
             self._extents[-1] = last._replace(length=last.length + extent.length)
         else:
             self._extents.append(extent)
-
-
-def _check(item: Item, file_limit: int) -> None:
-    """Refuse what can't be a version, whatever else is known."""
-    record = item.record
-    try:
-        check_path(record.path)
-    except PathError as error:
-        item.refuse(str(error))
-    if record.key_id or record.vector or record.start:
-        item.refuse("key_id, vector and start have no place in a device's commit")
-    if record.kind == Kind.FILE:
-        _check_file(item, file_limit)
-    elif record.body or record.hash or record.size or record.base:
-        item.refuse("only files have content")
-    if (record.kind == Kind.SYMLINK) != bool(record.target) or b"\0" in record.target:
-        item.refuse("a symlink has a target, and nothing else has")
-
-
-def _check_file(item: Item, file_limit: int) -> None:
-    record = item.record
-    if record.size > file_limit:
-        item.refuse(f"the file has {record.size} bytes; the limit is {file_limit}")
-    if record.hash and len(record.hash) != len(EMPTY_HASH):
-        item.refuse("the content hash must have 32 bytes")
-    if not record.body and not record.hash:
-        item.refuse("a file needs content or the hash of one")
-    if record.base and not record.body:
-        item.refuse("a base without a body")
