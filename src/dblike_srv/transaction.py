@@ -17,7 +17,8 @@ from dblike_srv.db import find_rows
 from dblike_srv.errors import Invalid, QuotaExceeded
 from dblike_srv.folders import journal_numbers
 from dblike_srv.identity import FolderRef, Identity
-from dblike_srv.intake import NEW_PACK, Item
+from dblike_srv.intake import NEW_PACK
+from dblike_srv.items import Item
 from dblike_srv.models import devices, folders, users, versions
 from dblike_srv.packs import SeenPack, claim_packs, name_pack, numbered, write_contents
 from dblike_srv.site import Site

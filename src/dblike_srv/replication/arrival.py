@@ -24,7 +24,8 @@ from dblike_srv.contents import EMPTY_HASH, Content, State, find_contents
 from dblike_srv.errors import Busy
 from dblike_srv.folders import journal_numbers
 from dblike_srv.identity import FolderRef
-from dblike_srv.intake import NEW_PACK, Intake, Item
+from dblike_srv.intake import NEW_PACK, Intake
+from dblike_srv.items import Item
 from dblike_srv.models import devices, users
 from dblike_srv.packs import (
     Pack,
