@@ -14,6 +14,7 @@ from sqlalchemy.event import listen
 from dblike_delta.exchange import Exchange
 from dblike_delta.messages import LoginRequest, PasswordChange
 from dblike_srv import accounts, devices
+from dblike_srv.app import create_app
 from dblike_srv.config import decode_config
 from dblike_srv.models import devices as device_rows
 from dblike_srv.replication import shared
@@ -67,6 +68,27 @@ def test_a_new_password_ends_what_the_old_one_got_elsewhere(site: Site, exchange
     shared.take_in(site, SharedPage(upto=1, users=page.users, devices=late))
     with pytest.raises(accounts.Unauthorized):
         accounts.identify(site, exchange.token)
+
+
+@pytest.mark.parametrize("disabled", [False, True])
+def test_what_the_old_password_got_since_it_was_changed_ends(
+    site: Site, far: Site, exchange: Exchange, disabled: bool
+) -> None:
+    """A site that has not heard of the change yet lets in who knows the old one."""
+    shared.take_in(far, shared.news(site, 0))
+    if disabled:
+        accounts.set_disabled(site, USER, True)
+    else:
+        accounts.set_password(site, USER, "another horse")
+    late = Exchange(WsgiTransport(create_app(far).wsgi_app))
+    late.login(LoginRequest(USER, PASSWORD, "thief"))
+    assert is_good(far, late.token)
+    shared.take_in(far, shared.news(site, 0))
+    shared.take_in(site, shared.news(far, 0))
+    accounts.set_disabled(site, USER, False)
+    shared.take_in(far, shared.news(site, 0))
+    assert not is_good(far, late.token)
+    assert not is_good(site, late.token)
 
 
 def test_who_changes_the_password_stays_logged_in(site: Site, exchange: Exchange) -> None:

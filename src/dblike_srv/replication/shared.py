@@ -19,6 +19,7 @@ from dblike_srv.models import devices, folders, sites, users
 from dblike_srv.registers import (
     ACCOUNTS,
     end_added,
+    end_all,
     highest_counter,
     last_stamp,
     next_stamp,
@@ -216,7 +217,18 @@ class _Taker:
             theirs = (getattr(state, at), getattr(state, name))
             if theirs > (row[at], type(theirs[1])(row[name])):
                 values |= {name: int(theirs[1]) if name != "password" else theirs[1], at: theirs[0]}
+        self._end_tokens(row["id"], values)
         return self._put(users, users.c.uid == state.uid, values, fresh=False)
+
+    def _end_tokens(self, user: int, values: dict[str, Any]) -> None:
+        """With a new password also those end that were given out here for the old one since it was
+        changed: by its time alone each of them would be good.  What the change itself left good,
+        and what was given out for the new one, comes with a later time."""
+        mine = (devices.c.user == user) & devices.c.token.is_not(None)
+        if values.get("disabled"):
+            end_all(self._connection, mine, 0)
+        elif "password_at" in values:
+            end_all(self._connection, mine & (devices.c.token_at >= values["password_at"]), 0)
 
     def device(self, state: DeviceState) -> bool:
         self._check_times(state.token_at, state.revoked)
