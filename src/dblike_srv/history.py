@@ -74,11 +74,11 @@ def restore(
 
     No bytes move, and nothing is removed: what was added since stays.
     """
-    path, to = requested_path(request.path, request.path_b64), request.to.encode()
+    path = requested_path(request.path, request.path_b64)
     wanted = site.database.read(lambda c: _wanted(c, folder, path, request))
     if not wanted:
         raise NotFound("nothing of that path was kept", field="path")
-    edits = [_edit(version, path, to) for version in wanted]
+    edits = [_edit(version, _target(version, request, path)) for version in wanted]
     present = site.database.read(lambda c: _present(c, folder, edits))
     edits = [edit for edit in edits if not _is(present.get(edit.path), edit)]
     if not edits:
@@ -191,11 +191,17 @@ def _last_live(connection: Connection, folder: FolderRef, path: bytes) -> list[V
     return found
 
 
-def _edit(version: Version, path: bytes, to: bytes) -> Edit:
-    target = version.path
-    if to:
-        root = path or version.path
-        target = to + version.path[len(root) :]
+def _target(version: Version, request: RestoreRequest, path: bytes) -> bytes:
+    """Where a version is brought back."""
+    to = request.to.encode()
+    if not to:
+        return version.path
+    if request.version:
+        return to
+    return to + version.path[len(path) :] if path else to + b"/" + version.path
+
+
+def _edit(version: Version, target: bytes) -> Edit:
     try:
         check_path(target)
     except PathError as error:

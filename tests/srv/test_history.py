@@ -136,6 +136,29 @@ def test_restoring_to_another_place_leaves_the_first_alone(core: CoreSite) -> No
     assert core.read(b"d/a") == b"new"
 
 
+def test_the_whole_folder_comes_back_below_another_place(core: CoreSite) -> None:
+    core.laptop.put(b"d/a", b"old")
+    core.laptop.put(b"b", b"there")
+    moment = core.clock.now
+    core.clock.advance(HOUR_MS)
+    core.laptop.delete(b"d/a")
+    assert restore(core, at=moment, to="back/then") == 3
+    assert listed(core, b"back/then") == [
+        "back/then",
+        "back/then/b",
+        "back/then/d",
+        "back/then/d/a",
+    ]
+    assert core.read(b"back/then/d/a") == b"old"
+
+
+def test_a_version_comes_back_as_what_it_is_to_be_called(core: CoreSite) -> None:
+    core.laptop.put(b"d/a", b"old")
+    name = f"{core.laptop.identity.device.hex()}.1"
+    assert restore(core, version=name, to="back") == 1
+    assert core.read(b"back") == b"old"
+
+
 @pytest.mark.parametrize(
     ("fields", "error"),
     [
