@@ -14,10 +14,10 @@ from dblike_delta.messages import (
     TreeList,
     VersionList,
 )
-from dblike_delta.paths import check_path
+from dblike_delta.paths import check_path, display
 from dblike_delta.versions import Kind, Version
 from dblike_srv.edits import Edit, apply_items, dots_of, make_items
-from dblike_srv.errors import Invalid, NotFound
+from dblike_srv.errors import Conflict, Invalid, NotFound
 from dblike_srv.fetch import find_versions
 from dblike_srv.identity import FolderRef, Identity
 from dblike_srv.listing import last_versions, walk, winners
@@ -29,6 +29,7 @@ from dblike_srv.views import dot_of, view_version
 LARGEST_RESTORE = 1_000_000
 SOME = 1000
 """Paths whose versions are looked up at once."""
+_ELSEWHERE = "delete or rename it first, or restore to another path"
 
 
 def versions_of(
@@ -72,7 +73,8 @@ def restore(
 ) -> RestoreReply:
     """Bring back a version, a deleted file or a whole directory, as new versions.
 
-    No bytes move, and nothing is removed: what was added since stays.
+    No bytes move, and nothing is removed: what was added since stays.  Raises Conflict, before
+    anything is changed, where a file would take a directory's place, or lie below a file.
     """
     path = requested_path(request.path, request.path_b64)
     wanted = site.database.read(lambda c: _wanted(c, folder, path, request))
@@ -84,7 +86,7 @@ def restore(
     if not edits:
         return RestoreReply(restored=0)
     items = make_items(site, identity, edits)
-    apply_items(site, identity, folder, items)
+    apply_items(site, identity, folder, items, check=lambda tree: _check_room(tree, edits))
     dots = dots_of(items)
     made = site.database.read(lambda c: find_versions(c, folder, dots))
     views = [view_version(made[dot], current=True) for dot in dots[:1000] if dot in made]
@@ -215,6 +217,18 @@ def _edit(version: Version, target: bytes) -> Edit:
         version.mtime_ns,
         version.target,
     )
+
+
+def _check_room(tree: Tree, edits: list[Edit]) -> None:
+    """Raise Conflict where a path can't become what it shall: it would be a conflict copy."""
+    made = {edit.path for edit in edits if edit.kind is Kind.DIRECTORY}
+    sound = {b""}
+    for edit in edits:
+        if edit.kind is not Kind.DIRECTORY and tree.node(edit.path).is_directory:
+            raise Conflict(f"{display(edit.path)} is a directory: {_ELSEWHERE}", field="to")
+        for above in tree.unfounded(edit.path, sound):
+            if above not in made and tree.node(above).live:
+                raise Conflict(f"{display(above)} is no directory: {_ELSEWHERE}", field="to")
 
 
 def _present(

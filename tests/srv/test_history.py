@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from dblike_delta.messages import RestoreRequest, TreeList
 from dblike_delta.paths import is_below
 from dblike_srv import history
-from dblike_srv.errors import Invalid, NotFound
+from dblike_srv.errors import Conflict, Invalid, NotFound
 from dblike_srv.listing import walk
+from dblike_srv.models import versions
 from rig.core_site import HOUR_MS, CoreSite
 
 names = st.sampled_from((b"a", b"a-b", b"a.b", b"b", b"\xff", b"0"))
@@ -157,6 +158,30 @@ def test_a_version_comes_back_as_what_it_is_to_be_called(core: CoreSite) -> None
     name = f"{core.laptop.identity.device.hex()}.1"
     assert restore(core, version=name, to="back") == 1
     assert core.read(b"back") == b"old"
+
+
+@pytest.mark.parametrize("to", ["full", "empty", "a/below", "a/far/below"])
+def test_what_would_be_hidden_where_it_is_brought_back_is_refused(core: CoreSite, to: str) -> None:
+    core.laptop.put(b"a", b"x")
+    core.laptop.put(b"full/b", b"y")
+    core.laptop.make(b"empty")
+    core.laptop.put(b"gone", b"z")
+    core.laptop.delete(b"gone")
+    before = core.count(versions)
+    with pytest.raises(Conflict, match="director"):
+        restore(core, path="gone", to=to)
+    assert core.count(versions) == before
+
+
+def test_a_directory_comes_back_over_the_file_that_took_its_name(core: CoreSite) -> None:
+    core.laptop.put(b"d/a", b"old")
+    moment = core.clock.now
+    core.clock.advance(HOUR_MS)
+    core.laptop.contexts = {path: record.context for path, record in core.records().items()}
+    core.laptop.delete(b"d/a")
+    core.laptop.put(b"d", b"file")
+    assert restore(core, path="d", at=moment) == 2
+    assert set(core.records()) == {b"d", b"d/a"}
 
 
 @pytest.mark.parametrize(
