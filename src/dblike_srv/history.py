@@ -16,6 +16,7 @@ from dblike_delta.messages import (
 )
 from dblike_delta.paths import check_path, display
 from dblike_delta.versions import Kind, Version
+from dblike_srv.db import find_rows
 from dblike_srv.edits import Edit, apply_items, dots_of, make_items
 from dblike_srv.errors import Conflict, Invalid, NotFound
 from dblike_srv.fetch import find_versions
@@ -161,8 +162,24 @@ def _live(
             found += winners(connection, folder.row, some)
         else:
             then = last_versions(connection, folder.row, some, at=at)
-            found += [version for version in then if version.live]
+            late = _made_after(connection, folder, at, [v.path for v in then if not v.time])
+            found += [version for version in then if version.live and version.path not in late]
     return found
+
+
+def _made_after(
+    connection: Connection, folder: FolderRef, at: int, undated: list[bytes]
+) -> set[bytes]:
+    """Those of the paths that first came here after a moment.  A directory that is only because
+    something lives in it has no time of its own."""
+    if not undated:
+        return set()
+    columns, where = (versions.c.path, versions.c.accepted), {versions.c.folder: folder.row}
+    keys = {path_key(path) for path in undated}
+    first: dict[bytes, int] = {}
+    for path, accepted in find_rows(connection, columns, where, versions.c.path_key, keys):
+        first[path] = min(accepted, first.get(path, accepted))
+    return {path for path in undated if first[path] > at}
 
 
 def _wanted(

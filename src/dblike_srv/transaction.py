@@ -11,7 +11,17 @@ from collections.abc import Callable
 from sqlalchemy import Connection, func, select, update
 
 from dblike_delta.messages import CommitReply, CommitResult, CommitStatus, Record
-from dblike_delta.versions import KINDS, Dot, Kind, Version, VersionVector, context, winner
+from dblike_delta.versions import (
+    DIRECTORY_MODE,
+    KINDS,
+    Dot,
+    Kind,
+    Version,
+    VersionVector,
+    context,
+    derived_dot,
+    winner,
+)
 from dblike_srv.contents import Content, State, find_contents
 from dblike_srv.db import find_rows
 from dblike_srv.errors import Invalid, QuotaExceeded
@@ -71,7 +81,10 @@ class Transaction:
         tree.load(item.record.path for item in items)
         if self._overwrite is not None:
             self._overwrite(tree)
+        sound = {b""}
         for item in self._good(items):
+            if self._overwrite is not None:
+                self._found(tree, item.record, sound)
             self._add(tree, item)
         tree.write()
         self._check_growth(tree.growth)
@@ -210,6 +223,27 @@ class Transaction:
         version = make_version(record, dot, item.hash, item.size, known, self._now)
         tree.add(version)
         self._made[id(item)] = version
+
+    def _found(self, tree: Tree, record: Record, sound: set[bytes]) -> None:
+        """Make the directories that are missing above an edit, as a device would have done first:
+        what follows from the paths alone has neither a time nor an author."""
+        if record.kind == Kind.DELETED:
+            return
+        for above in reversed(tree.unfounded(record.path, sound)):
+            if not tree.node(above).live:
+                tree.add(self._directory(tree, above, record))
+
+    def _directory(self, tree: Tree, path: bytes, cause: Record) -> Version:
+        dot = derived_dot(b"dblike directory above" + path, Dot(cause.device, cause.counter))
+        return Version(
+            path=path,
+            dot=dot,
+            vector=context(tree.node(path).heads).with_dot(dot),
+            time=min(cause.time, self._now + FUTURE_MS),
+            kind=Kind.DIRECTORY,
+            mode=DIRECTORY_MODE,
+            author=cause.author,
+        )
 
     def _known_to(self, tree: Tree, record: Record) -> VersionVector:
         if self._overwrite is not None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dblike_delta.messages import RestoreRequest, TreeList
 from dblike_delta.paths import is_below
+from dblike_delta.versions import Kind
 from dblike_srv import history
 from dblike_srv.errors import Conflict, Invalid, NotFound
 from dblike_srv.listing import walk
@@ -158,6 +159,40 @@ def test_a_version_comes_back_as_what_it_is_to_be_called(core: CoreSite) -> None
     name = f"{core.laptop.identity.device.hex()}.1"
     assert restore(core, version=name, to="back") == 1
     assert core.read(b"back") == b"old"
+
+
+def test_directories_above_what_is_brought_back_have_a_time_and_an_author(core: CoreSite) -> None:
+    core.laptop.put(b"a", b"x")
+    core.clock.advance(HOUR_MS)
+    restored = restore(core, path="a", at=core.clock.now, to="one/two/a")
+    assert restored == 1
+    for path in (b"one", b"one/two"):
+        [made] = history.versions_of(core.site, core.folder, path).versions
+        assert (made.time, made.device) == (core.clock.now, "laptop")
+    logged = [view.path for view in history.log(core.site, core.folder).versions]
+    assert logged == ["one/two/a", "one/two", "one", "a"]
+
+
+def test_a_directory_comes_back_as_itself_and_once(core: CoreSite) -> None:
+    core.laptop.commit(core.laptop.record(b"d", Kind.DIRECTORY, mode=0o700))
+    core.laptop.put(b"d/a", b"x")
+    core.laptop.contexts = {path: record.context for path, record in core.records().items()}
+    for path in (b"d/a", b"d"):
+        core.laptop.delete(path)
+    assert restore(core, path="d") == 2
+    last = history.versions_of(core.site, core.folder, b"d").versions[0]
+    assert last.mode == 0o700
+    assert len(history.versions_of(core.site, core.folder, b"d").versions) == 3
+
+
+def test_a_directory_without_a_time_was_not_before_it_came(core: CoreSite) -> None:
+    before = core.clock.now
+    core.clock.advance(HOUR_MS)
+    core.laptop.put(b"d/a", b"x")
+    [made] = history.versions_of(core.site, core.folder, b"d").versions
+    assert made.time == 0
+    assert listed(core, at=before) == []
+    assert listed(core, at=core.clock.now) == ["d", "d/a"]
 
 
 @pytest.mark.parametrize("to", ["full", "empty", "a/below", "a/far/below"])
