@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec.structs import replace
 from sqlalchemy import Connection, func, select, update
 
 from dblike_delta.messages import CommitReply, CommitResult, CommitStatus, Record
@@ -76,8 +77,7 @@ class Transaction:
         tree = Tree(self._connection, self._folder.row, now=self._now)
         heads = heads_of(self._connection, self._folder.row)
         self._judge(items)
-        number = NEW_PACK if pack is None else self._name(pack)
-        self._keep_contents(self._good(items), number)
+        fresh = self._find_contents(self._good(items))
         tree.load(item.record.path for item in items)
         if self._overwrite is not None:
             self._overwrite(tree)
@@ -86,6 +86,7 @@ class Transaction:
             if self._overwrite is not None:
                 self._found(tree, item.record, sound)
             self._add(tree, item)
+        self._keep_contents(fresh, self._good(items), pack)
         tree.write()
         self._check_growth(tree.growth)
         self._note_counter(self._good(items))
@@ -177,8 +178,8 @@ class Transaction:
             return (State.CHECKED, State.UNCHECKED)
         return (State.CHECKED,)
 
-    def _keep_contents(self, items: list[Item], number: int) -> None:
-        """Rows for what came, and a look at what was only named by its hash."""
+    def _find_contents(self, items: list[Item]) -> dict[bytes, Content]:
+        """What came and is not here yet, and a look at what was only named by its hash."""
         files = [item for item in items if item.record.kind == Kind.FILE]
         lost = self._claim(files)
         user = self._identity.user
@@ -191,12 +192,23 @@ class Transaction:
             elif item.stored:
                 state = State.CHECKED if item.checked else State.UNCHECKED
                 if held is None or (held.state < state or held.state is State.DAMAGED):
-                    recipe = numbered(item.recipe, number)
                     row = held.id if held is not None else 0
-                    fresh[item.hash] = Content(row, item.hash, item.size, state, recipe)
+                    fresh[item.hash] = Content(row, item.hash, item.size, state, item.recipe)
             elif held is None or held.size != item.size or held.state not in self._usable:
                 self._say(item, "content-missing", "send it in full")
-        write_contents(self._connection, user, fresh.values(), self._now)
+        return fresh
+
+    def _keep_contents(
+        self, fresh: dict[bytes, Content], accepted: list[Item], pack: Pack | None
+    ) -> None:
+        """Rows for what the accepted versions need.  A pack that none needs is not named, nor
+        counted as the user's: it goes with the next garbage collection."""
+        needed = {item.hash for item in accepted}
+        kept = [content for digest, content in fresh.items() if digest in needed]
+        if pack is not None and any(NEW_PACK in content.recipe.packs for content in kept):
+            number = self._name(pack)
+            kept = [replace(each, recipe=numbered(each.recipe, number)) for each in kept]
+        write_contents(self._connection, self._identity.user, kept, self._now)
 
     def _claim(self, files: list[Item]) -> set[int]:
         """The packs of deltas' bases that are gone; the others do not die any more."""
