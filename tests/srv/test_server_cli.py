@@ -126,6 +126,8 @@ def test_users(run: Run, made: Path) -> None:
         (("user", "add", "bob"), "", 2, "--password-stdin"),
         (("user", "disable", "bob"), "", 1, "no user bob"),
         (("user", "quota", "ada", "much"), "", 2, "no size"),
+        (("user", "quota", "ada", "8388608T"), "", 2, "too large"),
+        (("user", "quota", "ada", "999999999999999T"), "", 2, "too large"),
         (("device", "revoke", "zz"), "", 1, "no such device"),
         (("folder", "list", "--user", "bob"), "", 1, "no user bob"),
         (("nonsense",), "", 2, "No such command"),
@@ -138,6 +140,20 @@ def test_failures_are_one_line(
     result = run("--data", made, *words, text=text, code=code)
     assert said in result.output
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("locale", ["C.UTF-8", "C"])
+def test_a_password_that_is_no_text_is_refused_in_one_line(made: Path, locale: str) -> None:
+    words = ("user", "add", "bob", "--password-stdin", "--data", str(made))
+    done = subprocess.run(
+        [*PROGRAM, *words],
+        input=b"caf\xe9\n",
+        capture_output=True,
+        env={**os.environ, "LC_ALL": locale},
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == b"dblike-server: a password has to be UTF-8\n"
 
 
 @pytest.mark.parametrize(
@@ -222,6 +238,7 @@ def test_maintenance(run: Run, made: Path, tmp_path: Path) -> None:
     assert json.loads(run("gc", "--dry-run", "--json", *at).output)["packs"] == 0
     assert json.loads(run("compact", "--json", *at).output)["packs"] == 0
     assert json.loads(run("scrub", "--json", *at).output)["damaged_packs"] == []
+    assert "damaged packs: none\n" in run("scrub", *at).output
     assert "nothing to do" in run("migrate", *at).output
     run("backup", tmp_path / "copy", *at)
     assert json.loads(run("status", "--json", "--data", tmp_path / "copy").output)["users"] == 1

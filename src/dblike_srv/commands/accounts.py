@@ -12,6 +12,8 @@ from dblike_srv.commands.options import USAGE, Place, emit, fail, placed, read_p
 
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 STDIN = click.option("--password-stdin", is_flag=True, help="The password is stdin's first line.")
+LARGEST = 2**63 - 1
+"""Bytes: what the database can hold."""
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -88,7 +90,10 @@ def _size(text: str) -> int:
     found = re.fullmatch(r"(\d{1,15})\s*([KMGT]?)i?B?", text, re.IGNORECASE)
     if found is None:
         fail(f"{text!r} is no size: a number with K, M, G or T, or none", USAGE)
-    return int(found[1]) * _UNITS[found[2].upper()]
+    size = int(found[1]) * _UNITS[found[2].upper()]
+    if size > LARGEST:
+        fail(f"{text!r} is too large: the most is {LARGEST:,} bytes, or none", USAGE)
+    return size
 
 
 @click.group()

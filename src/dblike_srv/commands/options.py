@@ -102,12 +102,20 @@ def emit(value: Any) -> None:
 
 def read_password(from_stdin: bool) -> str:
     """A password from stdin's first line, or asked for twice on a terminal."""
-    if from_stdin:
-        password = sys.stdin.readline().rstrip("\r\n")
-    elif sys.stdin.isatty():
-        password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
-    else:
-        fail("no terminal to ask for the password: use --password-stdin", USAGE)
+    try:
+        password = _given_password(from_stdin)
+        password.encode()
+    except UnicodeError:
+        fail("a password has to be UTF-8", USAGE)
     if not 1 <= len(password) <= 1024:
         fail("a password has 1 to 1024 characters", USAGE)
     return password
+
+
+def _given_password(from_stdin: bool) -> str:
+    if from_stdin:
+        return sys.stdin.readline().rstrip("\r\n")
+    if sys.stdin.isatty():
+        asked: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+        return asked
+    fail("no terminal to ask for the password: use --password-stdin", USAGE)
