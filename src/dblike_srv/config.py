@@ -135,13 +135,17 @@ def load_config(
 
     Raises ConfigError, which names the key and the nearest known one.
     """
-    values: dict[str, Any] = {}
-    if path is not None:
-        values = _read(path)
-    values |= _from_environment(os.environ if environ is None else environ)
+    return overlay({} if path is None else _read(path), data=data, environ=environ)
+
+
+def overlay(
+    values: dict[str, Any], *, data: Path | None = None, environ: Mapping[str, str] | None = None
+) -> Config:
+    """The configuration from a file's values, with `data` and the environment over them."""
+    over = _from_environment(os.environ if environ is None else environ)
     if data is not None:
-        values["data"] = str(data)
-    return decode_config(values)
+        over["data"] = str(data)
+    return decode_config(values | over)
 
 
 def decode_config(values: dict[str, Any]) -> Config:
