@@ -131,3 +131,10 @@ def test_a_site_that_runs_already_keeps_its_peers_where_a_join_fails(one: Server
     before = config_of(one.data)
     run("join", "http://127.0.0.1:1", *place, "--name", "other", code=1)
     assert config_of(one.data) == before
+
+
+def test_a_site_that_is_alone_can_not_leave(one: Server) -> None:
+    place = ("--data", str(one.data))
+    assert "in no cluster" in run("leave", *place, code=1)
+    assert "in no cluster" in run("leave", "--force", *place, code=1)
+    assert status(one.data)["problem"] == ""

@@ -48,7 +48,7 @@ def join(
     site = open_site(config)
     try:
         if has_left(site, site.id):
-            renew(site, site.id)  # the old id left for good
+            renew(site, site.id, why="this site left its cluster before")
         there = _visit(site, url, announce(site))
         draft.write()  # only now, so that a join that fails may be repeated with other words
         welcome(site, there)
@@ -133,8 +133,11 @@ def _part_with_other(site: Site, site_id: str) -> None:
 
 
 def _leave(site: Site, force: bool) -> None:
+    known = [state for state in known_sites(site) if state.id != site.id]
+    if not known and not site.config.peers:
+        fail("this site is in no cluster")
     here = announce(site)
-    others = [state for state in known_sites(site) if state.id != site.id and state.url]
+    others = [state for state in known if state.url]
     lacking = [peer for peer in peers_of(site) if peer.ahead]
     if others and len(lacking) == len(peers_of(site)) and not force:
         fail("no other site has said that it holds all that this one does: wait, or use --force")
