@@ -268,6 +268,26 @@ def test_a_first_run_from_nothing(tmp_path: Path, spawn: Callable[..., Any]) -> 
     assert server.wait(20) == 0
 
 
+def test_one_server_runs_on_a_data_directory(
+    tmp_path: Path, spawn: Callable[..., Any], made: Path, run: Run
+) -> None:
+    words = [*PROGRAM, "run", "--data", made, "--bind", "127.0.0.1:0", "--workers", "1"]
+    first = spawn(*words, stdout=subprocess.PIPE)
+    assert b"serves at" in first.stdout.readline()
+    second = subprocess.run(words, capture_output=True, check=False)
+    assert second.returncode == 11
+    assert second.stderr.decode() == f"dblike-server: another server runs on {made}\n"
+    run("status", "--data", made)
+    run("gc", "--data", made)
+    first.send_signal(signal.SIGHUP)  # its workers change, it stays
+    assert subprocess.run(words, capture_output=True, check=False).returncode == 11
+
+    first.kill()  # alone: its workers go when they see it
+    first.wait()
+    third = spawn(*words, stdout=subprocess.PIPE)
+    assert b"serves at" in third.stdout.readline()
+
+
 def test_logs_for_machines(tmp_path: Path, spawn: Callable[..., Any], made: Path) -> None:
     config = json.loads((made / "config.json").read_text())
     (made / "config.json").write_text(json.dumps({**config, "log": {"format": "json"}}))
