@@ -173,6 +173,8 @@ def test_nothing_is_made_by_accident(run: Run, tmp_path: Path, command: str) -> 
         ("[]", "must be an object"),
         ("{", "not valid JSON"),
         ('{"bnid": "x"}', "did you mean bind?"),
+        ('{"bnid": "x"}', "c.json: unknown key"),
+        ('{"proxies": ["foo"]}', "proxies: 'foo' is no address"),
         ('{"workers": "two"}', "workers"),
         ('{"workers": 0}', "workers"),
         ('{"retention": {"day": 3}}', "did you mean retention.days?"),
