@@ -17,8 +17,13 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from sqlalchemy import insert
 
+from dblike_srv import accounts
 from dblike_srv.__main__ import COMMANDS, main
+from dblike_srv.configfile import find_config
+from dblike_srv.models import devices
+from dblike_srv.site import open_site
 from rig.mariadb import PASSWORD as PASSWORD_THERE
 from rig.mariadb import MariaDB
 from rig.seaweed import SeaweedFS
@@ -140,6 +145,22 @@ def test_failures_are_one_line(
     result = run("--data", made, *words, text=text, code=code)
     assert said in result.output
     assert "Traceback" not in result.output
+
+
+def test_the_beginning_of_a_devices_id_is_enough_to_revoke_it(run: Run, made: Path) -> None:
+    site = open_site(find_config(None, made))
+    ada = accounts.find_user(site, "ada").id
+    rows = [
+        {"id": bytes.fromhex(uid * 16), "user": ada, "name": uid, "created": 0}
+        for uid in ("3f", "3e")
+    ]
+    site.database.transact(lambda connection: connection.execute(insert(devices), rows) and None)
+    site.close()
+    at = ("--data", made)
+    run("device", "revoke", "3", *at, code=2)
+    assert f"Revoked {'3f' * 16}." in run("device", "revoke", "3F", *at).output
+    listed = json.loads(run("device", "list", "--json", *at).output)["ada"]
+    assert [each["name"] for each in listed if each.get("revoked")] == ["3f"]
 
 
 @pytest.mark.parametrize("locale", ["C.UTF-8", "C"])

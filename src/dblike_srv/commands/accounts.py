@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import partial
 
 import click
 
 from dblike_srv import accounts, devices, folders
 from dblike_srv.commands.options import USAGE, Place, emit, fail, placed, read_password
+from dblike_srv.site import Site
 
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 STDIN = click.option("--password-stdin", is_flag=True, help="The password is stdin's first line.")
@@ -108,7 +110,7 @@ def device() -> None:
 def list_devices(place: Place, name: str | None, as_json: bool) -> None:
     """All devices, with when they were last seen."""
     with place.site() as site:
-        names = [name] if name else [each.name for each in accounts.list_users(site)]
+        names = [name] if name else _names(site)
         found = {
             each: devices.list_devices(site, accounts.find_user(site, each).id) for each in names
         }
@@ -121,14 +123,28 @@ def list_devices(place: Place, name: str | None, as_json: bool) -> None:
             click.echo(f"{each.id}\t{owner}\t{each.name}\t{state}")
 
 
-@device.command(epilog="Example: dblike-server device revoke 3f…")
+@device.command(epilog="Example: dblike-server device revoke 3f")
 @click.argument("device_id", metavar="ID")
 @placed
 def revoke(place: Place, device_id: str) -> None:
-    """End a device's token for good."""
+    """End a device's token for good. Of the ID its beginning is enough."""
     with place.site() as site:
-        devices.revoke_device(site, devices.owner_of(site, device_id), device_id)
-    click.echo(f"Revoked {device_id}.")
+        whole = _whole_id(site, device_id.lower())
+        devices.revoke_device(site, devices.owner_of(site, whole), whole)
+    click.echo(f"Revoked {whole}.")
+
+
+def _whole_id(site: Site, beginning: str) -> str:
+    users = [each.id for each in map(partial(accounts.find_user, site), _names(site))]
+    known = [each.id for user in users for each in devices.list_devices(site, user)]
+    found = [each for each in known if each.startswith(beginning)]
+    if len(found) > 1:
+        fail(f"{len(found)} devices have an id that begins with {beginning!r}", USAGE)
+    return found[0] if found else beginning
+
+
+def _names(site: Site) -> list[str]:
+    return [each.name for each in accounts.list_users(site)]
 
 
 @click.group()
@@ -143,7 +159,7 @@ def folder() -> None:
 def list_folders(place: Place, name: str | None, as_json: bool) -> None:
     """All folders, with what they hold."""
     with place.site() as site:
-        names = [name] if name else [each.name for each in accounts.list_users(site)]
+        names = [name] if name else _names(site)
         found = {
             each: folders.list_folders(site, accounts.administrator(site, each)) for each in names
         }
