@@ -113,7 +113,8 @@ def test_users(run: Run, made: Path) -> None:
     run("user", "disable", "ada", *at)
     (ada,) = json.loads(run("user", "list", "--json", *at).output)
     assert (ada["disabled"], ada["quota"]) == (True, 5 << 30)
-    run("user", "disable", "ada", "--undo", *at)
+    assert "log in again" in run("user", "disable", "ada", "--undo", *at).output
+    assert "1 user, 1 folder\n" in run("status", *at).output
     run("user", "quota", "ada", "none", *at)
     run("user", "passwd", "ada", "--password-stdin", *at, text="other\n")
     assert "ada" in run("user", "list", *at).output

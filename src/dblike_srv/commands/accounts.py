@@ -71,7 +71,10 @@ def disable(place: Place, name: str, undo: bool) -> None:
     """Refuse the user from now on; the data stay."""
     with place.site() as site:
         accounts.set_disabled(site, name, disabled=not undo)
-    click.echo(f"{'Enabled' if undo else 'Disabled'} {name}.")
+    if undo:
+        click.echo(f"Enabled {name}; all devices have to log in again.")
+    else:
+        click.echo(f"Disabled {name}.")
 
 
 @user.command(epilog="Example: dblike-server user quota ada 50G")

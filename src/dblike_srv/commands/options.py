@@ -18,7 +18,7 @@ from dblike_srv.configfile import find_config
 from dblike_srv.errors import SiteError
 from dblike_srv.site import Site, open_site
 
-FAILED, USAGE = 1, 2
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 _CONFIG = click.option(
     "--config", type=click.Path(path_type=Path), help="Config file (JSON). Also: DBLIKE_CONFIG."
@@ -74,6 +74,8 @@ def _said() -> Iterator[None]:
     """A failure is one line on stderr, and an exit code."""
     try:
         yield
+    except click.Abort:
+        fail("interrupted", INTERRUPTED)
     except ConfigError as error:
         fail(str(error), USAGE)
     except SiteError as error:
