@@ -67,6 +67,11 @@ class Pending(msgspec.Struct, frozen=True):
     reason: str
     code: Code
 
+    @property
+    def over_quota(self) -> bool:
+        """Whether the site did not take it because the user's space is used up."""
+        return self.code is Code.REFUSED and self.reason.startswith("over quota")
+
 
 class Brake(msgspec.Struct, frozen=True):
     """A mass delete that was not carried out: `count` of `total` paths, seen on `side`; `also` is
@@ -134,7 +139,7 @@ class Report(msgspec.Struct, frozen=True):
     @property
     def exit_code(self) -> Exit:
         """The exit code that says all this."""
-        if self.brake is not None:
+        if self.brake is not None or any(item.over_quota for item in self.refused):
             return Exit.BRAKE
         if any(item.code is Code.DAMAGED for item in self.pending):
             return Exit.INTEGRITY

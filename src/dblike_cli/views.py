@@ -37,9 +37,15 @@ def view_line(view: VersionView) -> str:
     marks = " (conflict)" if view.conflict else ""
     amount = size(view.size) if view.kind == "file" else "-"
     return (
-        f"{short(view.version)}  {when(view.time)}  {escape(view.device):12}  "
+        f"{short(view.version)}  {moment_of(view)}  {escape(view.device):12}  "
         f"{view.kind:9} {amount:>9}  {escape(view.path)}{marks}"
     )
+
+
+def moment_of(view: VersionView) -> str:
+    """When a version was made, in the width of a moment.  What follows from what else there is,
+    as a directory because a file in it came, has no time of its own."""
+    return f"{when(view.time) if view.time else '-':19}"
 
 
 def short(version: str) -> str:

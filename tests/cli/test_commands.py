@@ -19,7 +19,7 @@ from dblike_cli.__main__ import cli, main
 from dblike_cli.credentials import Credential, read_credential, write_credential
 from dblike_cli.errors import Damaged, LoggedOut, Usage
 from dblike_cli.session import find_root, inside
-from dblike_cli.views import moment, short, version_of
+from dblike_cli.views import moment, short, version_of, view_line
 from dblike_delta.messages import VersionView
 
 NAMES = sorted(__main__._COMMANDS)
@@ -70,6 +70,11 @@ def said(capsys: Run, code: int, *words: str | Path) -> str:
     assert err.startswith("dblike: ")
     assert err.count("\n") == 1, err
     return err
+
+
+def test_what_has_no_time_of_its_own_is_not_said_to_have_never_been() -> None:
+    view = VersionView(path="d", version="1" * 32 + ".1", kind="directory", time=0, device="")
+    assert "never" not in view_line(view)
 
 
 @pytest.mark.parametrize("name", commands())

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import delete
 
 from dblike_cli.context import Settings
+from dblike_cli.exits import Exit
 from dblike_cli.report import Hints
 from dblike_delta.exchange import Request, Response, Transport
 from dblike_srv import accounts
@@ -298,6 +299,17 @@ def test_ignored_files_stay_here(laptop: NewLaptop) -> None:
     assert set(two.tree()) == {".dblikeignore", "keep.o"}
     assert set(one.tree()) == {".dblikeignore", "keep.o", "x.o", "build", "build/out"}
     assert one.sync().in_sync
+
+
+def test_a_used_up_quota_is_a_brake(laptop: NewLaptop, site: Site) -> None:
+    accounts.set_quota(site, "ada", 1000)
+    one = laptop("one")
+    one.write("large", random.Random(1).randbytes(5000))
+    one.write("small", "fits")
+    report = one.sync()
+    assert [item.path for item in report.refused] == [b"large"]
+    assert report.exit_code is Exit.BRAKE
+    assert one.sync().exit_code is Exit.BRAKE
 
 
 def test_random_edits_on_three_devices_converge(laptop: NewLaptop) -> None:

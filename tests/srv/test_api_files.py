@@ -144,6 +144,14 @@ def test_directories(person: Person) -> None:
     assert person("GET", FILES + "d/f/").status_code == 400
 
 
+def test_directories_above_a_file_that_is_put_are_made_by_whoever_puts_it(person: Person) -> None:
+    assert person("PUT", FILES + "one/two/a", b"x").status_code == 200
+    for path in ("one", "one/two"):
+        [made] = person("GET", f"{FILES}{path}/versions").get_json()["versions"]
+        assert made["time"] > 0
+        assert made["device"] == "laptop"
+
+
 def test_a_file_does_not_take_the_place_of_a_directory(person: Person) -> None:
     """What is in the directory would be hidden or lost: 409, and nothing changed."""
     person("PUT", FILES + "d/inside", b"kept")

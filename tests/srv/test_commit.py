@@ -564,6 +564,37 @@ def test_over_the_quota_is_said_before_a_byte_is_written(tmp_path: Path) -> None
     assert core.site.database.read(lambda c: c.execute(query).one()).used == 1000
 
 
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"context": b"no context"}, "refused"),
+        ({"counter": 1 << 40}, "refused"),
+        ({"device": b"x" * 16}, "refused"),
+        ({"counter": 1}, "dot-reused"),
+    ],
+)
+def test_what_is_refused_takes_nothing_of_the_quota(
+    tmp_path: Path, fields: dict[str, object], status: str
+) -> None:
+    core = CoreSite(tmp_path, limits={"quota": 310_000})
+    laptop = core.laptop
+    laptop.put(b"a", b"x")
+    before = tables(core)
+    assert statuses(core, laptop, laptop.file(b"b", BLOB, **fields)) == [status]
+    assert tables(core) == before
+    assert core.site.database.read(lambda c: c.execute(users.select()).one()).used == 1
+    assert laptop.put(b"c", BLOB).status == "accepted"
+
+
+def test_of_one_changeset_only_what_is_accepted_is_kept(core: CoreSite, laptop: Device) -> None:
+    """Also where a refused version said the same content first."""
+    bad, good = laptop.file(b"a", BLOB, context=b"no context"), laptop.file(b"b", BLOB)
+    other = laptop.file(b"c", b"other", context=b"no context")
+    assert statuses(core, laptop, bad, good, other) == ["refused", "accepted", "refused"]
+    assert core.count(contents) == 1
+    assert core.read(b"b") == BLOB
+
+
 def test_literals_that_were_not_declared_stop_at_the_quota(tmp_path: Path) -> None:
     core = CoreSite(tmp_path, limits={"quota": 350_000})
     core.laptop.put(b"a", BLOB)

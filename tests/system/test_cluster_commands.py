@@ -109,7 +109,32 @@ def test_what_can_not_join(one: Server, tmp_path: Path) -> None:
     wrong = "0" * 32
     said = run("join", one.url, "--cluster-key-stdin", *place, text=wrong, code=1)
     assert "cluster key" in said
+    nobody = "http://127.0.0.1:1"
+    run("join", nobody, "--cluster-key-stdin", *place, text=wrong, code=1)
+    assert not (tmp_path / "new" / "config.json").exists()
     assert "no http" in run("join", "one.example", *place, code=2)
     assert "another cluster key" in run(
         "join", one.url, "--cluster-key-stdin", "--data", str(one.data), text="1" * 40, code=2
     )
+
+
+def test_a_join_that_failed_is_repeated_with_other_words(one: Server, tmp_path: Path) -> None:
+    place = ("--data", str(tmp_path / "new"))
+    run("join", one.url, "--cluster-key-stdin", *place, text="0" * 32, code=1)
+    key = config_of(one.data)["cluster_key"]
+    assert "Joined one" in run("join", one.url, "--cluster-key-stdin", *place, text=key)
+    assert config_of(tmp_path / "new")["peers"] == [{"url": one.url}]
+
+
+def test_a_site_that_runs_already_keeps_its_peers_where_a_join_fails(one: Server) -> None:
+    place = ("--data", str(one.data))
+    before = config_of(one.data)
+    run("join", "http://127.0.0.1:1", *place, "--name", "other", code=1)
+    assert config_of(one.data) == before
+
+
+def test_a_site_that_is_alone_can_not_leave(one: Server) -> None:
+    place = ("--data", str(one.data))
+    assert "in no cluster" in run("leave", *place, code=1)
+    assert "in no cluster" in run("leave", "--force", *place, code=1)
+    assert status(one.data)["problem"] == ""

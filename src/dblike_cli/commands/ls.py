@@ -30,9 +30,9 @@ def ls(common: Common, path: str, at: str | None, *, recursive: bool) -> Exit:
       dblike ls -R --at '3d ago' --json
     """
     from dblike_cli.errors import NotFound
-    from dblike_cli.output import escape, size, when
+    from dblike_cli.output import escape, size
     from dblike_cli.session import open_session
-    from dblike_cli.views import moment, path_of, view_document
+    from dblike_cli.views import moment, moment_of, path_of, view_document
     from dblike_delta.paths import parent
 
     with open_session(common) as session:
@@ -48,7 +48,7 @@ def ls(common: Common, path: str, at: str | None, *, recursive: bool) -> Exit:
         if len(found) > 1 or (found and found[0].kind == "directory"):
             found = [view for view in found if path_of(view) != below]
         lines = (
-            f"{view.kind[0]} {size(view.size):>9}  {when(view.time)}  {escape(view.path)}"
+            f"{view.kind[0]} {size(view.size):>9}  {moment_of(view)}  {escape(view.path)}"
             + (f" -> {escape(view.target)}" if view.kind == "symlink" else "")
             for view in found
         )

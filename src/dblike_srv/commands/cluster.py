@@ -10,8 +10,7 @@ import click
 
 from dblike_delta.exchange import ExchangeError
 from dblike_srv.commands.options import FAILED, USAGE, Place, fail, placed
-from dblike_srv.config import Config
-from dblike_srv.configfile import Absent, change_config, create_config
+from dblike_srv.configfile import Absent, Draft, change_config, draft_change, draft_config
 from dblike_srv.replication.arrival import Fault
 from dblike_srv.replication.link import Link
 from dblike_srv.replication.messages import SiteState
@@ -44,12 +43,14 @@ def join(
     """
     if urlsplit(url).scheme not in ("http", "https"):
         fail(f"{url!r} is no http:// or https:// URL", USAGE)
-    config = _configure(place, url, own, name, bind, _read_key(cluster_key_stdin))
+    draft = _draft(place, url, own, name, bind, _read_key(cluster_key_stdin))
+    config = draft.config()
     site = open_site(config)
     try:
         if has_left(site, site.id):
-            renew(site, site.id)  # the old id left for good
+            renew(site, site.id, why="this site left its cluster before")
         there = _visit(site, url, announce(site))
+        draft.write()  # only now, so that a join that fails may be repeated with other words
         welcome(site, there)
     finally:
         site.close()
@@ -66,17 +67,17 @@ def _read_key(from_stdin: bool) -> str:
     return ""
 
 
-def _configure(
+def _draft(
     place: Place, url: str, own: str | None, name: str | None, bind: str | None, key: str
-) -> Config:
-    """The config with the peer in it, made where there is none.  A site keeps the key it has."""
+) -> Draft:
+    """The config with the peer in it, a first one where there is none.  A site keeps its key."""
     try:
         config = place.read()
     except Absent:
         if not key:
             fail("a new site needs the cluster's key: use --cluster-key-stdin", USAGE)
         part = {k: v for k, v in (("name", name), ("url", own)) if v}
-        return create_config(
+        return draft_config(
             place.config, place.data,
             bind=bind, cluster_key=key, peers=[{"url": url}], site=part or None,
         )  # fmt: skip
@@ -90,7 +91,7 @@ def _configure(
     values: dict[str, Any] = {"peers": [{"url": each} for each in dict.fromkeys([*peers, url])]}
     if own or name:
         values["site"] = {"name": name or config.site.name, "url": own or config.site.url}
-    return change_config(place.config, place.data, **values)
+    return draft_change(place.config, place.data, **values)
 
 
 def _visit(site: Site, url: str, mine: SiteState) -> SiteState:
@@ -132,8 +133,11 @@ def _part_with_other(site: Site, site_id: str) -> None:
 
 
 def _leave(site: Site, force: bool) -> None:
+    known = [state for state in known_sites(site) if state.id != site.id]
+    if not known and not site.config.peers:
+        fail("this site is in no cluster")
     here = announce(site)
-    others = [state for state in known_sites(site) if state.id != site.id and state.url]
+    others = [state for state in known if state.url]
     lacking = [peer for peer in peers_of(site) if peer.ahead]
     if others and len(lacking) == len(peers_of(site)) and not force:
         fail("no other site has said that it holds all that this one does: wait, or use --force")
