@@ -119,7 +119,8 @@ def _round(context: Context, wish: _Wish, ledger: Ledger) -> Hints | None:
         context, load_ignore(context.fs, context.config.ignore), news, _look(context, wish, news)
     )
     ledger.looked(wish.hints, found)
-    plan, ledger.brake = hold_deletes(context, _decide(context, found, news), found, wish.limit)
+    plan, brake = hold_deletes(context, _decide(context, found, news), found, wish.limit)
+    ledger.brake = brake or ledger.brake  # another round may look elsewhere
     if wish.dry_run:
         ledger.held(plan)
         ledger.plan(plan, up=wish.direction.up, down=wish.direction.down)

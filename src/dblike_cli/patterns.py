@@ -29,7 +29,8 @@ class Pattern(GitIgnoreSpecPattern):
     def pattern_to_regex(cls, pattern: Any) -> tuple[Any, bool | None]:
         """The expression, and whether what it matches is ignored."""
         expression, include = super().pattern_to_regex(pattern)
-        return expression and _bounded(expression), include
+        # A name may hold line breaks, too.
+        return expression and f"(?s){_bounded(expression)}", include
 
 
 def _bounded(expression: str) -> str:

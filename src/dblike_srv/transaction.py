@@ -200,7 +200,7 @@ class Transaction:
         return fresh
 
     def _keep_contents(
-        self, fresh: dict[bytes, Content], accepted: list[Item], pack: Pack | None
+        self, fresh: dict[bytes, Content], accepted: list[Item], pack: SeenPack | None
     ) -> None:
         """Rows for what the accepted versions need.  A pack that none needs is not named, nor
         counted as the user's: it goes with the next garbage collection."""

@@ -31,6 +31,8 @@ from dblike_cli.realfs import RealFile, RealFS
         (["# *.o", ""], b"a.o", False, False),
         ([r"\#x"], b"#x", False, True),
         (["caf*"], b"caf\xff", False, True),
+        (["*.o"], b"a\nb/c.o", False, True),
+        (["a/**/c"], b"a/x\ny/c", False, True),
         (["[ab].txt"], b"a.txt", False, True),
     ],
 )
