@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, NoReturn, cast
@@ -19,6 +18,7 @@ from typing import IO, NoReturn, cast
 from dblike_delta.delta import write_delta
 from dblike_delta.errors import DeltaError
 from dblike_delta.limits import DEFAULT_LIMITS
+from dblike_delta.outputs import whole
 from dblike_delta.patch import patch
 from dblike_delta.signature import Signature, signature
 
@@ -206,29 +206,8 @@ def _writing(name: str) -> Iterator[IO[bytes]]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    target = Path(name)
-    if target.exists() and not target.is_file():  # a device or a pipe is not replaced
-        with target.open("wb") as file:
-            yield file
-        return
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name[:64]}.", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-        Path(temporary).chmod(_mode(target))
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _mode(target: Path) -> int:
-    """That of the file to be replaced, or what a new file gets."""
-    if target.exists():
-        return target.stat().st_mode & 0o777
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
+    with whole(Path(name)) as file:
+        yield file
 
 
 if __name__ == "__main__":
