@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from rig.programs import Program, run, same
+from rig.programs import PROGRAM, Program, run, same
 from rig.servers import PASSWORD, Server
 
 
@@ -224,6 +226,42 @@ def test_a_bundle_carries_the_contents(laptop: Program, desktop: Program, tmp_pa
     said = desktop.json("bundle", "apply", bundle)
     assert desktop.tree() == laptop.tree()
     assert said["bytes"]["received"] < 100_000, "the contents did not come over the network"
+
+
+def test_a_bundle_is_written_whole_or_not_at_all(laptop: Program, tmp_path: Path) -> None:
+    laptop.write("a", os.urandom(100_000))
+    laptop.ok("sync")
+    target = tmp_path / "out" / "files.bundle"
+    target.parent.mkdir()
+    target.write_bytes(b"before")
+    own = target.with_name("files.bundle.part")
+    own.write_bytes(b"own")
+    full = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (50_000, 50_000))
+    assert laptop.run("bundle", "create", str(target), preexec_fn=full).returncode == 1
+    assert (target.read_bytes(), own.read_bytes()) == (b"before", b"own")
+    laptop.ok("bundle", "create", str(target))
+    assert target.stat().st_size > 100_000
+    assert sorted(target.parent.iterdir()) == [target, own]
+    assert laptop.run("bundle", "create", "").returncode == 2
+
+
+def test_a_bundle_goes_into_a_pipe_and_to_standard_output(
+    laptop: Program, desktop: Program, tmp_path: Path
+) -> None:
+    laptop.write("a", "one")
+    laptop.ok("sync")
+    bundle = tmp_path / "files.bundle"
+    command = [*PROGRAM, "-C", str(laptop.root), "bundle", "create", "-"]
+    with bundle.open("wb") as target:
+        assert subprocess.run(command, check=True, stdout=target, stderr=subprocess.PIPE).stderr
+    desktop.ok("bundle", "apply", str(bundle))
+    assert desktop.tree() == {"a": b"one"}
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with open(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), "rb") as reader:
+        laptop.ok("bundle", "create", str(pipe))
+        assert len(reader.read()) == bundle.stat().st_size
+    assert pipe.is_fifo()
 
 
 def test_a_damaged_bundle_harms_nobody(laptop: Program, desktop: Program, tmp_path: Path) -> None:
