@@ -18,7 +18,9 @@ from dblike_cli import __main__, __version__
 from dblike_cli.__main__ import cli, main
 from dblike_cli.credentials import Credential, read_credential, write_credential
 from dblike_cli.errors import Damaged, LoggedOut, Usage
-from dblike_cli.session import find_root, inside
+from dblike_cli.options import Common
+from dblike_cli.service import unit_name
+from dblike_cli.session import find_root, inside, open_session
 from dblike_cli.views import moment, short, version_of
 from dblike_delta.messages import VersionView
 
@@ -176,6 +178,20 @@ def test_a_command_works_from_any_folder_below(linked: Path) -> None:
     assert inside(linked, linked, "caf\udce9") == b"caf\xe9"
     with pytest.raises(Usage):
         inside(linked, deep, "../../..")
+
+
+def test_the_directory_of_a_command_may_lead_up(
+    linked: Path, capsys: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (linked / "a").mkdir()
+    monkeypatch.chdir(linked / "a")
+    assert find_root(Path("..")) == find_root(Path("../a/./..")) == linked
+    with open_session(Common(directory=Path(".."))) as session:
+        assert session.path("b") == b"b"
+        assert session.path("a/../b") == b"b"
+    assert main(["-C", "..", "service", "status", "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["unit"] == unit_name(linked)
+    assert "there is no directory /no/such" in said(capsys, 2, "-C", "/no/such", "status")
 
 
 def test_config_is_shown_and_set(linked: Path, capsys: Run) -> None:
