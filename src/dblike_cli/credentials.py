@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from dblike_cli.errors import Damaged, LoggedOut
+from dblike_cli.errors import Damaged, Failed, LoggedOut
 
 _LARGEST: Final = 1 << 16
 
@@ -33,11 +33,16 @@ class Credential(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_credential(file: Path) -> Credential:
-    """The credential; raises LoggedOut where there is none, Damaged where it can't be one."""
+    """The credential; raises LoggedOut where there is none, Failed where it is another user's, and
+    Damaged where it can't be one."""
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         raise LoggedOut("not logged in; `dblike init` with the same arguments does it") from None
+    except PermissionError:
+        raise Failed(
+            f"{file}: only its owner can read it; work as the user who linked this directory"
+        ) from None
     except OSError as error:
         raise Damaged(f"{file}: {error.strerror}") from None
     with os.fdopen(descriptor, "rb") as stream:

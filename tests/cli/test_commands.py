@@ -17,7 +17,7 @@ import pytest
 from dblike_cli import __main__, __version__
 from dblike_cli.__main__ import cli, main
 from dblike_cli.credentials import Credential, read_credential, write_credential
-from dblike_cli.errors import Damaged, LoggedOut, Usage
+from dblike_cli.errors import Damaged, Failed, LoggedOut, NotFound, Usage
 from dblike_cli.options import Common
 from dblike_cli.service import unit_name
 from dblike_cli.session import find_root, inside, open_session
@@ -290,6 +290,18 @@ def test_a_credential_that_is_none(tmp_path: Path) -> None:
         read_credential(file)
 
 
+def test_a_credential_of_another_user_is_no_damage(tmp_path: Path) -> None:
+    file = tmp_path / "credential"
+    file.touch(0)
+    former = os.geteuid()
+    os.seteuid(former or 65534)  # root can read everything
+    try:
+        with pytest.raises(Failed, match="as the user who linked"):
+            read_credential(file)
+    finally:
+        os.seteuid(former)
+
+
 def test_a_planted_file_does_not_get_the_credential(tmp_path: Path) -> None:
     trap = tmp_path / "trap"
     trap.write_text("")
@@ -366,8 +378,10 @@ def test_versions_by_their_short_names() -> None:
     assert short(views[0].version) == "abababab.12"
     assert version_of("abababab.12", views) == views[0].version
     assert version_of(views[2].version, []) == views[2].version
-    for wrong in ("a.12", "abababab", "zz.1", "", "abababab.2"):
-        with pytest.raises(Usage):
+    with pytest.raises(Usage, match="several"):
+        version_of("a.12", views)
+    for wrong in ("abababab", "zz.1", "", "abababab.2"):
+        with pytest.raises(NotFound):
             version_of(wrong, views)
 
 

@@ -206,6 +206,50 @@ def test_why(laptop: Program, desktop: Program) -> None:
     assert "neither file" in laptop.json("why", str(laptop.root / "pipe"))["verdict"]
 
 
+def test_what_is_nowhere_is_exit_4(laptop: Program) -> None:
+    laptop.write("a", "1")
+    laptop.ok("sync")
+    for words in (
+        ("cat", "a", "--version", "zzz"),
+        ("restore", "a", "--version", "12345678.1"),
+        ("sync", "nope"),
+        ("push", "--dry-run", "a", "typo/"),
+    ):
+        done = run(*words, cwd=laptop.root)
+        assert done.returncode == 4, (words, done.stderr)
+    (laptop.root / "a").unlink()
+    assert laptop.json("sync", str(laptop.root / "a"))["deleted"] == [{"path": "a"}]
+
+
+def test_a_path_that_is_on_the_server_alone_is_pulled(laptop: Program, desktop: Program) -> None:
+    laptop.write("docs/a", "1")
+    laptop.ok("sync")
+    desktop.ok("pull", str(desktop.root / "docs" / "a"))
+    assert desktop.tree() == laptop.tree()
+
+
+def test_cat_shows_files_alone(laptop: Program) -> None:
+    laptop.write("docs/versions", "of a poem")
+    (laptop.root / "link").symlink_to("docs/versions")
+    laptop.ok("sync")
+    assert laptop.ok("cat", str(laptop.root / "docs/versions")) == "of a poem"
+    for path in ("docs", "link"):
+        done = laptop.run("cat", str(laptop.root / path))
+        assert (done.returncode, done.stdout) == (1, "")
+        assert f"{path} is a directory or a symlink" in done.stderr
+
+
+def test_restore_of_what_is_there_says_so(laptop: Program) -> None:
+    laptop.write("docs/a", "1")
+    laptop.ok("sync")
+    for path in ("docs", "docs/a"):
+        done = laptop.run("restore", str(laptop.root / path))
+        assert done.returncode == 2
+        assert "is there" in done.stderr
+        assert "--version" in done.stderr
+    assert laptop.run("restore", str(laptop.root / "none")).returncode == 4
+
+
 def test_status(laptop: Program) -> None:
     laptop.write("a", "1")
     before = laptop.json("status", code=3)

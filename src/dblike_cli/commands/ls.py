@@ -56,6 +56,14 @@ def ls(common: Common, path: str, at: str | None, *, recursive: bool) -> Exit:
     return Exit.DONE
 
 
+def is_there(session: Session, path: bytes) -> bool:
+    """Whether the server has the path now; the folder itself is always there."""
+    from dblike_delta.messages import TreeList
+
+    target = session.query("tree", path=path, limit=1)
+    return not path or bool(session.exchange.get(target, TreeList).entries)
+
+
 def _tree(session: Session, below: bytes, at: int | None) -> Iterator[VersionView]:
     from dblike_cli.views import path_of
     from dblike_delta.messages import TreeList
