@@ -323,8 +323,35 @@ def test_nobody_reads_our_output(linked: Path) -> None:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
-        assert process.wait(30) in (0, 1, 128 + signal.SIGPIPE)
+        assert process.wait(30) == 128 + signal.SIGPIPE
         assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("words", [("--help",), ("config", "--json")])
+def test_a_reader_may_go_before_the_end(linked: Path, words: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "dblike_cli", "-C", str(linked), *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(30) == 128 + signal.SIGPIPE
+
+
+@pytest.mark.parametrize("closing", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_may_be_closed(linked: Path, closing: str) -> None:
+    command = f'"$0" -m dblike_cli -C "$1" config {closing}'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable, str(linked)], capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_terminal_without_the_characters_gets_escapes(linked: Path, capsys: Run) -> None:
+    assert main(["-C", str(linked), "config", "device", "Büro"]) == 0
+    command = [sys.executable, "-m", "dblike_cli", "-C", str(linked), "config", "device"]
+    given = os.environ | {"PYTHONIOENCODING": "ascii"}
+    for words, text in (([], b"B\\xfcro\n"), (["--json"], b'"B\\u00fcro"\n')):
+        done = subprocess.run([*command, *words], capture_output=True, check=False, env=given)
+        assert (done.returncode, done.stdout) == (0, text)
 
 
 def test_a_bug_is_one_line_unless_debugged(linked: Path, tmp_path: Path) -> None:
