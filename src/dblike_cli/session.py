@@ -231,12 +231,12 @@ def open_session(common: Common, *, rates: tuple[int, int] | None = None) -> Ses
 def find_root(start: Path) -> Path:
     """The linked folder at or above `start`; raises NotLinked."""
     where = working_directory(start)
-    for directory in (where, *where.parents):
-        if (directory / ".dblike" / "config.json").is_file():
-            return directory
     shown = display(bytes(where))
     if not where.is_dir():
         raise NotLinked(f"there is no directory {shown}")
+    for directory in (where, *where.parents):
+        if (directory / ".dblike" / "config.json").is_file():
+            return directory
     raise NotLinked(f"{shown} is not in a linked folder; `dblike init` or `dblike clone` makes one")
 
 
