@@ -134,7 +134,7 @@ def _fail(error: BaseException) -> int:
 def _usage(error: click.ClickException) -> tuple[str, Exit]:
     from dblike_cli.output import escape
 
-    text = escape(error.format_message())
+    text = escape(" ".join(error.format_message().split()))
     if not isinstance(error, click.UsageError):
         return text, Exit.FAILED
     command = error.ctx.command_path if error.ctx is not None else "dblike"

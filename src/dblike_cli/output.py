@@ -49,13 +49,14 @@ class Output:
             print(self._json(document), file=self._stdout)
             return
         for line in lines:
-            print(line, file=self._stdout)
+            print(_lines(line), file=self._stdout)
 
     def item(self, document: Any, line: str | None) -> None:
         """One item of a stream, seen at once: JSON, or a line for a person (None: nothing)."""
-        text = self._json(document) if self.as_json else line
-        if text is not None:
-            print(text, file=self._stdout, flush=True)
+        if self.as_json:
+            print(self._json(document), file=self._stdout, flush=True)
+        elif line is not None:
+            print(_lines(line), file=self._stdout, flush=True)
 
     def _json(self, document: Any) -> str:
         """One line of JSON, in the characters that the stream has."""
@@ -69,11 +70,11 @@ class Output:
     def note(self, text: str, *, verbosity: int = 0) -> None:
         """A line on stderr, where the user wants to hear so much."""
         if self.verbosity >= verbosity:
-            print(text, file=self._stderr, flush=True)
+            print(_lines(text), file=self._stderr, flush=True)
 
     def warn(self, text: str) -> None:
         """A line on stderr that even -q shows."""
-        print(f"dblike: {text}", file=self._stderr, flush=True)
+        print(f"dblike: {_lines(text)}", file=self._stderr, flush=True)
 
 
 def render_json(document: Any, *, ensure_ascii: bool = False) -> str:
@@ -102,6 +103,11 @@ def escape(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _lines(text: str) -> str:
+    """The same for text that may have several lines."""
+    return "\n".join(map(escape, text.split("\n")))
 
 
 def size(count: int) -> str:

@@ -191,7 +191,8 @@ def test_the_directory_of_a_command_may_lead_up(
         assert session.path("a/../b") == b"b"
     assert main(["-C", "..", "service", "status", "--json"]) == 3
     assert json.loads(capsys.readouterr().out)["unit"] == unit_name(linked)
-    assert "there is no directory /no/such" in said(capsys, 2, "-C", "/no/such", "status")
+    for absent in (linked / "no" / "such", Path("/no/such")):
+        assert f"there is no directory {absent}" in said(capsys, 2, "-C", absent, "status")
 
 
 def test_config_is_shown_and_set(linked: Path, capsys: Run) -> None:
@@ -334,6 +335,34 @@ def test_a_reader_may_go_before_the_end(linked: Path, words: tuple[str, ...]) ->
         assert process.stdout is not None
         process.stdout.close()
         assert process.wait(30) == 128 + signal.SIGPIPE
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (2, ("-C", "\x1b[31m", "status")),
+        (2, ("cat", "../\x1b[31m")),
+        (2, ("init", "https://a", "\x1b[31m", "--user", "ann")),
+        (4, ("resolve", "\x1b[31m", "--ours")),
+        (2, ("completion", "\x1b[31m")),
+        (4, ("config", "\x1b[31m")),
+    ],
+)
+def test_what_is_typed_is_said_escaped(
+    code: int, words: tuple[str, ...], linked: Path, capsys: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(linked.parent if words[0] == "init" else linked)
+    assert "\x1b" not in said(capsys, code, *words)
+
+
+def test_why_says_a_name_escaped(linked: Path, capsys: Run) -> None:
+    (linked / "a\x1b[31m\nb").touch()
+    assert main(["-C", str(linked), "why", str(linked / "a\x1b[31m\nb")]) == 3
+    assert capsys.readouterr().out.startswith("a\\x1b[31m\\nb: ")
+
+
+def test_a_choice_is_said_in_one_line(capsys: Run) -> None:
+    assert "\\n" not in said(capsys, 2, "completion")
 
 
 @pytest.mark.parametrize("closing", [">&-", "2>&-", "<&- >&- 2>&-"])

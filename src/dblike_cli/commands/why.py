@@ -30,12 +30,13 @@ def why(common: Common, path: str) -> Exit:
     """
     from dblike_cli.eventlog import last_events
     from dblike_cli.session import open_session
+    from dblike_delta.paths import display
 
     with open_session(common) as session:
         where = session.path(path)
         found = _find(session, where)
         found["events"] = last_events(session.own / "log", where, _EVENTS)
-        lines = [f"{path}: {found['verdict']}"]
+        lines = [f"{display(where) or path}: {found['verdict']}"]
         lines += [f"  {name}: {found[name]}" for name in ("local", "synced", "news") if found[name]]
         lines += [
             f"  {event['time']}  {event['action']}  {event['detail']}".rstrip()
