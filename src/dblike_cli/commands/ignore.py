@@ -74,13 +74,11 @@ def _check(pattern: str) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            dropped = Ignore([pattern]).dropped
+            Ignore([pattern])
     except re.error as error:
         raise Usage(f"{pattern!r} is not a pattern: {error.msg}") from None
     except ValueError:
         raise Usage(f"{pattern!r} is not a pattern") from None
-    if dropped:
-        raise Usage(f"{pattern!r} can't be a rule: to match it could take minutes")
 
 
 def _read(file: Path) -> bytes:
