@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import subprocess
 from collections.abc import Callable
@@ -98,6 +99,43 @@ def test_a_conflict_makes_a_copy_on_both(laptop: Program, desktop: Program) -> N
     desktop.ok("sync")
     assert laptop.tree() == desktop.tree() == {"report.txt": theirs}
     assert laptop.json("conflicts") == []
+
+
+@pytest.mark.parametrize(
+    ("choice", "said"),
+    [
+        ("--ours", "kept that of {winner}, .*; dropped that of {copy}, "),
+        ("--theirs", "kept that of {copy}, .*; dropped that of {winner}, "),
+        ("--both", "kept both, that of {winner}, .* and that of {copy}, "),
+    ],
+)
+def test_whose_edit_is_dropped_is_said(
+    laptop: Program, desktop: Program, choice: str, said: str
+) -> None:
+    laptop.write("a.txt", "laptop")
+    desktop.write("a.txt", "desktop")
+    laptop.ok("sync")
+    desktop.run("sync")
+    tree = desktop.tree()
+    winner = tree["a.txt"].decode()
+    copy = next(content.decode() for path, content in tree.items() if path != "a.txt")
+    done = desktop.ok("resolve", str(desktop.root / "a.txt"), choice)
+    assert re.search("a.txt: " + said.format(winner=winner, copy=copy), done), done
+
+
+def test_a_copy_does_not_replace_a_directory(laptop: Program, desktop: Program) -> None:
+    laptop.write("a", "1")
+    desktop.write("a", "2")
+    laptop.ok("sync")
+    desktop.run("sync")
+    (desktop.root / "a").unlink()
+    desktop.write("a/inside", "3")
+    desktop.run("sync")
+    done = desktop.run("resolve", str(desktop.root / "a"), "--theirs")
+    assert done.returncode == 1
+    assert "rename or remove it, or" in done.stderr
+    desktop.ok("resolve", str(desktop.root / "a"), "--both")
+    assert sorted(desktop.tree()) == ["a", "a (2)", "a/inside"]
 
 
 @pytest.mark.parametrize(
