@@ -196,6 +196,13 @@ def test_the_directory_of_a_command_may_lead_up(
 
 
 def test_config_is_shown_and_set(linked: Path, capsys: Run) -> None:
+def test_a_config_that_can_not_be_right_is_named(linked: Path, capsys: Run) -> None:
+    file = linked / ".dblike" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"nonsense": 1}))
+    err = said(capsys, 2, "-C", linked, "config", "limits.up", "5")
+    assert f"{file}: unknown key 'nonsense'" in err
+
+
     assert main(["-C", str(linked), "config", "limits.up", "500000"]) == 0
     assert main(["-C", str(linked), "config", "limits.up"]) == 0
     assert capsys.readouterr().out == "500000\n"
