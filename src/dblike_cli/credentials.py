@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from dblike_cli.errors import Damaged, Failed, LoggedOut
+from dblike_delta.outputs import in_the_name_of
 
 _LARGEST: Final = 1 << 16
 
@@ -70,15 +71,17 @@ def remove_credential(file: Path) -> None:
 def write_private(file: Path, content: bytes) -> None:
     """Replace a file by one that only its owner can read; it is wholly old or wholly new."""
     temporary = file.with_name(f"{file.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(temporary, flags, 0o600)
+    with in_the_name_of(file):
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, flags, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(descriptor)
-        temporary.replace(file)
+        with in_the_name_of(file):
+            temporary.replace(file)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -24,7 +24,7 @@ def whole(
         with target.open("wb") as file:
             yield file
         return
-    with _in_the_name_of(target):
+    with in_the_name_of(target):
         handle, temporary = tempfile.mkstemp(
             prefix=f".{target.name[:32]}.", dir=staging or target.parent
         )
@@ -34,7 +34,7 @@ def whole(
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
-        with _in_the_name_of(target):
+        with in_the_name_of(target):
             Path(temporary).chmod(_mode(target))
             Path(temporary).replace(target)
     except BaseException:
@@ -45,7 +45,7 @@ def whole(
 
 
 @contextlib.contextmanager
-def _in_the_name_of(target: Path) -> Iterator[None]:
+def in_the_name_of(target: Path) -> Iterator[None]:
     """Let errors name the file that the user knows of."""
     try:
         yield

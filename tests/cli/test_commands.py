@@ -16,7 +16,7 @@ import pytest
 
 from dblike_cli import __main__, __version__
 from dblike_cli.__main__ import cli, main
-from dblike_cli.credentials import Credential, read_credential, write_credential
+from dblike_cli.credentials import Credential, read_credential, write_credential, write_private
 from dblike_cli.errors import Damaged, Failed, LoggedOut, NotFound, Usage
 from dblike_cli.options import Common
 from dblike_cli.service import unit_name
@@ -311,6 +311,13 @@ def test_a_credential_of_another_user_is_no_damage(tmp_path: Path) -> None:
 
 
 def test_a_planted_file_does_not_get_the_credential(tmp_path: Path) -> None:
+def test_an_error_names_the_file_and_no_temporary(tmp_path: Path) -> None:
+    file = tmp_path / "absent" / "config.json"
+    with pytest.raises(FileNotFoundError) as caught:
+        write_private(file, b"")
+    assert caught.value.filename == str(file)
+
+
     trap = tmp_path / "trap"
     trap.write_text("")
     (tmp_path / f"credential.{os.getpid()}").symlink_to(trap)
