@@ -13,6 +13,9 @@ import msgspec
 
 from dblike_cli.output import Output
 
+PATH: Final = click.Path(readable=False)
+"""A path of the folder, here or on the server: shells complete names, and nothing is checked."""
+
 
 class Common(msgspec.Struct, frozen=True):
     """The flags that every command takes."""

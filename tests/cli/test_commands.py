@@ -126,6 +126,7 @@ def test_wrong_usage(words: tuple[str, ...], capsys: Run) -> None:
         (("sync", "--max-delete", "lots"), "'lots' is neither a number nor a share"),
         (("sync", "--max-delete", "-1"), "--max-delete"),
         (("pull", "--bwlimit", "fast"), "is not a rate"),
+        (("log", "--limit", "-1"), "--limit"),
         (("log", "../outside"), "is not in the linked folder"),
         (("cat", ".dblike/config.json"), "the client's own directory"),
         (("restore", "a", "--at", "yesterday-ish"), "is not a time"),
@@ -195,7 +196,6 @@ def test_the_directory_of_a_command_may_lead_up(
         assert f"there is no directory {absent}" in said(capsys, 2, "-C", absent, "status")
 
 
-def test_config_is_shown_and_set(linked: Path, capsys: Run) -> None:
 def test_a_config_that_can_not_be_right_is_named(linked: Path, capsys: Run) -> None:
     file = linked / ".dblike" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"nonsense": 1}))
@@ -203,6 +203,7 @@ def test_a_config_that_can_not_be_right_is_named(linked: Path, capsys: Run) -> N
     assert f"{file}: unknown key 'nonsense'" in err
 
 
+def test_config_is_shown_and_set(linked: Path, capsys: Run) -> None:
     assert main(["-C", str(linked), "config", "limits.up", "500000"]) == 0
     assert main(["-C", str(linked), "config", "limits.up"]) == 0
     assert capsys.readouterr().out == "500000\n"
@@ -310,7 +311,6 @@ def test_a_credential_of_another_user_is_no_damage(tmp_path: Path) -> None:
         os.seteuid(former)
 
 
-def test_a_planted_file_does_not_get_the_credential(tmp_path: Path) -> None:
 def test_an_error_names_the_file_and_no_temporary(tmp_path: Path) -> None:
     file = tmp_path / "absent" / "config.json"
     with pytest.raises(FileNotFoundError) as caught:
@@ -318,6 +318,7 @@ def test_an_error_names_the_file_and_no_temporary(tmp_path: Path) -> None:
     assert caught.value.filename == str(file)
 
 
+def test_a_planted_file_does_not_get_the_credential(tmp_path: Path) -> None:
     trap = tmp_path / "trap"
     trap.write_text("")
     (tmp_path / f"credential.{os.getpid()}").symlink_to(trap)
@@ -437,6 +438,19 @@ def test_completion_completes() -> None:
         check=False,
     )
     assert "status" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["cat", "ls", "push", "resolve", "restore --to", "why"])
+def test_paths_are_completed_by_the_shell(command: str) -> None:
+    words = f"dblike {command} a"
+    environment = os.environ | {
+        "_DBLIKE_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(words.count(" ")),
+    }
+    asked = [sys.executable, "-m", "dblike_cli"]
+    done = subprocess.run(asked, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("file,")
 
 
 def _view(version: str) -> VersionView:

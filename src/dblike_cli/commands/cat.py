@@ -7,11 +7,11 @@ import sys
 import click
 
 from dblike_cli.exits import Exit
-from dblike_cli.options import Common, command
+from dblike_cli.options import PATH, Common, command
 
 
 @command("cat")
-@click.argument("path")
+@click.argument("path", type=PATH)
 @click.option("--version", "version", metavar="V", help="A version that `dblike log PATH` names.")
 def cat(common: Common, path: str, version: str | None) -> Exit:
     r"""Write a file of the server's to standard output.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dblike_cli.exits import Exit
-from dblike_cli.options import Common, command
+from dblike_cli.options import PATH, Common, command
 
 if TYPE_CHECKING:
     from dblike_cli.session import Session
@@ -57,7 +57,7 @@ def conflicts(common: Common) -> Exit:
 
 
 @command("resolve")
-@click.argument("path")
+@click.argument("path", type=PATH)
 @click.option("--ours", "choice", flag_value="ours", help="Keep the file, drop the copy.")
 @click.option(
     "--theirs", "choice", flag_value="theirs", help="The copy becomes the file, drop the former."

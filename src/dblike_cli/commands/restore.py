@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dblike_cli.exits import Exit
-from dblike_cli.options import Common, command
+from dblike_cli.options import PATH, Common, command
 
 if TYPE_CHECKING:
     from dblike_cli.session import Session
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 @command("restore")
-@click.argument("path")
+@click.argument("path", type=PATH)
 @click.option("--version", "version", metavar="V", help="A version that `dblike log PATH` names.")
 @click.option("--at", "at", metavar="TIME", help="As it was at a time: 2h, '2026-11-23 14:00'.")
-@click.option("--to", "to", metavar="PATH", help="Bring it back under another name.")
+@click.option("--to", "to", metavar="PATH", type=PATH, help="Bring it back under another name.")
 def restore(common: Common, path: str, version: str | None, at: str | None, to: str | None) -> Exit:
     r"""Bring a version, a deleted file or a whole directory back.
 

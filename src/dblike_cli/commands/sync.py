@@ -9,7 +9,7 @@ import click
 
 from dblike_cli.errors import NotFound, Usage
 from dblike_cli.exits import Exit
-from dblike_cli.options import Common, command
+from dblike_cli.options import PATH, Common, command
 from dblike_delta.paths import display
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dblike_cli.session import Session
 
 _OPTIONS = [
-    click.argument("paths", metavar="[PATH…]", nargs=-1),
+    click.argument("paths", metavar="[PATH…]", nargs=-1, type=PATH),
     click.option("-n", "--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
     click.option(
         "--max-delete",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from dblike_cli.exits import Exit
-from dblike_cli.options import Common, command
+from dblike_cli.options import PATH, Common, command
 
 if TYPE_CHECKING:
     from dblike_cli.session import Session
@@ -20,7 +20,7 @@ _EVENTS = 10
 
 
 @command("why")
-@click.argument("path")
+@click.argument("path", type=PATH)
 def why(common: Common, path: str) -> Exit:
     r"""Say why a path is in, out of, or not yet in sync: rule, state, last events.
 
