@@ -27,7 +27,7 @@ def describe(error: BaseException) -> tuple[str, Exit]:
     """The line to say, and the code to end with."""
     match error:
         case ClientError():
-            return str(error), error.exit_code
+            return escape(str(error)), error.exit_code
         case Refused():
             return _refused(error)
         case Unreachable():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dblike_cli.exits import Exit
-from dblike_cli.options import Common, command
+from dblike_cli.options import PATH, Common, command
 
 if TYPE_CHECKING:
     from dblike_cli.session import Session
@@ -49,20 +50,27 @@ def conflicts(common: Common) -> Exit:
                 lines.append(f"{name:6}  {display(path)}  ({about})")
             shown.append(sides)
         if pairs:
-            lines.append("\nSettle one with `dblike resolve PATH --ours|--theirs|--both`.")
+            lines.append("\nSettle one with `dblike resolve PATH --ours|--theirs|--both`:")
+            lines.append(
+                "ours is the file that won, whichever device wrote it; theirs is the copy."
+            )
         session.output.result(shown, lines[1:])
     return Exit.PENDING if pairs else Exit.DONE
 
 
 @command("resolve")
-@click.argument("path")
-@click.option("--ours", "choice", flag_value="ours", help="Keep the winner, drop the copy.")
-@click.option("--theirs", "choice", flag_value="theirs", help="The copy becomes the file.")
+@click.argument("path", type=PATH)
+@click.option("--ours", "choice", flag_value="ours", help="Keep the file, drop the copy.")
+@click.option(
+    "--theirs", "choice", flag_value="theirs", help="The copy becomes the file, drop the former."
+)
 @click.option("--both", "choice", flag_value="both", help="Keep both, the copy as a plain file.")
 def resolve(common: Common, path: str, choice: Choice | None) -> Exit:
-    r"""Settle a conflict.  PATH is the winner or one of its copies.
+    r"""Settle a conflict.  PATH is the file or one of its copies.
 
-    What is dropped stays in the history.  The result is synced, unless a running `watch` does that.
+    The file is what won, on every device the same: "ours" is not what this device wrote, and may
+    well be another one's.  Whose goes away is said.  What is dropped stays in the history.  The
+    result is synced, unless a running `watch` does that.
 
     \b
     Example:
@@ -79,17 +87,58 @@ def resolve(common: Common, path: str, choice: Choice | None) -> Exit:
         pairs = [pair for pair in _pairs(session) if where in pair]
         if not pairs:
             raise NotFound(f"{path} has no conflict copy")
+        if choice == "theirs":
+            _check_replaceable(session, pairs[0][0])
+        settled = [_said(session, *pair, choice) for pair in pairs]
         if choice == "theirs" and len(pairs) > 1:
             raise Usage(f"{path} has {len(pairs)} copies; name the one to take")
         with contextlib.ExitStack() as held:
             alone = _is_alone(session, held)
             _settle(session, pairs, choice)
             done = [{"winner": display(winner), "copy": display(copy)} for winner, copy in pairs]
-            session.output.result(
-                {"resolved": done, "choice": choice},
-                [f"settled {display(copy)}: {choice}" for _, copy in pairs],
-            )
+            session.output.result({"resolved": done, "choice": choice}, settled)
             return _sync(session) if alone else Exit.DONE
+
+
+def _check_replaceable(session: Session, winner: bytes) -> None:
+    from dblike_cli.errors import Failed
+    from dblike_delta.paths import display
+
+    found = _lstat(session, winner)
+    if found is not None and stat.S_ISDIR(found.st_mode):
+        name = display(winner)
+        raise Failed(
+            f"{name} is a directory, which a copy does not replace: rename or remove it, "
+            "or keep the copy under another name with --both"
+        )
+
+
+def _said(session: Session, winner: bytes, copy: bytes, choice: str) -> str:
+    """Whose version is kept, and whose goes away."""
+    from dblike_delta.paths import display
+
+    name, first, second = display(winner), _maker(session, winner), _maker(session, copy)
+    if choice == "both":
+        return f"{name}: kept both, {first} and {second}"
+    kept, dropped = (first, second) if choice == "ours" else (second, first)
+    return f"{name}: kept {kept}; dropped {dropped}, which stays in the history"
+
+
+def _maker(session: Session, path: bytes) -> str:
+    """`that of laptop, 2026-11-23 14:00:00`, as far as a server says so now."""
+    from dblike_cli.failure import is_temporary
+    from dblike_cli.output import when
+    from dblike_delta.messages import TreeList
+
+    try:
+        page = session.exchange.get(session.query("tree", path=path, limit=1), TreeList)
+    except Exception as error:
+        if not is_temporary(error):
+            raise
+        return "that of an unknown device"
+    if not page.entries:
+        return "nothing"
+    return f"that of {page.entries[0].device}, {when(page.entries[0].time)}"
 
 
 def _pairs(session: Session) -> Iterator[tuple[bytes, bytes]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dblike_cli.exits import Exit
-from dblike_cli.options import Common, command
+from dblike_cli.options import PATH, Common, command
 
 if TYPE_CHECKING:
     from dblike_cli.session import Session
@@ -18,7 +18,7 @@ _PAGE = 10_000
 
 
 @command("ls")
-@click.argument("path", metavar="[PATH]", default=".")
+@click.argument("path", metavar="[PATH]", default=".", type=PATH)
 @click.option("--at", "at", metavar="TIME", help="As it was at a time: 2h, '2026-11-23 14:00'.")
 @click.option("-R", "--recursive", is_flag=True, help="With everything below.")
 def ls(common: Common, path: str, at: str | None, *, recursive: bool) -> Exit:
@@ -54,6 +54,14 @@ def ls(common: Common, path: str, at: str | None, *, recursive: bool) -> Exit:
         )
         session.output.result([view_document(view) for view in found], lines)
     return Exit.DONE
+
+
+def is_there(session: Session, path: bytes) -> bool:
+    """Whether the server has the path now; the folder itself is always there."""
+    from dblike_delta.messages import TreeList
+
+    target = session.query("tree", path=path, limit=1)
+    return not path or bool(session.exchange.get(target, TreeList).entries)
 
 
 def _tree(session: Session, below: bytes, at: int | None) -> Iterator[VersionView]:
