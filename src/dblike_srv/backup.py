@@ -50,9 +50,7 @@ def backup(site: Site, directory: Path) -> BackupReport:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True, mode=0o700)
     _copy_database(site, partial / "dblike.db")
-    config = Path(site.config.data) / "config.json"
-    if config.is_file():
-        _copy_file(config, partial / "config.json")
+    _write_config(site, partial / "config.json")
     count = size = 0
     for name, mark in _named(partial / "dblike.db"):
         target = partial / "packs" / name.hex()[:2] / name.hex()
@@ -111,10 +109,13 @@ def _copy_pack(site: Site, name: bytes, target: Path) -> int:
     return size
 
 
-def _copy_file(source: Path, target: Path) -> None:
+def _write_config(site: Site, target: Path) -> None:
+    """The config that is in use, wherever it comes from: without the cluster's key no token and no
+    cursor is good any more."""
+    config = msgspec.structs.replace(site.config, data=".")
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as out:
-        out.write(source.read_bytes())
+        out.write(msgspec.json.format(msgspec.json.encode(config)))
 
 
 def _sync_tree(root: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import socket
 import sys
@@ -19,18 +20,21 @@ from dblike_srv import gunicorn_conf, logs
 from dblike_srv.config import Config, ConfigError
 from dblike_srv.wsgi import make_app  # imported before the fork: once, and shared
 
+log = logging.getLogger(__name__)
+
 
 class Server(BaseApplication):  # type: ignore[misc]
     """Gunicorn with DBLike in it.  `load_config` is run again on SIGHUP."""
 
     def __init__(self, read_config: Callable[[], Config], announce: Callable[[str], None]) -> None:
         self._read_config = read_config
+        self._last: Config | None = None
         self._announce = announce
         super().__init__()
 
     def load_config(self) -> None:
         """Settings from our config and from `gunicorn_conf`."""
-        config = self._read_config()
+        config = self._config()
         logs.configure(form=config.log.format, level=config.log.level)
         for name in gunicorn_conf.SETTINGS:
             self.cfg.set(name, getattr(gunicorn_conf, name))
@@ -43,7 +47,18 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Flask:
         """The application; made in each worker after the fork, so that nothing is shared."""
-        return make_app(self._read_config())
+        return make_app(self._config())
+
+    def _config(self) -> Config:
+        """What the file says now, or said before where there is something wrong with it: a slip of
+        the pen ends no server that runs."""
+        try:
+            self._last = self._read_config()
+        except (ConfigError, OSError) as error:
+            if self._last is None:
+                raise
+            log.warning("%s; the server goes on with the config that it had", error)
+        return self._last
 
     def _when_ready(self, arbiter: Any) -> None:
         for listener in arbiter.LISTENERS:

@@ -17,7 +17,7 @@ from dblike_delta.commands import Copy, Literal
 from dblike_delta.messages import Refusal, Want
 from dblike_delta.versions import Kind
 from dblike_srv import collect, compact
-from dblike_srv.config import decode_config
+from dblike_srv.configfile import find_config
 from dblike_srv.contents import check_contents
 from dblike_srv.db import Database
 from dblike_srv.errors import Busy, Conflict
@@ -336,8 +336,9 @@ def test_a_backup_is_a_site(tmp_path: Path) -> None:
     report = backup(core.site, tmp_path / "copy")
     assert (report.packs, report.bytes) == (1, len(BLOB))
     core.laptop.put(b"a", b"after the backup")
-    values = {"data": str(tmp_path / "copy"), "cluster_key": "k" * 32}
-    copy = open_site(decode_config(values))
+    config = find_config(data=tmp_path / "copy")
+    assert config.cluster_key == core.site.config.cluster_key
+    copy = open_site(config)
     assert copy.id == core.site.id
     assert scrub(copy).sound
     core.site = copy
