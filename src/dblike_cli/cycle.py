@@ -59,7 +59,7 @@ def run_cycle(
     """
     limit = limit_of(context, max_delete)
     wish = _Wish(direction, hints or Hints(everywhere=True), paths, dry_run, limit, checksum)
-    check_root(context)
+    check_root(context.fs)
     prepare(context)
     with said_plainly():
         return _run(context, wish)

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 IGNORE_FILE: Final = b".dblikeignore"
 _LARGEST: Final = 4 << 20
-_MOST_STARS: Final = 6
-"""Of one pattern; with more of them a long name could be matched for minutes."""
 
 
 class Ignore:
@@ -25,9 +23,7 @@ class Ignore:
 
     def __init__(self, lines: Sequence[str] = ()) -> None:
         self.lines = tuple(line for line in lines if line.strip() and not line.startswith("#"))
-        self.dropped = tuple(line for line in self.lines if _is_costly(line))
-        self._kept = [line for line in self.lines if line not in set(self.dropped)]
-        self._spec = _spec_of(self._kept) if self._kept else None
+        self._spec = _spec_of(self.lines) if self.lines else None
 
     def matches(self, path: bytes, *, directory: bool = False) -> bool:
         """Whether a rule keeps the path out."""
@@ -38,13 +34,15 @@ class Ignore:
         if self._spec is None:
             return ""
         found = self._spec.check_file(_text(path, directory=directory))
-        return self._kept[found.index] if found.include and found.index is not None else ""
+        return self.lines[found.index] if found.include and found.index is not None else ""
 
 
-def _spec_of(lines: list[str]) -> GitIgnoreSpec:
+def _spec_of(lines: Sequence[str]) -> GitIgnoreSpec:
     from pathspec import GitIgnoreSpec  # 7 ms, and most folders have no rules
 
-    return GitIgnoreSpec.from_lines(lines)
+    from dblike_cli.patterns import Pattern
+
+    return GitIgnoreSpec.from_lines(lines, Pattern)
 
 
 def load_ignore(fs: FileSystem, extra: Sequence[str] = ()) -> Ignore:
@@ -65,7 +63,3 @@ def load_ignore(fs: FileSystem, extra: Sequence[str] = ()) -> Ignore:
 
 def _text(path: bytes, *, directory: bool) -> str:
     return path.decode("utf-8", "surrogateescape") + ("/" if directory else "")
-
-
-def _is_costly(line: str) -> bool:
-    return line.count("*") - 2 * line.count("**/") > _MOST_STARS

@@ -68,21 +68,28 @@ class Pending(msgspec.Struct, frozen=True):
 
 
 class Brake(msgspec.Struct, frozen=True):
-    """A mass delete that was not carried out: `count` of `total` paths, seen on `side`."""
+    """A mass delete that was not carried out: `count` of `total` paths, seen on `side`; `also` is
+    that of the other side, where both had one."""
 
     side: Literal["local", "remote"]
     count: int
     total: int
     examples: tuple[bytes, ...] = ()
+    also: Brake | None = None
 
     @property
     def message(self) -> str:
         """One line for a person."""
+        said, most = self.held, self.count
+        if self.also is not None:
+            said, most = f"{said}, and {self.also.held}", max(most, self.also.count)
+        return f"{said}; if that is right, go on with --max-delete {most}"
+
+    @property
+    def held(self) -> str:
+        """What was held on its side."""
         where = "disappeared from this folder" if self.side == "local" else "were deleted remotely"
-        return (
-            f"{self.count} of {self.total} paths {where}; "
-            f"if that is right, go on with --max-delete {self.count}"
-        )
+        return f"{self.count} of {self.total} paths {where}"
 
 
 Action = Literal["upload", "delete-remote", "download", "delete-local", "adopt"]

@@ -145,14 +145,16 @@ class Session:
             self.log.flush()
 
     def context(self, reporter: Reporter, exchange: Exchange | None = None) -> Context:
-        """All that a cycle needs; `exchange` stands in for the plain one."""
+        """All that a cycle needs; `exchange` stands in for the plain one.  Raises Stopped where the
+        folder is not there: nothing is opened then, for what is missing would seem damaged."""
         from dblike_cli.context import Context, Settings
-        from dblike_cli.realfs import RealFS
+        from dblike_cli.safety import check_root, open_root
         from dblike_delta.system import keep_memory
 
         keep_memory(_KEPT)
         config = self.config
-        filesystem = self._work.enter_context(contextlib.closing(RealFS(self.root)))
+        filesystem = self._work.enter_context(contextlib.closing(open_root(self.root)))
+        check_root(filesystem)
         executor = ThreadPoolExecutor(_THREADS, BESIDE)
         # Nobody waits for a request that hangs; what is in it will be sent again with the same dot.
         self._work.callback(executor.shutdown, wait=False, cancel_futures=True)

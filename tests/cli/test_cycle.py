@@ -265,6 +265,28 @@ def test_renames_lose_nothing(laptop: NewLaptop, what: str) -> None:
     assert one.tree() == two.tree() == expected
 
 
+@pytest.mark.parametrize("rule", ["build/", "*.o"])
+def test_what_was_synced_before_a_rule_is_deleted_nowhere_by_it(
+    laptop: NewLaptop, rule: str
+) -> None:
+    """Nor does the directory of it come back empty where it was deleted."""
+    one, two = laptop("one"), laptop("two")
+    one.write("build/x.o", "object")
+    one.write("build/sub/y.o", "another")
+    settle(one, two)
+    one.write(".dblikeignore", rule)
+    settle(one, two)
+    expected = two.tree()
+    shutil.rmtree(one.place("build"))
+    settle(one, two)
+    assert set(one.tree()) == {".dblikeignore"}
+    assert two.tree() == expected
+    one.write("build/new.c", "new")
+    settle(one, two)
+    came = set() if rule == "build/" else {"build/new.c"}
+    assert two.tree().keys() - expected.keys() == came
+
+
 def test_ignored_files_stay_here(laptop: NewLaptop) -> None:
     one, two = laptop("one"), laptop("two")
     one.write("keep.o", "synced before the rule")

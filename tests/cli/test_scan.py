@@ -14,6 +14,7 @@ import pytest
 from dblike_cli.fs import Stat
 from dblike_cli.ignore import Ignore
 from dblike_cli.realfs import RealFile, RealFS
+from dblike_cli.recover import recover
 from dblike_cli.report import Code
 from dblike_cli.scan import Look, Scan, scan
 from dblike_delta.plan import UNKNOWN, Entry
@@ -271,6 +272,28 @@ def test_a_change_of_the_rules_looks_everywhere(one: Laptop) -> None:
     one.write(".dblikeignore", "*.c")
     found = look(one, paths=[b".dblikeignore"])
     assert set(found.local) == {b".dblikeignore", b"x.o"}
+
+
+class ClearedFS(RealFS):
+    """Another process recovers whenever a file was made."""
+
+    other: Laptop | None = None
+
+    def create(self, path: bytes, mode: int = 0o600) -> RealFile:
+        file = super().create(path, mode)
+        if self.other is not None:
+            recover(self.other.context)
+        return file
+
+
+def test_a_look_does_not_mind_who_clears_up(laptop: NewLaptop) -> None:
+    one = laptop("one")
+    one.sync()
+    fs = ClearedFS(one.root)
+    status = laptop("status", fs=fs)
+    fs.other = one
+    one.write("a", "1")
+    assert list(look(status).local) == [b"a"]
 
 
 class WritingFile(RealFile):
