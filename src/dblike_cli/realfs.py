@@ -176,7 +176,12 @@ class RealFS:
     # --- writing
 
     def create(self, path: bytes, mode: int = 0o600) -> RealFile:
-        return RealFile(os.open(name_of(path), _CREATE, mode, dir_fd=self._dir(parent(path))))
+        try:
+            return RealFile(os.open(name_of(path), _CREATE, mode, dir_fd=self._dir(parent(path))))
+        except OSError as error:
+            if path.startswith(OWN):  # a made-up name, another one at each try, tells nobody where
+                error.filename = self._directory
+            raise
 
     def make_many(self, directory: bytes, files: Sequence[NewFile]) -> Sequence[Stat] | None:
         if _files is None:

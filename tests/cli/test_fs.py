@@ -216,6 +216,22 @@ def test_rename_keeps_without_the_kernels_help(fs: RealFS, monkeypatch: pytest.M
     assert caught.value.errno == errno.ENOTSUP
 
 
+def test_what_stands_in_the_way_of_our_own_files_is_said_of_the_folder(
+    fs: RealFS, tmp_path: Path
+) -> None:
+    """Their names are made up: with them the same trouble would be another text at each try."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    fs.mkdir(b".dblike", 0o700)
+    fs.create(b".dblike/first").close()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        with pytest.raises(OSError, match="open files") as caught:
+            fs.create(b".dblike/tick-0123")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert caught.value.filename == os.fsencode(tmp_path / "root")
+
+
 def test_few_descriptors_are_enough_for_many_directories(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = len(os.listdir("/proc/self/fd"))
