@@ -52,6 +52,10 @@ class TreeWatch(Protocol):
         """Directories that can't be watched, because there are no watches left."""
 
     @property
+    def lost(self) -> bool:
+        """Whether the directory that was watched is gone, so that nothing more will be heard."""
+
+    @property
     def trouble(self) -> str:
         """Why watching ended; empty while it goes on."""
 
@@ -102,6 +106,12 @@ class InotifyTree:
     def blind(self) -> int:
         """How many directories the watches did not reach for."""
         return len(self._unseen)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the root is not watched any more: it was deleted, or its disk is away.  Another
+        directory that has its name may have its inode, too."""
+        return b"" not in self._watches
 
     def close(self) -> None:
         """Stop watching."""
@@ -228,7 +238,7 @@ class ObserverTree:
         from watchdog.observers import Observer
 
         self.blind = 0
-        self.trouble = ""
+        self.lost, self.trouble = False, ""
         self._root = os.path.join(os.fsencode(root), b"")
         self._listener = listener
         handler = FileSystemEventHandler()

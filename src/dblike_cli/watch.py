@@ -192,15 +192,21 @@ class Loop:
         as after a mount, all that was opened and watched belongs to the one that is gone."""
         if self._context is not None:
             check_root(self._context.fs)
-            if self._context.fs.identity() != self._root:
+            if self._is_other(self._context):
                 self._session.reset()
                 self._context = None
         if self._context is None:
             context = self._session.context(self._reporter)
-            if context.fs.identity() != self._root:
+            if self._is_other(context):
                 self.take_root()
+                context.state.everywhere = True  # of what happened there nothing was heard
             self._context = context
         return self._context
+
+    def _is_other(self, context: Context) -> bool:
+        """Whether the folder's name leads elsewhere than to what is watched."""
+        lost = self._tree is not None and self._tree.lost
+        return lost or context.fs.identity() != self._root
 
     # --- when to look
 

@@ -235,6 +235,17 @@ def test_the_root_going_away_means_everywhere(
         assert heard.changed.wait_for(lambda: heard.overflows > 0, 10)
 
 
+def test_a_root_that_was_made_anew_is_not_the_one_that_is_watched(
+    inotify: InotifyTree, root: Path, heard: Heard
+) -> None:
+    """It may have the same inode."""
+    assert not inotify.lost
+    shutil.rmtree(root)
+    root.mkdir()
+    with heard.changed:
+        assert heard.changed.wait_for(lambda: heard.overflows > 0 and inotify.lost, 10)
+
+
 def test_what_can_not_be_asked_what_it_is_is_watched(
     root: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
