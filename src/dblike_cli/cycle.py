@@ -61,7 +61,7 @@ def run_cycle(
     wish = _Wish(direction, hints or Hints(everywhere=True), paths, dry_run, limit, checksum)
     check_root(context.fs)
     prepare(context)
-    with said_plainly():
+    with said_plainly(context.state.check):
         return _run(context, wish)
 
 

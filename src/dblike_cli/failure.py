@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Final
 
 from dblike_cli.errors import ClientError
 from dblike_cli.exits import Exit
 from dblike_cli.output import escape
+from dblike_cli.state import said_plainly
 from dblike_delta.errors import DeltaError
 from dblike_delta.exchange import Refused, Unreachable
 
@@ -38,6 +40,8 @@ def describe(error: BaseException) -> tuple[str, Exit]:
             return "interrupted; everything finished stays finished", Exit.INTERRUPTED
         case Terminated():
             return "ended; everything finished stays finished", Exit.TERMINATED
+        case sqlite3.Error():
+            return _state(error)
         case OSError():
             return _system(error), Exit.FAILED
         case _:
@@ -63,6 +67,15 @@ def _refused(error: Refused) -> tuple[str, Exit]:
         return f"the server can't do it now: {said}; try again{later}", Exit.TEMPORARY
     where = f" ({escape(error.problem.field)})" if error.problem.field else ""
     return f"the server refused: {said}{where}", _REFUSED.get(error.status, Exit.FAILED)
+
+
+def _state(error: sqlite3.Error) -> tuple[str, Exit]:
+    """Of whoever reads the state outside of a cycle."""
+    try:
+        with said_plainly():
+            raise error
+    except ClientError as plain:
+        return str(plain), plain.exit_code
 
 
 def _system(error: OSError) -> str:

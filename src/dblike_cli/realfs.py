@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import stat
 import sys
 from collections.abc import Iterator, Sequence
@@ -127,6 +128,7 @@ class RealFS:
         self._directory = os.fsencode(directory)
         self._root = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._open: dict[bytes, int] = {}
+        self._most = _most_open()
 
     # --- looking
 
@@ -174,7 +176,12 @@ class RealFS:
     # --- writing
 
     def create(self, path: bytes, mode: int = 0o600) -> RealFile:
-        return RealFile(os.open(name_of(path), _CREATE, mode, dir_fd=self._dir(parent(path))))
+        try:
+            return RealFile(os.open(name_of(path), _CREATE, mode, dir_fd=self._dir(parent(path))))
+        except OSError as error:
+            if path.startswith(OWN):  # a made-up name, another one at each try, tells nobody where
+                error.filename = self._directory
+            raise
 
     def make_many(self, directory: bytes, files: Sequence[NewFile]) -> Sequence[Stat] | None:
         if _files is None:
@@ -190,7 +197,7 @@ class RealFS:
         return self._regular(os.open(name_of(path), flags, dir_fd=self._dir(parent(path))))
 
     def rename(self, source: bytes, target: bytes, how: Rename) -> None:
-        if len(self._open) + 2 > _OPEN_DIRECTORIES:
+        if len(self._open) + 2 > self._most:
             self._trim()
         old, new = self._dir(parent(source)), self._dir(parent(target))
         a, b = name_of(source), name_of(target)
@@ -280,7 +287,7 @@ class RealFS:
             return self._root
         fd = self._open.get(path)
         if fd is None:
-            if len(self._open) >= _OPEN_DIRECTORIES:
+            if len(self._open) >= self._most:
                 self._trim()
             fd = self._open[path] = self._walk(path)
         return fd
@@ -303,7 +310,7 @@ class RealFS:
             os.close(fd)
 
     def _trim(self) -> None:
-        for path in list(self._open)[: _OPEN_DIRECTORIES // 2]:
+        for path in list(self._open)[: self._most // 2]:
             os.close(self._open.pop(path))
 
     def _forget(self, path: bytes) -> None:
@@ -321,6 +328,12 @@ class RealFS:
             return RealFile(fd)
         os.close(fd)
         raise OSError(errno.EINVAL, "not a regular file")
+
+
+def _most_open() -> int:
+    """How many directories are kept open: half of the descriptors are for all else."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return _OPEN_DIRECTORIES if limit < 0 else max(8, min(_OPEN_DIRECTORIES, limit // 2))
 
 
 def _open_below(base: int, path: bytes) -> int:

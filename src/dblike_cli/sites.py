@@ -16,6 +16,7 @@ from typing import Final
 
 from dblike_cli.connection import Address, Connection, Deaf, HttpResponse, Wire
 from dblike_delta.exchange import Request, Unreachable
+from dblike_delta.messages import TIME_HEADER
 from dblike_delta.seams import Clock, Random
 
 BUSY: Final = frozenset({500, 502, 503, 504})
@@ -113,6 +114,13 @@ class Site:
             where = reply.headers.get("location", "")[:200]
             name = self.address.name
             raise Unreachable(f"{name}: redirects to {where!r}; name that server if it is the one")
+        if reply.status not in BUSY and TIME_HEADER.lower() not in reply.headers:
+            # A portal of the network, or whoever has the address now.  What stands in front of a
+            # site may say that this is busy; anything else is no word of a site.
+            reply.close()
+            raise Unreachable(
+                f"{self.address.name}: status {reply.status} that is not a DBLike server's"
+            )
         return reply
 
     def _take(self) -> Connection | None:

@@ -12,6 +12,8 @@ import errno
 import os
 import sys
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -49,6 +51,14 @@ class TreeWatch(Protocol):
     def blind(self) -> int:
         """Directories that can't be watched, because there are no watches left."""
 
+    @property
+    def lost(self) -> bool:
+        """Whether the directory that was watched is gone, so that nothing more will be heard."""
+
+    @property
+    def trouble(self) -> str:
+        """Why watching ended; empty while it goes on."""
+
     def close(self) -> None:
         """Stop watching."""
 
@@ -82,7 +92,9 @@ class InotifyTree:
         self._lock = threading.Lock()
         self._paths: dict[WatchDescriptor, bytes] = {}
         self._watches: dict[bytes, WatchDescriptor] = {}
+        self.trouble = ""
         self._inotify: InotifyFD = InotifyFD()
+        self._inotify.run = partial(self._run, self._inotify.run)  # type: ignore[method-assign]
         self._inotify.start()
         self._watch(b"")
         if not self._paths:
@@ -95,12 +107,26 @@ class InotifyTree:
         """How many directories the watches did not reach for."""
         return len(self._unseen)
 
+    @property
+    def lost(self) -> bool:
+        """Whether the root is not watched any more: it was deleted, or its disk is away.  Another
+        directory that has its name may have its inode, too."""
+        return b"" not in self._watches
+
     def close(self) -> None:
         """Stop watching."""
         self._inotify.stop()
         self._inotify.join()
 
     # --- what watchdog's reader calls, in its thread
+
+    def _run(self, read: Callable[[], None]) -> None:
+        """All of the thread.  Whatever ends it is told: it must not be taken for quiet."""
+        try:
+            read()
+        except Exception as error:  # noqa: BLE001
+            self.trouble = str(error) or type(error).__name__
+            self._listener.everywhere()
 
     def on_event(self, event: InotifyEvent) -> None:
         """Something happened in a watched directory."""
@@ -168,13 +194,10 @@ class InotifyTree:
         while pending:
             directory = pending.pop()
             try:
-                entries = os.scandir(os.path.join(self._root, directory))
+                with os.scandir(os.path.join(self._root, directory)) as entries:
+                    below = [join(directory, e.name) for e in entries if _may_be_directory(e)]
             except OSError:
                 continue
-            with entries:
-                below = [
-                    join(directory, e.name) for e in entries if e.is_dir(follow_symlinks=False)
-                ]
             for path in below:
                 if not is_reserved(path):
                     self._watch(path)
@@ -198,6 +221,15 @@ class InotifyTree:
             del self._watches[path]
 
 
+def _may_be_directory(entry: os.DirEntry[bytes]) -> bool:
+    """To watch what is none fails without harm.  Where the disk does not say in its listing what an
+    entry is, asking may fail."""
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return True
+
+
 class ObserverTree:
     """Whatever the system has, through watchdog's observer."""
 
@@ -206,6 +238,7 @@ class ObserverTree:
         from watchdog.observers import Observer
 
         self.blind = 0
+        self.lost, self.trouble = False, ""
         self._root = os.path.join(os.fsencode(root), b"")
         self._listener = listener
         handler = FileSystemEventHandler()

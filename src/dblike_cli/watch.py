@@ -192,15 +192,21 @@ class Loop:
         as after a mount, all that was opened and watched belongs to the one that is gone."""
         if self._context is not None:
             check_root(self._context.fs)
-            if self._context.fs.identity() != self._root:
+            if self._is_other(self._context):
                 self._session.reset()
                 self._context = None
         if self._context is None:
             context = self._session.context(self._reporter)
-            if context.fs.identity() != self._root:
+            if self._is_other(context):
                 self.take_root()
+                context.state.everywhere = True  # of what happened there nothing was heard
             self._context = context
         return self._context
+
+    def _is_other(self, context: Context) -> bool:
+        """Whether the folder's name leads elsewhere than to what is watched."""
+        lost = self._tree is not None and self._tree.lost
+        return lost or context.fs.identity() != self._root
 
     # --- when to look
 
@@ -244,7 +250,7 @@ class Loop:
 
     @property
     def _is_blind(self) -> bool:
-        return self._tree is None or self._tree.blind > 0
+        return self._tree is None or self._tree.blind > 0 or bool(self._tree.trouble)
 
     # --- a cycle and what comes of it
 
@@ -327,16 +333,25 @@ class Loop:
 
     def _warn_of_blindness(self) -> None:
         """Say, with the remedy, that some changes here are found late."""
-        blind = -1 if self._tree is None else self._tree.blind
+        trouble = self._tree.trouble if self._tree is not None else ""
+        blind = -1 if self._tree is None or trouble else self._tree.blind
         if blind == self._blind:
             return
         self._blind = blind
         self._timers.soon()
         limit = watch_limit() or 0
+        fields = {"event": "blind", "directories": blind, "limit": limit}
+        if trouble:
+            self._reporter.trouble(
+                fields,
+                f"nothing is watched any more: {trouble}; changes are found by a look every "
+                "minute; end `watch` and start it again",
+            )
+            return
         what = "nothing can be watched" if blind < 0 else f"{blind} directories can't be watched"
         more = max(524_288, limit * 2)
         self._reporter.trouble(
-            {"event": "blind", "directories": blind, "limit": limit},
+            fields,
             f"{what}: the limit of inotify watches ({limit}) is reached; changes there are found "
             f"by a look every minute; `sudo sysctl fs.inotify.max_user_watches={more}` raises it",
         )

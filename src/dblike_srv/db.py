@@ -7,9 +7,7 @@ the database; what it returns is what its last run returned.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
-import os
 import sqlite3
 import threading
 import time
@@ -35,19 +33,26 @@ from sqlalchemy.pool import StaticPool
 from dblike_delta.seams import Random
 from dblike_srv import mysql
 from dblike_srv.errors import Busy, NoSpace, Unreachable
+from dblike_srv.turns import Turns
 
 _T = TypeVar("_T")
 
 ATTEMPTS: Final = 12
 PATIENCE: Final = 20.0
 """Seconds after which a transaction is not run once more."""
+WRITING: Final = 10.0
+"""The same for a writer to SQLite, the wait for its turn included."""
+STUCK: Final = 1.0
+"""The same where the writer before it came too late: whoever waits holds a thread that those who
+only read could use."""
 PAUSE: Final = 1.0
 """The longest that is waited before a transaction is run again."""
 FINDING: Final = 2
 """Runs again where a row was there already: another one came first, and is found then."""
 AWAY: Final = 2.0
 """Seconds after which it is worth asking again when the database is away."""
-BUSY_MS: Final = 10_000
+BUSY_MS: Final = 2_000
+"""How long SQLite waits by itself: for programs that are not in our queue."""
 CHUNK: Final = 900
 """Values of one IN (…): SQLite's older limit on variables is 999."""
 FULL: Final = frozenset((1021, 1114))
@@ -72,7 +77,9 @@ class Database:
         self.engine = _engine(url, answer)
         self.embedded = self.engine.dialect.name == "sqlite"
         self._writing = threading.Lock()
-        self._queue = _queue_file(self.engine) if self.embedded else None
+        queue = _queue_file(self.engine) if self.embedded else None
+        self._turns = Turns(queue) if queue else None
+        self._stuck = False
 
     def reach(self) -> None:
         """Connect to the database server.  Raises Unreachable."""
@@ -92,18 +99,42 @@ class Database:
         """Run `work` on one consistent view of the database."""
         return self._run(work, write=False, attempts=attempts)
 
-    def transact(self, work: Callable[[Connection], _T], *, attempts: int = ATTEMPTS) -> _T:
+    def transact(
+        self,
+        work: Callable[[Connection], _T],
+        *,
+        attempts: int = ATTEMPTS,
+        patience: float | None = None,
+    ) -> _T:
         """Run `work` in a transaction that is durable when this returns.
 
-        Raises Busy after several attempts, NoSpace where the disk is full.  Where the outcome of a
-        COMMIT is unknown the work is run again: it must find what it did the first time.
+        Raises Busy after several attempts or, with SQLite, where there was no turn to write within
+        `patience` seconds; NoSpace where the disk is full.  Where the outcome of a COMMIT is
+        unknown the work is run again: it must find what it did the first time.
         """
         if not self.embedded:
             return self._run(work, write=True, attempts=attempts)
-        # Writers queue up here, threads and processes: SQLite's own waiting is a loop of sleeps,
-        # and takes up to 2 s with four busy processes where this takes 0.2.
-        with self._writing, _turn(self._queue):
-            return self._run(work, write=True, attempts=attempts)
+        until = time.monotonic() + (patience or (STUCK if self._stuck else WRITING))
+        try:
+            with self._turn(until):
+                return self._run(work, write=True, attempts=attempts, until=until)
+        finally:
+            self._stuck = time.monotonic() > until
+
+    @contextlib.contextmanager
+    def _turn(self, until: float) -> Iterator[None]:
+        """Writers queue up here, threads and processes: SQLite's own waiting is a loop of sleeps,
+        and takes up to 2 s with four busy processes where this takes 0.2."""
+        if not self._writing.acquire(timeout=max(until - time.monotonic(), 0.0)):
+            raise Busy("too many requests write to the database", retry_after=AWAY)
+        with contextlib.ExitStack() as exits:
+            exits.callback(self._writing.release)
+            if self._turns is not None:
+                try:
+                    exits.enter_context(self._turns.take(until))
+                except TimeoutError as error:
+                    raise Busy("another process writes", retry_after=AWAY) from error
+            yield
 
     @contextlib.contextmanager
     def alone(self, name: str, patience: int) -> Iterator[None]:
@@ -123,8 +154,15 @@ class Database:
                 raise Busy("another process changes the database's schema", retry_after=AWAY)
             yield
 
-    def _run(self, work: Callable[[Connection], _T], *, write: bool, attempts: int) -> _T:
-        until = time.monotonic() + PATIENCE
+    def _run(
+        self,
+        work: Callable[[Connection], _T],
+        *,
+        write: bool,
+        attempts: int,
+        until: float | None = None,
+    ) -> _T:
+        until = until or time.monotonic() + PATIENCE
         for attempt in range(attempts):
             try:
                 with self.engine.connect() as connection:
@@ -150,20 +188,6 @@ class Database:
 def _queue_file(engine: Engine) -> str | None:
     name = engine.url.database
     return f"{name}-queue" if name and name != ":memory:" else None
-
-
-@contextlib.contextmanager
-def _turn(queue: str | None) -> Iterator[None]:
-    """One process at a time; the system ends a turn when its process does."""
-    if queue is None:
-        yield
-        return
-    descriptor = os.open(queue, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def asked(query: Executable) -> Callable[[Connection], Sequence[Any]]:

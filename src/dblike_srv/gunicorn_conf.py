@@ -16,9 +16,9 @@ from typing import Any, Final
 
 from gunicorn import util
 from gunicorn.http import message
-from gunicorn.workers.gthread import ThreadWorker
 
 from dblike_delta.system import keep_memory
+from dblike_srv.heads import HeadWorker
 from dblike_srv.housekeeping import Housekeeping
 from dblike_srv.replication.supervisor import Supervisor
 
@@ -61,7 +61,7 @@ SETTINGS: Final = (
 """What of the above holds whatever the server's config says."""
 
 
-class Worker(ThreadWorker):  # type: ignore[misc]
+class Worker(HeadWorker):
     """Threads for requests, the hub for sockets.
 
     Of gunicorn's worker classes this one keeps SQLite, fsync and hashing off each other's way; what

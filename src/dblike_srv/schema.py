@@ -130,7 +130,7 @@ def migrate(database: Database) -> Migration:
         return Migration(before.revision, after.revision)
 
     with database.alone(_LOCK, PATIENCE):
-        return database.transact(work)
+        return database.transact(work, patience=PATIENCE)
 
 
 def upgrade(connection: Connection, revision: str = "head") -> None:

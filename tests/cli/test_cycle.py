@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ import pytest
 from sqlalchemy import delete
 
 from dblike_cli.context import Settings
+from dblike_cli.errors import StateDamaged
 from dblike_cli.exits import Exit
 from dblike_cli.report import Hints
+from dblike_cli.state import State
 from dblike_delta.exchange import Request, Response, Transport
 from dblike_srv import accounts
 from dblike_srv.app import create_app
@@ -486,3 +489,28 @@ def test_an_old_copy_is_new_where_history_forgot_it(laptop: NewLaptop, site: Sit
     two = laptop("two")
     two.write("f", "bytes")
     assert two.sync().uploaded == (b"f",)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE tree SET path = 7 WHERE path = x'66'",
+        "UPDATE tree SET kind = 77",
+        "INSERT INTO remote VALUES (x'66', x'c1')",
+        "INSERT INTO outbox VALUES (x'66', 1, 1, x'c1', x'', x'', x'')",
+    ],
+)
+def test_a_value_that_no_one_wrote_is_damage_of_the_state(laptop: NewLaptop, damage: str) -> None:
+    """SQLite reads what is there; whatever stumbles over it is no bug."""
+    device = laptop()
+    device.write("f", "1")
+    device.write("g", "1")
+    device.sync()
+    device.state.close()
+    with sqlite3.connect(device.root / ".dblike" / "state.db") as connection:
+        connection.execute(damage)
+    connection.close()
+    device.state = State(device.root / ".dblike" / "state.db")
+    device.place("f").unlink()
+    with pytest.raises(StateDamaged, match="doctor"):
+        device.sync()

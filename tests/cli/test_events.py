@@ -23,6 +23,7 @@ from dblike_delta.seams import SystemClock
 
 FOLDER, TOKEN = "f" * 32, "token"
 PATIENCE = 30
+HEALTHY = b"HTTP/1.1 200 OK\r\nX-DBLike-Time: 1\r\nContent-Length: 0\r\n\r\n"
 
 
 class Socket:
@@ -76,7 +77,7 @@ class Server:
             while True:
                 site = Socket(self.listener.accept()[0])
                 if site.head.startswith("GET /healthz"):
-                    site.connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                    site.connection.sendall(HEALTHY)
                     site.close()
                 else:
                     self.came.put(site)

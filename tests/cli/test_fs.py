@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -213,6 +214,37 @@ def test_rename_keeps_without_the_kernels_help(fs: RealFS, monkeypatch: pytest.M
     with pytest.raises(OSError, match=r".") as caught:
         fs.rename(b"b", b"c", Rename.EXCHANGE)
     assert caught.value.errno == errno.ENOTSUP
+
+
+def test_what_stands_in_the_way_of_our_own_files_is_said_of_the_folder(
+    fs: RealFS, tmp_path: Path
+) -> None:
+    """Their names are made up: with them the same trouble would be another text at each try."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    fs.mkdir(b".dblike", 0o700)
+    fs.create(b".dblike/first").close()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        with pytest.raises(OSError, match="open files") as caught:
+            fs.create(b".dblike/tick-0123")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert caught.value.filename == os.fsencode(tmp_path / "root")
+
+
+def test_few_descriptors_are_enough_for_many_directories(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2 * used + 64, before[1]))
+    fs = RealFS(tmp_path)
+    try:
+        for number in range(300):
+            fs.mkdir(b"%d" % number, 0o700)
+            write(fs, b"%d/f" % number, b"x")
+        assert all(read(fs, b"%d/f" % number) == b"x" for number in range(300))
+    finally:
+        fs.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_deep_and_many_directories(fs: RealFS) -> None:

@@ -29,12 +29,14 @@ class Server:
 
     Questions after its health are no requests.  While it is stopped it takes connections, and what
     comes on them, but for their ends.  With `stays` it does not close where a reply has none.
+    A `stranger` has the address of a site, and is none.
     """
 
     answer: Callable[[int, bytes, bytes], bytes | None] = lambda *_: OK
     health: bytes = OK
     stopped: bool = False
     stays: bool = False
+    stranger: bool = False
     probed: threading.Event = field(default_factory=threading.Event)
     requests: list[tuple[bytes, bytes]] = field(default_factory=list)
     connections: int = 0
@@ -61,18 +63,22 @@ class Server:
                         length = int(line.partition(b":")[2])
                 body = _chunks(stream) if b"chunked" in head else stream.read(length)
                 if head.startswith((b"GET /healthz", b"GET /readyz")):
-                    connection.sendall(self.health)
+                    connection.sendall(self._signed(self.health))
                     self.probed.set()
                     continue
                 self.requests.append((head, body))
                 reply = self.answer(len(self.requests), head, body)
                 if reply is None:
                     return
-                connection.sendall(reply)
+                connection.sendall(self._signed(reply))
                 if self.stays:
                     self.ended.wait(PATIENCE)
                 if b"\r\n\r\n" not in reply or b"Connection: close" in reply:
                     return
+
+    def _signed(self, reply: bytes) -> bytes:
+        """With what every reply of a site has in its head."""
+        return reply if self.stranger else reply.replace(b"\r\n", b"\r\nX-DBLike-Time: 1\r\n", 1)
 
     def _next(self, stream: BinaryIO) -> bytes:
         if self.stopped:
@@ -550,12 +556,44 @@ def test_redirects_are_not_followed(server: Server) -> None:
     other.close()
 
 
+@pytest.mark.parametrize("said", [b"404 No", b"200 OK", b"403 No", b"400 Bad", b"401 Log in"])
+def test_a_stranger_at_a_url_is_passed_by(server: Server, said: bytes) -> None:
+    """A portal of the network, or whoever has the address now."""
+    page = b"HTTP/1.1 %b\r\nContent-Length: 6\r\n\r\n<html>" % said
+    first = Server(lambda *_: page, health=page, stranger=True)
+    carrier = transport(first.url, server.url)
+    carrier.issuer = first.url
+    assert [read(carrier, MINE) for _ in range(2)] == [b"ok"] * 2
+    assert first.requests == []
+    first.close()
+
+
+def test_where_all_are_strangers_each_is_named(server: Server) -> None:
+    server.stranger = True
+    other = Server(stranger=True)
+    with pytest.raises(Unreachable, match=r"(status 200 that is not a DBLike server's.*){2}"):
+        read(transport(server.url, other.url))
+    other.close()
+
+
+def test_a_site_that_becomes_a_stranger_is_left(server: Server) -> None:
+    first = Server()
+    carrier = transport(first.url, server.url)
+    assert read(carrier) == b"ok"
+    first.stranger = True
+    assert read(carrier) == b"ok"
+    assert len(server.requests) == 1
+    first.close()
+
+
 def test_an_early_no_is_heard_while_sending(server: Server) -> None:
     """A server that refuses a large body closes before it has read all of it: its reason counts."""
 
     def refuse(connection: socket.socket) -> None:
         connection.recv(1000)
-        connection.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\n\r\nmuch")
+        connection.sendall(
+            b"HTTP/1.1 413 Too Large\r\nX-DBLike-Time: 1\r\nContent-Length: 4\r\n\r\nmuch"
+        )
         connection.shutdown(socket.SHUT_WR)
         while connection.recv(1 << 20):
             pass

@@ -194,6 +194,14 @@ def test_a_flipped_page_is_damage_too(tmp_path: Path) -> None:
     state.close()
 
 
+def test_a_schema_that_is_no_text_is_damage_too(tmp_path: Path) -> None:
+    State(tmp_path / "state.db").close()
+    raw = (tmp_path / "state.db").read_bytes()
+    (tmp_path / "state.db").write_bytes(raw.replace(b"TABLE tombs", b"TAB\xd4E tombs"))
+    with pytest.raises(StateDamaged):
+        State(tmp_path / "state.db")
+
+
 def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "state.db")
     connection.execute("PRAGMA user_version = 99")

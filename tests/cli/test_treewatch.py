@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -232,3 +233,55 @@ def test_the_root_going_away_means_everywhere(
     root.rename(tmp_path / "elsewhere")
     with heard.changed:
         assert heard.changed.wait_for(lambda: heard.overflows > 0, 10)
+
+
+def test_a_root_that_was_made_anew_is_not_the_one_that_is_watched(
+    inotify: InotifyTree, root: Path, heard: Heard
+) -> None:
+    """It may have the same inode."""
+    assert not inotify.lost
+    shutil.rmtree(root)
+    root.mkdir()
+    with heard.changed:
+        assert heard.changed.wait_for(lambda: heard.overflows > 0 and inotify.lost, 10)
+
+
+def test_what_can_not_be_asked_what_it_is_is_watched(
+    root: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a disk that does not say it in its listings, and then fails."""
+
+    class Mute:
+        def __init__(self, entry: os.DirEntry[bytes]) -> None:
+            self.name = entry.name
+
+        def is_dir(self, **_: Any) -> bool:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    @contextlib.contextmanager
+    def scandir(path: bytes) -> Iterator[list[Mute]]:
+        with listing(path) as entries:
+            yield [Mute(entry) for entry in entries]
+
+    listing = os.scandir
+    (root / "file").write_text("x")
+    with monkeypatch.context() as mute:
+        mute.setattr(os, "scandir", scandir)
+        watch = InotifyTree(os.fsencode(root), heard)
+    (root / "sub" / "deep" / "file").write_text("x")
+    heard.wait_for(b"sub/deep/file")
+    assert watch.blind == 0
+    watch.close()
+
+
+def test_watching_never_ends_in_silence(
+    inotify: InotifyTree, root: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("a surprise")
+
+    monkeypatch.setattr(inotify, "_watch_below", fail)
+    (root / "new").mkdir()
+    with heard.changed:
+        assert heard.changed.wait_for(lambda: heard.overflows > 0, 10)
+    assert inotify.trouble == "a surprise"

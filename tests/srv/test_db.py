@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,10 +18,13 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.schema import CreateTable
 
+from dblike_srv import db
 from dblike_srv.db import Database, find_rows, insert_many
 from dblike_srv.errors import Busy, NoSpace
 from dblike_srv.models import meta, metadata, users
 from rig.core_site import SeededRandom
+
+PATIENCE = 30
 
 
 @pytest.fixture
@@ -140,6 +148,63 @@ def test_writers_of_several_processes_lose_nothing(tmp_path: Path, database: Dat
     running = [subprocess.Popen([sys.executable, "-c", script, url]) for _ in range(3)]
     assert [process.wait(120) for process in running] == [0, 0, 0]
     assert database.read(lambda c: c.execute(select(meta.c.value)).scalar_one()) == b"120"
+
+
+@contextlib.contextmanager
+def another_process_s_turn(tmp_path: Path) -> Iterator[None]:
+    descriptor = os.open(tmp_path / "test.db-queue", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def test_a_turn_that_does_not_come_is_not_waited_for(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db, "WRITING", 0.05)
+    monkeypatch.setattr(db, "STUCK", 0.05)
+    with another_process_s_turn(tmp_path):
+        for _ in range(3):
+            with pytest.raises(Busy, match="another process"):
+                database.transact(put("a"))
+    with another_process_s_turn(tmp_path):  # whoever waited in vain holds nobody up
+        pass
+    database.transact(put("b"), patience=PATIENCE)
+    assert keys(database) == ["b"]
+
+
+def test_a_turn_that_comes_is_waited_for(tmp_path: Path, database: Database) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        with another_process_s_turn(tmp_path):
+            waiting = [pool.submit(database.transact, put(str(n))) for n in range(4)]
+        for each in waiting:
+            each.result(PATIENCE)
+    assert keys(database) == ["0", "1", "2", "3"]
+
+
+def test_one_writer_does_not_make_all_others_wait(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each holds a thread of the server for as long."""
+    monkeypatch.setattr(db, "STUCK", 0.05)
+    begun, enough = threading.Event(), threading.Event()
+
+    def stay(_: Connection) -> None:
+        begun.set()
+        enough.wait(PATIENCE)
+
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(database.transact, stay)
+        begun.wait(PATIENCE)
+        with pytest.raises(Busy, match="too many"):
+            database.transact(put("a"), patience=0.05)
+        with pytest.raises(Busy, match="too many"):  # the next has less patience by itself
+            database.transact(put("a"))
+        enough.set()
+        slow.result(PATIENCE)
+    database.transact(put("a"))
 
 
 @pytest.mark.parametrize("count", [0, 1, 900, 901, 2500])

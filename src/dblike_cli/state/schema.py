@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from dblike_cli.errors import StateDamaged
@@ -95,3 +95,19 @@ def prepare(connection: sqlite3.Connection) -> None:
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {number + 1}")
         connection.execute("COMMIT")
+
+
+def mistyped(connection: sqlite3.Connection) -> Iterator[str]:
+    """Columns that hold what never was written there: SQLite checks types only when it writes."""
+    tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    for (table,) in tables:
+        for _, name, kind, *_ in connection.execute(f"PRAGMA table_info({table})").fetchall():
+            if kind and _holds(connection, table, f"typeof({name}) <> '{kind.lower()}'"):
+                yield f"{table}.{name} is not {kind}"
+    if _holds(connection, "tree", "kind NOT IN (1, 2, 3)"):
+        yield "tree.kind is none"
+
+
+def _holds(connection: sqlite3.Connection, table: str, condition: str) -> bool:
+    query = f"SELECT 1 FROM {table} WHERE {condition} LIMIT 1"  # noqa: S608 - names of the schema
+    return connection.execute(query).fetchone() is not None

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
+
+import msgspec
 
 from dblike_cli.errors import ClientError, Failed, StateDamaged
 from dblike_cli.state.meta import Meta
@@ -14,7 +16,7 @@ from dblike_cli.state.notes import Notes
 from dblike_cli.state.offers import Offer, Offers
 from dblike_cli.state.outbox import Outbox
 from dblike_cli.state.remote import RemoteTable
-from dblike_cli.state.schema import prepare
+from dblike_cli.state.schema import mistyped, prepare
 from dblike_cli.state.tombs import Tombs
 from dblike_cli.state.tree import Tree
 from dblike_cli.state.view import View
@@ -87,10 +89,11 @@ class State:
         return View(self.tree, self.tombs, paths)
 
     def check(self) -> list[str]:
-        """What the database itself finds wrong with its pages; empty where nothing is."""
+        """What is wrong with the database's pages, or else with its values; empty where nothing
+        is."""
         with said_plainly():
             found = [row[0] for row in self._connection.execute("PRAGMA integrity_check(20)")]
-        return [] if found == ["ok"] else found
+            return list(mistyped(self._connection)) if found == ["ok"] else found
 
     def close(self) -> None:
         """Close the connection; every transaction that ended is durable already."""
@@ -98,8 +101,12 @@ class State:
 
 
 @contextlib.contextmanager
-def said_plainly() -> Iterator[None]:
-    """SQLite's errors as the client's: StateDamaged, or Failed where that may pass."""
+def said_plainly(check: Callable[[], Sequence[str]] = tuple) -> Iterator[None]:
+    """SQLite's errors as the client's: StateDamaged, or Failed where that may pass.
+
+    A value that was damaged is found by whatever stumbles over it: then `check` says whether that
+    is what was wrong.
+    """
     try:
         yield
     except ClientError:
@@ -111,9 +118,14 @@ def said_plainly() -> Iterator[None]:
         if code in _PASSING:
             raise Failed(f"the state can't be used: {error}") from error
         raise StateDamaged(_advice(error)) from error
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError, msgspec.DecodeError) as error:
+        # Nothing else in here decodes text strictly; SQLite's messages quote a damaged schema.
         raise StateDamaged(_advice(error)) from error
+    except (TypeError, AttributeError, ValueError, LookupError) as error:
+        for wrong in check()[:1]:
+            raise StateDamaged(_advice(wrong)) from error
+        raise
 
 
-def _advice(error: sqlite3.Error) -> str:
+def _advice(error: Exception | str) -> str:
     return f"the state is damaged ({error}); `dblike doctor` says how to go on"
