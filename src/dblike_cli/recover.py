@@ -14,7 +14,7 @@ from dblike_cli.incoming import STAGING
 from dblike_cli.place import content_mark, discard
 from dblike_cli.signatures import DIRECTORY as SIGNATURES
 from dblike_cli.state import Known
-from dblike_delta.messages import Record
+from dblike_delta.messages import Record, said_ns
 from dblike_delta.versions import Kind
 
 
@@ -83,7 +83,7 @@ def _is_placed(context: Context, record: Record) -> bool:
 
 def _is_file(context: Context, record: Record, st: Stat) -> bool:
     """Whether a file is what a record says, by its bytes."""
-    if (st.st_size, st.st_mtime_ns) != (record.size, record.mtime_ns):
+    if (st.st_size, said_ns(st.st_mtime_ns)) != (record.size, record.mtime_ns):
         return False
     digest, _ = hash_file(context.fs, record.path, context.config.read_size)
     return digest == record.hash

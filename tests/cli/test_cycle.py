@@ -185,6 +185,25 @@ def test_paths_restrict_a_cycle(laptop: NewLaptop) -> None:
     assert one.tree() == two.tree()
 
 
+@pytest.mark.parametrize("year", [1600, 1902, 2400])
+def test_a_file_of_a_year_that_nothing_can_say_is_synced(laptop: NewLaptop, year: int) -> None:
+    """With the nearest time that a version can have, and once."""
+    one, two = laptop("one"), laptop("two")
+    seconds = (year - 1970) * 31_556_952
+    for path in ("small", "large"):
+        os.utime(one.write(path, path * (1 << 20)), (seconds, seconds))
+    here = one.tree()
+    one.sync()
+    assert two.sync().applied == (b"large", b"small")
+    settle(one, two)
+    for device in (one, two):
+        assert nothing_happened(device.sync(checksum=True))
+    assert (one.tree(), two.tree(times=False)) == (here, one.tree(times=False))
+    earliest, latest = -(2**63), 2**63 - 1
+    for path, found in two.tree().items():
+        assert found[3] == max(earliest, min(here[path][3], latest))
+
+
 def test_a_dry_run_says_all_and_does_nothing(laptop: NewLaptop) -> None:
     one, two = laptop("one"), laptop("two")
     one.write("a", "1")
