@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from dblike_cli.report import Code
 from dblike_delta.paths import join
 from dblike_delta.paths import name as name_of
 from rig.devices import PULL, Laptop
+from rig.permissions import permissions
 
 NewLaptop = Callable[..., Laptop]
 
@@ -194,6 +196,60 @@ def test_modes_times_links_and_odd_names(laptop: NewLaptop) -> None:
     expected["suid"] = ("file", b"x", 0o755, expected["suid"][3])
     assert two.tree() == expected
     assert not stat.S_IMODE(two.place("suid").stat().st_mode) & 0o7000
+
+
+@pytest.mark.parametrize("batch", [1, 2_000])
+def test_a_directory_that_came_closed_can_change(laptop: NewLaptop, batch: int) -> None:
+    """Its owner may not write there, and so opens it, writes, and closes it again."""
+    settings = Settings(durable=False, apply_batch=batch)
+    one, two = laptop("one"), laptop("two", settings=settings)
+    closed = one.place("closed")
+    for path in ("closed/edited", "closed/gone", "closed/renamed", "closed/in/gone", "gone/in/it"):
+        one.write(path, path)
+    closed.chmod(0o555)
+    one.place("gone").chmod(0o500)
+    one.sync()
+    with permissions():
+        two.sync()
+        assert two.tree() == one.tree()
+        closed.chmod(0o755)
+        one.write("closed/edited", "edited")
+        one.write("closed/new/too", "new")
+        one.place("closed/renamed").rename(closed / "other")
+        one.place("closed/link").symlink_to("edited")
+        one.place("closed/gone").unlink()
+        shutil.rmtree(closed / "in")
+        closed.chmod(0o555)
+        one.place("gone").chmod(0o700)
+        shutil.rmtree(one.place("gone"))
+        one.sync()
+        assert two.sync().in_sync
+        assert two.tree() == one.tree()
+        report = two.sync()
+    assert (report.uploaded, report.applied, report.in_sync) == ((), (), True)
+
+
+def test_a_mode_that_a_user_gave_meanwhile_is_kept(laptop: NewLaptop) -> None:
+    one, two = laptop("one"), laptop("two")
+    one.write("closed/a", "1")
+    one.place("closed").chmod(0o555)
+    one.sync()
+    two.sync()
+    one.write("closed/a", "2")
+    one.sync()
+
+    class Chmod(RealFS):
+        def rename(self, source: bytes, target: bytes, how: Rename) -> None:
+            super().rename(source, target, how)
+            two.place("closed").chmod(0o711)
+
+    two.fs.close()
+    two.fs = Chmod(two.root)
+    two.sync()
+    assert two.sync().in_sync
+    one.sync()
+    assert stat.S_IMODE(one.place("closed").stat().st_mode) == 0o711
+    assert one.tree() == two.tree()
 
 
 def test_kinds_change_both_ways(laptop: NewLaptop) -> None:
