@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +16,9 @@ from dblike_cli.context import Settings
 from dblike_cli.report import Code
 from dblike_cli.state import Known
 from dblike_delta.exchange import Refused, Request, Response, Transport, Unreachable
+from dblike_srv.site import Site
+from dblike_srv.store.base import Data, PackStore, PackWriter
+from rig.core_site import StillClock
 from rig.devices import Laptop
 from rig.wsgi import WsgiTransport
 
@@ -264,6 +268,63 @@ def test_what_the_site_refuses_is_listed_until_it_changes(
     assert report.uploaded == (b"big",)
     assert report.refused == ()
     assert report.in_sync
+
+
+class FullWriter:
+    """Writes a pack on a disk that has `room` for it."""
+
+    def __init__(self, inner: PackWriter, room: int) -> None:
+        self._inner, self._room = inner, room
+
+    def write(self, data: Data) -> None:
+        self._inner.write(data)
+        if self._inner.size > self._room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class FullStore:
+    """A store on a disk that takes no pack of more than `room` bytes."""
+
+    def __init__(self, inner: PackStore) -> None:
+        self._inner = inner
+        self.room = 1 << 20
+
+    def writer(self) -> FullWriter:
+        return FullWriter(self._inner.writer(), self.room)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+def test_what_a_full_site_has_no_room_for_keeps_nothing_else(
+    laptop: NewLaptop, site: Site, cutting: Wire
+) -> None:
+    """What is smaller goes up, others' changes come down, and it is tried again when the site says
+    so."""
+    clock, store = StillClock(), FullStore(site.store)
+    object.__setattr__(site, "store", store)
+    one, two = laptop("one"), laptop("two", transport=cutting, clock=clock)
+    one.write("of-one", "1")
+    one.sync()
+    for path, size in (("a-large", 5 << 20), ("b-larger", 6 << 20), ("small", 100)):
+        two.write(path, os.urandom(size))
+    report = two.sync()
+    assert (report.uploaded, report.applied) == ((b"small",), (b"of-one",))
+    large = [b"a-large", b"b-larger"]
+    assert [item.path for item in report.pending] == large
+    assert {item.code for item in report.pending} == {Code.NO_SPACE}
+    assert report.exit_code == 3
+    cutting.log.clear()
+    store.room = 1 << 63
+    assert two.sync().uploaded == ()
+    assert cutting.sent("commit") == 0, "what the site said holds for a while"
+    clock.advance(300_000)
+    assert list(two.sync().uploaded) == large
+    one.sync()
+    assert one.tree() == two.tree()
 
 
 def test_a_state_that_went_back_goes_on_as_a_new_device(laptop: NewLaptop) -> None:
