@@ -115,9 +115,8 @@ class _Wish:
 def _round(context: Context, wish: _Wish, ledger: Ledger) -> Hints | None:
     """Once through; where to look in another round, if one is worth it."""
     news = _offer_and_hear(context, wish)
-    found = scan(
-        context, load_ignore(context.fs, context.config.ignore), news, _look(context, wish, news)
-    )
+    look = _look(context, wish, news)
+    found = scan(context, load_ignore(context.fs, context.config.ignore), news, look)
     ledger.looked(wish.hints, found)
     plan, ledger.brake = hold_deletes(context, _decide(context, found, news), found, wish.limit)
     if wish.dry_run:
@@ -125,8 +124,11 @@ def _round(context: Context, wish: _Wish, ledger: Ledger) -> Hints | None:
         ledger.plan(plan, up=wish.direction.up, down=wish.direction.down)
         return None
     _remember_same(context, found)
+    _take_back(context, look, plan)
     if wish.direction.up and plan.uploads:
-        sent = upload(context, plan.uploads, found.stamps, found.tick)
+        # What may be taken by now, as that of a larger quota, is not asked at every small change.
+        again = wish.hints.everywhere
+        sent = upload(context, plan.uploads, found.stamps, found.tick, again=again)
         ledger.sent(sent)
         found = _after(found, sent)
         news = _hear_again(context, wish, sent)
@@ -208,6 +210,18 @@ def _remember_same(context: Context, found: Scan) -> None:
     if found.same:
         with context.state.transaction():
             context.state.tree.restamp(found.same.items())
+
+
+def _take_back(context: Context, look: Look, plan: Plan) -> None:
+    """What the site refused is refused no more where it is gone, or as agreed."""
+    refused = context.state.notes.refused()
+    if not refused:
+        return
+    left = {step.path for steps in (plan.uploads, plan.held) for step in steps}
+    over = [item.path for item in refused if item.path not in left and look.covers(item.path)]
+    if over:
+        with context.state.transaction():
+            context.state.notes.unrefuse(over)
 
 
 def _after(found: Scan, sent: Uploads) -> Scan:

@@ -36,17 +36,23 @@ _PLENTY = 1 << 63
 
 
 def upload(
-    context: Context, changes: Sequence[Upload], stamps: Mapping[bytes, bytes], seen: int
+    context: Context,
+    changes: Sequence[Upload],
+    stamps: Mapping[bytes, bytes],
+    seen: int,
+    *,
+    again: bool = False,
 ) -> Uploads:
     """Send the changes, in their order.
 
-    `stamps` has what lstat said of each path, at the disk's time `seen` or after it.  Raises
-    DotReused, and what the exchange raises: what was answered until then is remembered.
+    `stamps` has what lstat said of each path, at the disk's time `seen` or after it.  `again`: what
+    the site refused before is sent once more.  Raises DotReused, and what the exchange raises: what
+    was answered until then is remembered.
     """
     result = Uploads()
     uploader = _Uploader(context, result)
     try:
-        for batch in Reader(context, stamps, seen, result).batches(changes):
+        for batch in Reader(context, stamps, seen, result, again=again).batches(changes):
             uploader.send(batch)
             done = len(result.done)
             context.reporter.progress(Progress("upload", done=done, total=len(changes)))
@@ -55,6 +61,7 @@ def upload(
     if result.same:
         with context.state.transaction():
             context.state.tree.restamp(result.same.items())
+            context.state.notes.unrefuse(result.same)
     return result
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +14,10 @@ import msgspec
 import pytest
 
 from dblike_cli.context import Settings
-from dblike_cli.report import Code
+from dblike_cli.report import Code, Hints
 from dblike_cli.state import Known
 from dblike_delta.exchange import Refused, Request, Response, Transport, Unreachable
+from dblike_srv import accounts
 from dblike_srv.site import Site
 from dblike_srv.store.base import Data, PackStore, PackWriter
 from rig.core_site import StillClock
@@ -261,13 +263,49 @@ def test_what_the_site_refuses_is_listed_until_it_changes(
     assert [(item.path, item.code) for item in report.refused] == [(b"big", Code.REFUSED)]
     assert report.exit_code == 3
     cutting.log.clear()
-    assert len(one.sync().refused) == 1
+    assert len(one.sync(hints=Hints(frozenset({b"big"}))).refused) == 1
     assert cutting.sent("commit") == 0, "it is not sent again and again"
     one.write("big", b"y" * 500)
     report = one.sync()
     assert report.uploaded == (b"big",)
     assert report.refused == ()
     assert report.in_sync
+
+
+def test_what_is_refused_for_a_quota_goes_when_that_is_larger(
+    laptop: NewLaptop, site: Site
+) -> None:
+    accounts.set_quota(site, "ada", 1000)
+    one = laptop("one")
+    one.write("file", os.urandom(2000))
+    assert len(one.sync().refused) == 1
+    accounts.set_quota(site, "ada", 0)
+    report = one.sync()
+    assert (report.uploaded, report.refused, report.in_sync) == ((b"file",), (), True)
+
+
+@pytest.mark.parametrize("hinted", [False, True])
+def test_what_was_refused_and_is_no_more_is_not_listed(
+    laptop: NewLaptop, site: Site, hinted: bool
+) -> None:
+    """Deleted, renamed, or as it was before."""
+    accounts.set_quota(site, "ada", 1000)
+    one = laptop("one")
+    os.utime(one.write("edited", "small"), (1, 1))
+    one.sync()
+    for path in ("deleted", "d/renamed", "edited", "stays"):
+        one.write(path, os.urandom(2000))
+    assert len(one.sync().refused) == 4
+    one.place("deleted").unlink()
+    one.place("d").rename(one.root / "e")
+    os.utime(one.write("edited", "small"), (1, 1))
+    places = frozenset({b"deleted", b"d", b"e", b"edited"})
+    report = one.sync(hints=Hints(places) if hinted else None)
+    assert [item.path for item in report.refused] == [b"e/renamed", b"stays"]
+    one.place("stays").unlink()
+    shutil.rmtree(one.place("e"))
+    report = one.sync()
+    assert (report.refused, report.in_sync) == ((), True)
 
 
 class FullWriter:
