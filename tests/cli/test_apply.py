@@ -14,7 +14,7 @@ import pytest
 from dblike_cli.context import Settings
 from dblike_cli.fs import NewFile, Rename, Stat
 from dblike_cli.realfs import RealFile, RealFS
-from dblike_cli.report import Code
+from dblike_cli.report import Code, Hints
 from dblike_delta.paths import join
 from dblike_delta.paths import name as name_of
 from rig.devices import PULL, Laptop
@@ -196,6 +196,53 @@ def test_modes_times_links_and_odd_names(laptop: NewLaptop) -> None:
     expected["suid"] = ("file", b"x", 0o755, expected["suid"][3])
     assert two.tree() == expected
     assert not stat.S_IMODE(two.place("suid").stat().st_mode) & 0o7000
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.ENOSPC])
+@pytest.mark.parametrize("path", ["a", "d/x", "new/in/it"])
+def test_what_the_disk_says_no_to_is_fetched_when_it_is_time(
+    laptop: NewLaptop, path: str, code: int
+) -> None:
+    """Not at each change of something else; and what is beside it comes."""
+
+    class Refusing(Meddler):
+        refused = b"new" if path.startswith("new") else os.fsencode(path)
+
+        def rename(self, source: bytes, target: bytes, how: Rename) -> None:
+            self._check(target)
+            super().rename(source, target, how)
+
+        def mkdir(self, path: bytes, mode: int) -> None:
+            self._check(path)
+            super().mkdir(path, mode)
+
+        def _check(self, path: bytes) -> None:
+            if path == self.refused:
+                raise OSError(code, os.strerror(code))
+
+    one, two, fs = pair(laptop)
+    fs.close()
+    two.fs = fs = Refusing(two.root)
+    one.write(path, os.urandom(100_000))
+    one.sync()
+    trouble = {item.path: item.code for item in two.sync().pending}
+    assert trouble[fs.refused] in (Code.DISK, Code.NO_SPACE)
+    for number in range(5):
+        one.write("b", f"{number}")
+        one.write("d/beside", f"{number}")
+        one.sync()
+        report = two.sync(hints=Hints())
+        assert set(report.applied) == {b"b", b"d/beside"}
+        assert {item.path: item.code for item in report.pending} == trouble
+        assert report.bytes_received < 10_000
+    two.write("d/own", "edit")
+    assert two.sync(hints=Hints(frozenset({b"d/own"}))).uploaded == (b"d/own",)
+    fs.refused = b""
+    report = two.sync(hints=Hints(frozenset(trouble)))
+    assert os.fsencode(path) in report.applied
+    assert report.in_sync
+    one.sync()
+    assert one.tree() == two.tree()
 
 
 @pytest.mark.parametrize("batch", [1, 2_000])
