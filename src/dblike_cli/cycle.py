@@ -125,6 +125,8 @@ def _round(context: Context, wish: _Wish, ledger: Ledger) -> Hints | None:
     ledger.pending.update(resting)
     ledger.looked(wish.hints, found)
     plan, ledger.brake = hold_deletes(context, _decide(context, found, news), found, wish.limit)
+    if not wish.direction.up:
+        ledger.unsent(plan, news)
     if wish.dry_run:
         ledger.held(plan)
         ledger.plan(plan, up=wish.direction.up, down=wish.direction.down)

@@ -172,6 +172,43 @@ def test_push_and_pull_are_one_way(laptop: NewLaptop) -> None:
     assert set(one.tree()) == {"a", "b", "c"}
 
 
+def test_a_pull_lists_what_changed_on_both_sides(laptop: NewLaptop) -> None:
+    """It takes neither side's version, and so it is not in sync; what is only ours is no matter."""
+    one, two = laptop("one"), laptop("two")
+    for path in ("both", "deleted", "ours", "theirs"):
+        one.write(path, "1")
+    settle(one, two)
+    one.write("both", "of one")
+    one.place("deleted").unlink()
+    one.write("theirs", "of one")
+    one.sync()
+    for path in ("both", "deleted", "ours", "new"):
+        two.write(path, "of two")
+    for dry in (True, False):
+        report = two.pull(dry_run=dry)
+        assert [item.path for item in report.pending] == [b"both", b"deleted"]
+        assert report.exit_code == 3
+    assert report.applied == (b"theirs",)
+    assert two.read("both") == b"of two"
+    two.sync()
+    settle(one, two)
+    assert one.sync(PULL).exit_code == two.sync(PULL).exit_code == 0
+    two.write("ours", "again")
+    assert two.pull().exit_code == 0
+
+
+def test_a_pull_into_a_full_directory_lists_what_differs(laptop: NewLaptop) -> None:
+    one, two = laptop("one"), laptop("two")
+    for path in ("same", "other"):
+        os.utime(one.write(path, path), (1, 1))
+    one.sync()
+    os.utime(two.write("same", "same"), (1, 1))
+    two.write("other", "of two")
+    report = two.pull()
+    assert [item.path for item in report.pending] == [b"other"]
+    assert report.exit_code == 3
+
+
 def test_paths_restrict_a_cycle(laptop: NewLaptop) -> None:
     one, two = laptop("one"), laptop("two")
     one.write("in/deep/a", "1")
