@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from dblike_cli.adopt import adopt
 from dblike_cli.barrier import Barrier
+from dblike_cli.closed import Closed
 from dblike_cli.context import Context
 from dblike_cli.download import download, file_of, rounds
 from dblike_cli.entries import UNTRUSTED
@@ -36,7 +37,7 @@ from dblike_cli.place import (
 from dblike_cli.placing import Placing
 from dblike_cli.report import Code
 from dblike_cli.staged import Staged
-from dblike_delta.paths import is_below
+from dblike_delta.paths import is_below, parent
 from dblike_delta.plan import Apply, Plan
 from dblike_delta.versions import Kind
 
@@ -92,7 +93,7 @@ class _Applier:
         self._barrier = Barrier(context, result)
         self._staged: list[tuple[Apply, Made]] = []
         self._placing: Placing | None = None
-        self._modes: list[tuple[bytes, int]] = []
+        self._closed = Closed(context)
         self._failed: list[bytes] = []
 
     def each(self, steps: Iterable[Apply], act: Callable[[Apply], Displaced | None]) -> None:
@@ -115,7 +116,7 @@ class _Applier:
         assert step.new is not None
         displaced = put_directory(self._context, step.path, step.new, self._expected(step))
         if is_closed(step.new):
-            self._modes.append((step.path, step.new.mode))
+            self._closed.made(step.path, step.new.mode)
         return displaced
 
     def make_symlink(self, step: Apply) -> Displaced | None:
@@ -148,6 +149,8 @@ class _Applier:
         expected = self._expected(source)
         if expected.doubtful:
             return False
+        self._closed.open(parent(source.path))
+        self._closed.open(parent(step.path))
         try:
             st = move_file(self._context, source.path, step.path, expected)
         except (Trouble, OSError):
@@ -197,13 +200,15 @@ class _Applier:
         if len(self._staged) >= self._context.config.apply_batch:
             self._land()
             some, self._staged = self._staged, []
+            for step, _ in some:
+                self._closed.open(parent(step.path))
             self._placing = Placing(self._context, some, self._is_free, self._barrier)
 
     def finish(self) -> None:
         """Whatever happened: what was done is made durable and remembered."""
         self._place_staged()
         self._barrier.pass_()
-        self._set_modes()
+        self._closed.close()
 
     def _place_staged(self) -> None:
         """Every content durable first, then every rename."""
@@ -238,6 +243,7 @@ class _Applier:
         if self._is_lost(step):
             self._note(step, Trouble(Code.OCCUPIED, "its directory could not be made"))
             return
+        self._closed.open(parent(step.path))
         try:
             self._barrier.add(step, act(step))
         except Trouble as trouble:
@@ -270,14 +276,3 @@ class _Applier:
             return Expected(step.expected, self._stamps.get(step.path, b""))
         stamp = self._stamps.get(step.path, known.stamp)
         return Expected(step.expected, stamp, doubtful=known.stamp == UNTRUSTED)
-
-    def _set_modes(self) -> None:
-        """Directories that nobody may write to get that mode when nothing is left to write."""
-        for path, mode in sorted(self._modes, reverse=True):
-            try:
-                self._context.fs.chmod(path, mode)
-                stamp = self._barrier.stamp(path)
-            except OSError:
-                continue
-            with self._context.state.transaction():
-                self._context.state.tree.restamp([(path, stamp)])

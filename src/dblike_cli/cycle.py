@@ -7,7 +7,8 @@ one follows only where something was edited under our hands, or became possible 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import stat
+from collections.abc import Collection, Mapping
 
 import msgspec
 
@@ -23,19 +24,21 @@ from dblike_cli.offer import offer, offer_large
 from dblike_cli.outcomes import Applied
 from dblike_cli.recover import identify, prepare, recover
 from dblike_cli.remote import has_to_hear, hear, overhear
-from dblike_cli.report import Code, Direction, Hints, Report
+from dblike_cli.report import Code, Direction, Hints, Pending, Report
 from dblike_cli.safety import Limit, check_root, hold_deletes, limit_of
 from dblike_cli.scan import Look, Scan, scan
 from dblike_cli.state import said_plainly
 from dblike_cli.upload import upload
 from dblike_delta.messages import Record
-from dblike_delta.paths import is_below
+from dblike_delta.paths import ancestors, is_below
 from dblike_delta.plan import UNKNOWN, Plan
 from dblike_delta.reconcile import reconcile
 from dblike_delta.versions import Kind
 
 __all__ = ["Context", "Device", "Direction", "Hints", "Inline", "Report", "Settings", "run_cycle"]
 
+_RESTING = (Code.DISK, Code.NO_SPACE)
+"""Trouble of which a small change tells nothing: to try again can cost a whole transfer."""
 _MANY = 500
 _WORTH = 8
 """A place by itself costs so many times what a path of a directory does that is read anyway."""
@@ -115,19 +118,26 @@ class _Wish:
 def _round(context: Context, wish: _Wish, ledger: Ledger) -> Hints | None:
     """Once through; where to look in another round, if one is worth it."""
     news = _offer_and_hear(context, wish)
-    found = scan(
-        context, load_ignore(context.fs, context.config.ignore), news, _look(context, wish, news)
-    )
+    resting = _resting(context, wish, ledger)
+    look = _look(context, wish, news, resting)
+    found = scan(context, load_ignore(context.fs, context.config.ignore), news, look)
+    found.local.update(dict.fromkeys(resting, UNKNOWN))
+    ledger.pending.update(resting)
     ledger.looked(wish.hints, found)
     plan, brake = hold_deletes(context, _decide(context, found, news), found, wish.limit)
     ledger.brake = brake or ledger.brake  # another round may look elsewhere
+    if not wish.direction.up:
+        ledger.unsent(plan, news)
     if wish.dry_run:
         ledger.held(plan)
         ledger.plan(plan, up=wish.direction.up, down=wish.direction.down)
         return None
     _remember_same(context, found)
+    _take_back(context, look, plan)
     if wish.direction.up and plan.uploads:
-        sent = upload(context, plan.uploads, found.stamps, found.tick)
+        # What may be taken by now, as that of a larger quota, is not asked at every small change.
+        again = wish.hints.everywhere
+        sent = upload(context, plan.uploads, found.stamps, found.tick, again=again)
         ledger.sent(sent)
         found = _after(found, sent)
         news = _hear_again(context, wish, sent)
@@ -141,7 +151,7 @@ def _round(context: Context, wish: _Wish, ledger: Ledger) -> Hints | None:
     offer_large(context)
     if ledger.brake is None:  # what a brake holds is not in the plan, and is far from idle
         _drop_idle(context, wish, news, plan)
-    return _again(plan, taken)
+    return _again(plan, taken, resting)
 
 
 def _offer_and_hear(context: Context, wish: _Wish) -> dict[bytes, Record]:
@@ -176,16 +186,46 @@ def _concerned(wish: _Wish, news: dict[bytes, Record]) -> dict[bytes, Record]:
     return {path: record for path, record in news.items() if wish.concerns(path)}
 
 
-def _look(context: Context, wish: _Wish, news: Mapping[bytes, Record]) -> Look:
+def _resting(context: Context, wish: _Wish, ledger: Ledger) -> dict[bytes, Pending]:
+    """What there was no room for, or the disk said no to, with all below: until it is time to try
+    it again, which is a hint."""
+    if wish.hints.everywhere:
+        return {}
+    noted = ledger.pending.values() if ledger.rounds > 1 else context.state.notes.pending()
+    items = {item.path: item for item in noted}
+    tops = {
+        path
+        for path, item in items.items()
+        if item.code in _RESTING
+        and wish.hints.paths.isdisjoint((*ancestors(path), path))
+        and not _is_directory(context, path)  # what is in one goes on
+    }
+    return {
+        path: item
+        for path, item in items.items()
+        if tops and not tops.isdisjoint((*ancestors(path), path))
+    }
+
+
+def _is_directory(context: Context, path: bytes) -> bool:
+    try:
+        return stat.S_ISDIR(context.fs.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _look(
+    context: Context, wish: _Wish, news: Mapping[bytes, Record], resting: Collection[bytes]
+) -> Look:
     """Where to look: at the hints, at what is news, and at what was left undone."""
     places: frozenset[bytes] | None = frozenset(wish.paths) or None
     if context.state.everywhere and places is None:
         context.state.everywhere = False
     elif places is None and not wish.hints.everywhere:
         pending = context.state.notes.pending()
-        waiting = (item.path for item in pending if item.code != Code.RULE)
-        sending = (item.path for item in context.state.outbox.all())
-        places = wish.hints.paths.union(news, waiting, sending)
+        left = {item.path for item in pending if item.code != Code.RULE}
+        left.update(item.path for item in context.state.outbox.all())
+        places = wish.hints.paths.union(news, left.difference(resting))
     elif places is not None:
         places = places.union(news)
     if not wish.paths and places is not None and _is_most(context, len(places)):
@@ -212,6 +252,18 @@ def _remember_same(context: Context, found: Scan) -> None:
             context.state.tree.restamp(found.same.items())
 
 
+def _take_back(context: Context, look: Look, plan: Plan) -> None:
+    """What the site refused is refused no more where it is gone, or as agreed."""
+    refused = context.state.notes.refused()
+    if not refused:
+        return
+    left = {step.path for steps in (plan.uploads, plan.held) for step in steps}
+    over = [item.path for item in refused if item.path not in left and look.covers(item.path)]
+    if over:
+        with context.state.transaction():
+            context.state.notes.unrefuse(over)
+
+
 def _after(found: Scan, sent: Uploads) -> Scan:
     """What is here after the uploads: what was sent is agreed, what was not read is unknown."""
     local = {path: entry for path, entry in found.local.items() if path not in sent.done}
@@ -236,9 +288,10 @@ def _drop_idle(context: Context, wish: _Wish, news: Mapping[bytes, Record], plan
             context.state.tombs.bury(gone, context.clock.now_ms())
 
 
-def _again(plan: Plan, taken: Applied) -> Hints | None:
+def _again(plan: Plan, taken: Applied, resting: Collection[bytes]) -> Hints | None:
     """Look again at what changed under our hands, and at what was held while there was progress."""
     moved = taken.applied or taken.deleted
-    paths = taken.again | ({step.path for step in plan.held} if moved else set())
+    held = {step.path for step in plan.held if step.path not in resting}
+    paths = taken.again | (held if moved else set())
     paths.discard(b"")
     return Hints(frozenset(paths), remote=False) if paths else None

@@ -28,7 +28,11 @@ def sync_contents(context: Context, places: Collection[bytes]) -> None:
         context.fs.sync_all()
         return
     for place in places:
-        _sync_file(context, place)
+        try:
+            _sync_file(context, place)
+        except PermissionError:  # it has the mode of its version by now
+            context.fs.sync_all()
+            return
 
 
 def sync_names(context: Context, paths: Iterable[bytes]) -> None:

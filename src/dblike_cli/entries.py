@@ -11,7 +11,7 @@ import struct
 from typing import Final
 
 from dblike_cli.fs import Stat
-from dblike_delta.messages import Record
+from dblike_delta.messages import Record, said_ns
 from dblike_delta.plan import Entry, Remote, Synced
 from dblike_delta.versions import Dot, Kind
 
@@ -35,7 +35,11 @@ def stamp_of(st: Stat) -> bytes:
     mode = st.st_mode
     if mode & 0o170000 == stat.S_IFDIR:
         return _pack(mode, 0, 0, 0, 0, st.st_dev)
-    return _pack(mode, st.st_size, st.st_mtime_ns, st.st_ctime_ns, st.st_ino, st.st_dev)
+    try:
+        return _pack(mode, st.st_size, st.st_mtime_ns, st.st_ctime_ns, st.st_ino, st.st_dev)
+    except struct.error:  # to look for such times first would cost every look at every file
+        times = said_ns(st.st_mtime_ns), said_ns(st.st_ctime_ns)
+        return _pack(mode, st.st_size, *times, st.st_ino, st.st_dev)
 
 
 def moved_mark(stamp: bytes) -> tuple[int, ...]:
@@ -56,7 +60,7 @@ def kind_of(st: Stat) -> Kind | None:
 
 def file_entry(st: Stat, digest: bytes) -> Entry:
     """A file of that content; an empty `digest` says that nobody looked yet."""
-    return Entry(Kind.FILE, digest, st.st_size, st.st_mode & PERMISSIONS, st.st_mtime_ns)
+    return Entry(Kind.FILE, digest, st.st_size, st.st_mode & PERMISSIONS, said_ns(st.st_mtime_ns))
 
 
 def directory_entry(st: Stat) -> Entry:

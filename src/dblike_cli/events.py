@@ -86,7 +86,7 @@ class Events:
             failures += 1
             if failures == _LOST:
                 self._lose()
-            longest = min(_FIRST_PAUSE * 2.0**failures, _LONGEST_PAUSE)
+            longest = min(_FIRST_PAUSE * 2.0 ** min(failures, 10), _LONGEST_PAUSE)
             self._ending.wait(self._session.random.uniform(_FIRST_PAUSE, longest))
 
     def _connect(self, attempt: int) -> Any:

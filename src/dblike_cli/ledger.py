@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from dblike_cli.answers import Uploads
 from dblike_cli.context import Context
+from dblike_cli.entries import entry_of
 from dblike_cli.outcomes import Applied
 from dblike_cli.report import Action, Brake, Code, Hints, Pending, Planned, Report
 from dblike_cli.scan import Scan
+from dblike_delta.messages import Record
 from dblike_delta.plan import Entry, Plan, Reason
+from dblike_delta.reconcile import same_entry
 from dblike_delta.versions import Kind
 
 _HELD = {
@@ -19,6 +22,7 @@ _HELD = {
     Reason.NOT_EMPTY: Code.KEPT,
     Reason.NO_PARENT: Code.OCCUPIED,
 }
+_BOTH = "it changed on both sides: `dblike sync` or `push` sends what is here"
 _HARMLESS = (Code.SPECIAL,)
 
 
@@ -68,6 +72,13 @@ class Ledger(msgspec.Struct):
             if step.path and step.path not in self.pending:
                 code = _HELD[step.reason]
                 self.pending[step.path] = Pending(step.path, step.reason.value, code)
+
+    def unsent(self, plan: Plan, news: Mapping[bytes, Record]) -> None:
+        """What a pull leaves as it is here: an edit of what is another one at the site by now."""
+        for step in plan.uploads:
+            record = news.get(step.path)
+            if record is not None and not same_entry(entry_of(record), step.base):
+                self.pending[step.path] = Pending(step.path, _BOTH, Code.CHANGED)
 
     def plan(self, plan: Plan, *, up: bool, down: bool) -> None:
         """What a dry run would have done."""

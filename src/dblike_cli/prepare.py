@@ -26,16 +26,24 @@ class Reader:
     """Turns changes into what can be sent; what can't be sent now goes into `result`."""
 
     def __init__(
-        self, context: Context, stamps: Mapping[bytes, bytes], seen: int, result: Uploads
+        self,
+        context: Context,
+        stamps: Mapping[bytes, bytes],
+        seen: int,
+        result: Uploads,
+        *,
+        again: bool = False,
     ) -> None:
-        """`stamps` has what lstat said of each path, at the disk's time `seen` or after it."""
+        """`stamps` has what lstat said of each path, at the disk's time `seen` or after it.
+        `again`: what the site refused is sent once more."""
         self._context = context
         self._seen = seen
         self._stamps = stamps
         self._result = result
         self._tick = 0
         self._going: set[bytes] = set()  # contents that an earlier item brings
-        self._refused = {item.path for item in context.state.notes.refused()}
+        refused = () if again else context.state.notes.refused()
+        self._refused = {item.path for item in refused}
 
     def batches(self, changes: Sequence[Upload]) -> Iterator[list[Outgoing]]:
         """The changes in order, as many together as make one commit; a large file is alone."""

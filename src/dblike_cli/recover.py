@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import stat
 
+from dblike_cli.closed import close_directory
 from dblike_cli.context import Context
 from dblike_cli.device import become_new, marker_of
 from dblike_cli.entries import PERMISSIONS, UNTRUSTED, kind_of, remote_of, synced_of
@@ -14,7 +15,7 @@ from dblike_cli.incoming import STAGING
 from dblike_cli.place import content_mark, discard
 from dblike_cli.signatures import DIRECTORY as SIGNATURES
 from dblike_cli.state import Known
-from dblike_delta.messages import Record
+from dblike_delta.messages import Record, said_ns
 from dblike_delta.versions import Kind
 
 
@@ -37,7 +38,8 @@ def recover(context: Context) -> None:
             _return(context, place)
     _agree_on_placed(context)
     for path, mode in context.state.tree.unfinished_directories():
-        _close(context.fs, path, mode)
+        with contextlib.suppress(OSError):  # the scan says what is wrong there
+            close_directory(context.fs, path, mode)
     wanted = {record.hash.hex().encode() for record in context.state.remote.all().values()}
     for name, _ in context.fs.scandir(STAGING):
         if name.removesuffix(b".part") not in wanted:
@@ -83,7 +85,7 @@ def _is_placed(context: Context, record: Record) -> bool:
 
 def _is_file(context: Context, record: Record, st: Stat) -> bool:
     """Whether a file is what a record says, by its bytes."""
-    if (st.st_size, st.st_mtime_ns) != (record.size, record.mtime_ns):
+    if (st.st_size, said_ns(st.st_mtime_ns)) != (record.size, record.mtime_ns):
         return False
     digest, _ = hash_file(context.fs, record.path, context.config.read_size)
     return digest == record.hash
@@ -103,16 +105,6 @@ def identify(context: Context) -> Context:
         with context.state.transaction():
             meta.become(context.device.id, meta.marker)
     return context
-
-
-def _close(fs: FileSystem, path: bytes, mode: int) -> None:
-    """Give a directory the mode that it was to get when all was in it."""
-    try:
-        st = fs.lstat(path)
-        if stat.S_ISDIR(st.st_mode) and stat.S_IMODE(st.st_mode) == mode | 0o700:
-            fs.chmod(path, mode)
-    except OSError:
-        return  # the scan says what is wrong there
 
 
 def _is_ours(fs: FileSystem, name: bytes, place: bytes) -> bool:

@@ -48,7 +48,7 @@ class Code(enum.StrEnum):
     SPECIAL = "special"  # FIFO, socket or device: never synced
     NAME = "name"  # the name can't be a path of a folder
     HELD = "held"  # the disk takes its name for that of another path
-    CHANGED = "changed"  # it changed here just before it would have been replaced
+    CHANGED = "changed"  # it changed here, too, before it would have been replaced
     KEPT = "kept"  # a directory that stays because of what is in it
     OCCUPIED = "occupied"  # something of another kind that is not synced lies in its way
     NO_SPACE = "no-space"

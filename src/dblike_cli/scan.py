@@ -64,11 +64,22 @@ class Look(msgspec.Struct, frozen=True):
     checksum: bool = False
     defer: bool = True
 
+    @property
+    def everywhere(self) -> bool:
+        """Whether the whole folder is looked at."""
+        return self.paths is None or not {b"", IGNORE_FILE}.isdisjoint(self.paths)
+
+    def covers(self, path: bytes) -> bool:
+        """Whether the path is looked at."""
+        if self.paths is None or self.everywhere:
+            return True
+        return not {*ancestors(path), path}.isdisjoint(self.paths)
+
 
 def scan(context: Context, ignore: Ignore, news: Mapping[bytes, Record], look: Look) -> Scan:
     """Look at the folder; `news` are the paths whose state at the site is another one."""
     scanner = _Scanner(context, ignore, news, look)
-    if look.paths is None or not {b"", IGNORE_FILE}.isdisjoint(look.paths):
+    if look.paths is None or look.everywhere:
         scanner.everything()
     else:
         for path in sorted(set(look.paths)):

@@ -29,6 +29,7 @@ from dblike_delta.reconcile import same_entry
 from dblike_delta.signature import Signature
 
 _TRIES = 3
+_FULL = 507
 
 
 class Sink:
@@ -111,6 +112,11 @@ class Sink:
         return at
 
 
+def is_full(refused: Refused) -> bool:
+    """Whether the site has no room on its disk; of a user's quota it does not say when to retry."""
+    return refused.status == _FULL and refused.retry_after is not None
+
+
 def stream_file(
     context: Context, item: Outgoing, *, whole: bool
 ) -> tuple[Outgoing, CommitReply | None, int]:
@@ -131,6 +137,10 @@ def stream_file(
             done, reply = _stream(context, item, file, sink, whole=whole)
         except (StillWriting, OSError):
             sink.abandon()
+            raise
+        except Refused as refused:
+            if is_full(refused):
+                sink.abandon()  # what is there of it takes the room that others may need
             raise
         if reply is None:
             sink.abandon()

@@ -22,6 +22,11 @@ FIRST_RETRY: Final = 0.25
 LONGEST_RETRY: Final = 60.0
 
 
+def pause_of(tries: int) -> float:
+    """Seconds to wait after so many tries that failed."""
+    return min(FIRST_RETRY * 2.0 ** min(tries, 10), LONGEST_RETRY)
+
+
 class Due(msgspec.Struct, frozen=True):
     """What it is time for."""
 
@@ -40,17 +45,14 @@ class Timers:
         now = clock.monotonic()
         self._rescan_at = now + rescan
         self._poll_at = now + POLL
-        self._retry_at: float | None = None
-        self._retry_paths: frozenset[bytes] = frozenset()
-        self._retries = 0
+        self._retry_at: dict[bytes, float] = {}
+        self._tries: dict[bytes, int] = {}
         self._clocks = (now, clock.now_ms() / 1000)
 
     def seconds(self) -> float:
         """How long nothing is due, as far as can be seen."""
-        moments = [self._rescan_at, self._poll_at]
-        if self._retry_at is not None:
-            moments.append(self._retry_at)
-        return max(0.0, min(BEAT, min(moments) - self._clock.monotonic()))
+        moment = min((self._rescan_at, self._poll_at, *self._retry_at.values()))
+        return max(0.0, min(BEAT, moment - self._clock.monotonic()))
 
     def due(self, *, blind: bool, deaf: bool) -> Due:
         """What is due now; asking counts as doing it.
@@ -63,21 +65,24 @@ class Timers:
             self._poll_at = min(self._poll_at, now + POLL_DEAF)
         rescan = jumped or now >= self._rescan_at
         poll = rescan or now >= self._poll_at
-        retry: frozenset[bytes] = frozenset()
         if rescan:
             self._rescan_at = now + (min(self._rescan, RESCAN_BLIND) if blind else self._rescan)
         if poll:
             self._poll_at = now + (POLL_DEAF if deaf else POLL)
-        if self._retry_at is not None and now >= self._retry_at:
-            retry, self._retry_at = self._retry_paths, None
+        retry = frozenset(path for path, at in self._retry_at.items() if now >= at)
+        for path in retry:
+            del self._retry_at[path]
         return Due(rescan, poll, jumped, retry)
 
     def retry(self, paths: frozenset[bytes]) -> None:
-        """Look at these again, later each time; no paths: there is nothing to look at again."""
-        self._retries = self._retries + 1 if paths and paths & self._retry_paths else 0
-        self._retry_paths = paths
-        wait = min(FIRST_RETRY * 2.0**self._retries, LONGEST_RETRY)
-        self._retry_at = self._clock.monotonic() + wait if paths else None
+        """Look at these again and at no others, later each time; the time of one that is not due
+        yet stands."""
+        now = self._clock.monotonic()
+        self._tries = {path: self._tries.get(path, 0) for path in paths}
+        self._retry_at = {path: at for path, at in self._retry_at.items() if path in paths}
+        for path in paths.difference(self._retry_at):
+            self._retry_at[path] = now + pause_of(self._tries[path])
+            self._tries[path] += 1
 
     def soon(self) -> None:
         """Not everything is watched from now on: looks at everything are nearer."""

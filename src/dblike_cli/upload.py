@@ -22,7 +22,7 @@ from dblike_cli.outgoing import Outgoing, encode_item, name_contents
 from dblike_cli.prepare import Reader
 from dblike_cli.report import Code, Progress
 from dblike_cli.state import Sending
-from dblike_cli.stream import stream_file
+from dblike_cli.stream import is_full, stream_file
 from dblike_delta.changeset import Encoder, Part
 from dblike_delta.exchange import Refused
 from dblike_delta.messages import SOURCES_FIELD, CommitReply, Sources
@@ -31,20 +31,28 @@ from dblike_delta.versions import Kind
 
 _UPLOAD_ID = 16
 _LOST = "the site lost its content on the way"
+_NO_ROOM = "the site's disk is full"
+_PLENTY = 1 << 63
 
 
 def upload(
-    context: Context, changes: Sequence[Upload], stamps: Mapping[bytes, bytes], seen: int
+    context: Context,
+    changes: Sequence[Upload],
+    stamps: Mapping[bytes, bytes],
+    seen: int,
+    *,
+    again: bool = False,
 ) -> Uploads:
     """Send the changes, in their order.
 
-    `stamps` has what lstat said of each path, at the disk's time `seen` or after it.  Raises
-    DotReused, and what the exchange raises: what was answered until then is remembered.
+    `stamps` has what lstat said of each path, at the disk's time `seen` or after it.  `again`: what
+    the site refused before is sent once more.  Raises DotReused, and what the exchange raises: what
+    was answered until then is remembered.
     """
     result = Uploads()
     uploader = _Uploader(context, result)
     try:
-        for batch in Reader(context, stamps, seen, result).batches(changes):
+        for batch in Reader(context, stamps, seen, result, again=again).batches(changes):
             uploader.send(batch)
             done = len(result.done)
             context.reporter.progress(Progress("upload", done=done, total=len(changes)))
@@ -53,6 +61,7 @@ def upload(
     if result.same:
         with context.state.transaction():
             context.state.tree.restamp(result.same.items())
+            context.state.notes.unrefuse(result.same)
     return result
 
 
@@ -69,10 +78,17 @@ class _Uploader:
         self._context = context
         self._result = result
         self._flight: _Flight | None = None
+        self._room = _room(context)
         self._before = {sending.path: sending for sending in context.state.outbox.all()}
 
     def send(self, batch: list[Outgoing]) -> None:
-        """Send a batch, or one large file, after the batch before it was answered."""
+        """Send a batch, or one large file, after the batch before it was answered.
+
+        Where the site had no room for as much before, what is smaller may still fit.
+        """
+        if _weight(batch) >= self._room:
+            self._keep(batch)
+            return
         if not batch[0].large:
             self._make_durable(batch)
         batch = self._assign(batch)
@@ -109,13 +125,20 @@ class _Uploader:
             return [], None
         flight, self._flight = self._flight, None
         try:
-            return flight.batch, flight.reply.result()
+            return flight.batch, self._reply(flight)
+        except Refused as refused:
+            self._lack_room(flight.batch, refused)
+            return [], None
+
+    def _reply(self, flight: _Flight) -> CommitReply:
+        try:
+            return flight.reply.result()
         except Refused as refused:
             takes = self._context.exchange.takes_sources
             if not flight.named or (takes and refused.problem.field != SOURCES_FIELD):
                 raise
         # The site knows other versions than we do, or nothing of sources: with hashes, then.
-        return flight.batch, self._commit(self._encode(flight.batch, whole=False))
+        return self._commit(self._encode(flight.batch, whole=False))
 
     def _commit(self, parts: list[Part]) -> CommitReply:
         return self._context.exchange.commit(self._context.folder, parts, brief=True)
@@ -136,7 +159,11 @@ class _Uploader:
         small = [item for item in items if not item.large]
         if small:
             parts = self._encode(small, whole=True)
-            reply = self._commit(parts)
+            try:
+                reply = self._commit(parts)
+            except Refused as refused:
+                self._lack_room(small, refused)
+                return
             for item in take_answer(self._context, self._result, small, reply):
                 self._result.wait(item.path, Code.UNAVAILABLE, _LOST)
 
@@ -150,6 +177,9 @@ class _Uploader:
         except OSError as error:
             self._forget(item, Code.UNREADABLE, f"it can't be read: {error.strerror}")
             return
+        except Refused as refused:
+            self._lack_room([item], refused)
+            return
         self._result.bytes_sent += sent
         if reply is None:
             self._result.same[item.path] = done.trusted
@@ -160,6 +190,19 @@ class _Uploader:
                 self._result.wait(item.path, Code.UNAVAILABLE, _LOST)
             else:
                 self._stream(item, whole=True)
+
+    def _lack_room(self, batch: list[Outgoing], refused: Refused) -> None:
+        """The site has no room for these now.  Raises what was refused for another reason."""
+        if not is_full(refused):
+            raise refused
+        self._room = min(self._room, _weight(batch))
+        until = self._context.clock.monotonic() + (refused.retry_after or 0.0)
+        self._context.state.full = self._context.place(), self._room, until
+        self._keep(batch)
+
+    def _keep(self, batch: list[Outgoing]) -> None:
+        for item in batch:
+            self._result.wait(item.path, Code.NO_SPACE, _NO_ROOM)
 
     def _forget(self, item: Outgoing, code: Code, reason: str) -> None:
         """It was not sent; its dot is never used."""
@@ -206,6 +249,18 @@ class _Uploader:
         upload_id = self._context.random.bytes(_UPLOAD_ID) if item.large else b""
         known = item.upload.context
         return Sending(item.path, counter, now, item.entry, known, item.stamp, upload_id)
+
+
+def _room(context: Context) -> int:
+    """Bytes for which it is not worth asking the site now: it said that it has no room for them."""
+    site, size, until = context.state.full
+    asked = context.clock.monotonic() < until and site == context.place()
+    return size if asked else _PLENTY
+
+
+def _weight(batch: Sequence[Outgoing]) -> int:
+    """Bytes of content that go along."""
+    return sum(item.entry.size for item in batch if item.body and item.entry)
 
 
 def _is_same(sending: Sending, item: Outgoing) -> bool:

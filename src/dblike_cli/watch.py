@@ -24,7 +24,7 @@ from dblike_cli.report import Code, Direction, Hints, Outcome, Pending, Progress
 from dblike_cli.run import pending_document, unsettled, unsettled_line
 from dblike_cli.safety import check_root
 from dblike_cli.session import Session
-from dblike_cli.timers import FIRST_RETRY, LONGEST_RETRY, Timers
+from dblike_cli.timers import Timers, pause_of
 from dblike_cli.treewatch import TreeWatch, watch_limit, watch_tree
 from dblike_cli.wakeups import Wakeups
 from dblike_delta.exchange import Refused, Unreachable
@@ -325,7 +325,7 @@ class Loop:
             self._reporter.trouble(fields, f"{text}; waiting")
         if self._failures == 1 and isinstance(error, Unreachable) and self._elsewhere:
             return  # it died in the middle of something: at another site that goes on at once
-        longest = min(FIRST_RETRY * 2.0**self._failures, LONGEST_RETRY)
+        longest = pause_of(self._failures)
         wait = self._session.random.uniform(longest / 2, longest)
         if isinstance(error, Refused) and error.retry_after:
             wait = max(wait, error.retry_after)

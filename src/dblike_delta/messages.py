@@ -43,6 +43,14 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
 
 # --- in a changeset -------------------------------------------------------------------------------
 
+_FIRST_NS = -(2**63)
+_LAST_NS = 2**63 - 1
+
+
+def said_ns(time_ns: int) -> int:
+    """The time of a file as a record can say it: of years before 1677 or after 2262 the nearest."""
+    return max(_FIRST_NS, min(time_ns, _LAST_NS))
+
 
 class Record(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A version as it travels, without its content.
@@ -63,7 +71,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     hash: ContentHash = b""
     size: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
     mode: Annotated[int, msgspec.Meta(ge=0, le=0o7777)] = 0
-    mtime_ns: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] = 0
+    mtime_ns: Annotated[int, msgspec.Meta(ge=_FIRST_NS, le=_LAST_NS)] = 0
     target: Annotated[bytes, msgspec.Meta(max_length=4096)] = b""
     author: Annotated[str, msgspec.Meta(max_length=64)] = ""
     context: Annotated[bytes, msgspec.Meta(max_length=65536)] = b""

@@ -24,7 +24,7 @@ from dblike_delta.delta import delta
 from dblike_delta.errors import DeltaError, FormatError, IntegrityError, LimitError
 from dblike_delta.formats import DELTA_MAGIC, END, encode_literal_header
 from dblike_delta.limits import DEFAULT_LIMITS, Limits
-from dblike_delta.messages import Record, Trailer
+from dblike_delta.messages import Record, Trailer, said_ns
 from dblike_delta.paths import check_path, display, is_reserved, join
 from dblike_delta.plan import Entry
 from dblike_delta.signature import Signature, signature
@@ -260,7 +260,7 @@ def entry_of(
     kind = _KINDS[stat.S_IFMT(found.st_mode)]
     mode = found.st_mode & 0o777
     if kind is Kind.FILE:
-        return Entry(kind, digest, size, mode, found.st_mtime_ns)
+        return Entry(kind, digest, size, mode, said_ns(found.st_mtime_ns))
     if kind is Kind.DIRECTORY:
         return Entry(kind, mode=mode)
     return Entry(kind, target=os.readlink(os.path.join(os.fsencode(root), path)))

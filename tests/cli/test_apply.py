@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,10 +14,11 @@ import pytest
 from dblike_cli.context import Settings
 from dblike_cli.fs import NewFile, Rename, Stat
 from dblike_cli.realfs import RealFile, RealFS
-from dblike_cli.report import Code
+from dblike_cli.report import Code, Hints
 from dblike_delta.paths import join
 from dblike_delta.paths import name as name_of
 from rig.devices import PULL, Laptop
+from rig.permissions import permissions
 
 NewLaptop = Callable[..., Laptop]
 
@@ -227,6 +229,107 @@ def test_modes_times_links_and_odd_names(laptop: NewLaptop) -> None:
     expected["suid"] = ("file", b"x", 0o755, expected["suid"][3])
     assert two.tree() == expected
     assert not stat.S_IMODE(two.place("suid").stat().st_mode) & 0o7000
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.ENOSPC])
+@pytest.mark.parametrize("path", ["a", "d/x", "new/in/it"])
+def test_what_the_disk_says_no_to_is_fetched_when_it_is_time(
+    laptop: NewLaptop, path: str, code: int
+) -> None:
+    """Not at each change of something else; and what is beside it comes."""
+
+    class Refusing(Meddler):
+        refused = b"new" if path.startswith("new") else os.fsencode(path)
+
+        def rename(self, source: bytes, target: bytes, how: Rename) -> None:
+            self._check(target)
+            super().rename(source, target, how)
+
+        def mkdir(self, path: bytes, mode: int) -> None:
+            self._check(path)
+            super().mkdir(path, mode)
+
+        def _check(self, path: bytes) -> None:
+            if path == self.refused:
+                raise OSError(code, os.strerror(code))
+
+    one, two, fs = pair(laptop)
+    fs.close()
+    two.fs = fs = Refusing(two.root)
+    one.write(path, os.urandom(100_000))
+    one.sync()
+    trouble = {item.path: item.code for item in two.sync().pending}
+    assert trouble[fs.refused] in (Code.DISK, Code.NO_SPACE)
+    for number in range(5):
+        one.write("b", f"{number}")
+        one.write("d/beside", f"{number}")
+        one.sync()
+        report = two.sync(hints=Hints())
+        assert set(report.applied) == {b"b", b"d/beside"}
+        assert {item.path: item.code for item in report.pending} == trouble
+        assert report.bytes_received < 10_000
+    two.write("d/own", "edit")
+    assert two.sync(hints=Hints(frozenset({b"d/own"}))).uploaded == (b"d/own",)
+    fs.refused = b""
+    report = two.sync(hints=Hints(frozenset(trouble)))
+    assert os.fsencode(path) in report.applied
+    assert report.in_sync
+    one.sync()
+    assert one.tree() == two.tree()
+
+
+@pytest.mark.parametrize("batch", [1, 2_000])
+def test_a_directory_that_came_closed_can_change(laptop: NewLaptop, batch: int) -> None:
+    """Its owner may not write there, and so opens it, writes, and closes it again."""
+    settings = Settings(durable=False, apply_batch=batch)
+    one, two = laptop("one"), laptop("two", settings=settings)
+    closed = one.place("closed")
+    for path in ("closed/edited", "closed/gone", "closed/renamed", "closed/in/gone", "gone/in/it"):
+        one.write(path, path)
+    closed.chmod(0o555)
+    one.place("gone").chmod(0o500)
+    one.sync()
+    with permissions():
+        two.sync()
+        assert two.tree() == one.tree()
+        closed.chmod(0o755)
+        one.write("closed/edited", "edited")
+        one.write("closed/new/too", "new")
+        one.place("closed/renamed").rename(closed / "other")
+        one.place("closed/link").symlink_to("edited")
+        one.place("closed/gone").unlink()
+        shutil.rmtree(closed / "in")
+        closed.chmod(0o555)
+        one.place("gone").chmod(0o700)
+        shutil.rmtree(one.place("gone"))
+        one.sync()
+        assert two.sync().in_sync
+        assert two.tree() == one.tree()
+        report = two.sync()
+    assert (report.uploaded, report.applied, report.in_sync) == ((), (), True)
+
+
+def test_a_mode_that_a_user_gave_meanwhile_is_kept(laptop: NewLaptop) -> None:
+    one, two = laptop("one"), laptop("two")
+    one.write("closed/a", "1")
+    one.place("closed").chmod(0o555)
+    one.sync()
+    two.sync()
+    one.write("closed/a", "2")
+    one.sync()
+
+    class Chmod(RealFS):
+        def rename(self, source: bytes, target: bytes, how: Rename) -> None:
+            super().rename(source, target, how)
+            two.place("closed").chmod(0o711)
+
+    two.fs.close()
+    two.fs = Chmod(two.root)
+    two.sync()
+    assert two.sync().in_sync
+    one.sync()
+    assert stat.S_IMODE(one.place("closed").stat().st_mode) == 0o711
+    assert one.tree() == two.tree()
 
 
 def test_kinds_change_both_ways(laptop: NewLaptop) -> None:

@@ -176,6 +176,43 @@ def test_push_and_pull_are_one_way(laptop: NewLaptop) -> None:
     assert set(one.tree()) == {"a", "b", "c"}
 
 
+def test_a_pull_lists_what_changed_on_both_sides(laptop: NewLaptop) -> None:
+    """It takes neither side's version, and so it is not in sync; what is only ours is no matter."""
+    one, two = laptop("one"), laptop("two")
+    for path in ("both", "deleted", "ours", "theirs"):
+        one.write(path, "1")
+    settle(one, two)
+    one.write("both", "of one")
+    one.place("deleted").unlink()
+    one.write("theirs", "of one")
+    one.sync()
+    for path in ("both", "deleted", "ours", "new"):
+        two.write(path, "of two")
+    for dry in (True, False):
+        report = two.pull(dry_run=dry)
+        assert [item.path for item in report.pending] == [b"both", b"deleted"]
+        assert report.exit_code == 3
+    assert report.applied == (b"theirs",)
+    assert two.read("both") == b"of two"
+    two.sync()
+    settle(one, two)
+    assert one.sync(PULL).exit_code == two.sync(PULL).exit_code == 0
+    two.write("ours", "again")
+    assert two.pull().exit_code == 0
+
+
+def test_a_pull_into_a_full_directory_lists_what_differs(laptop: NewLaptop) -> None:
+    one, two = laptop("one"), laptop("two")
+    for path in ("same", "other"):
+        os.utime(one.write(path, path), (1, 1))
+    one.sync()
+    os.utime(two.write("same", "same"), (1, 1))
+    two.write("other", "of two")
+    report = two.pull()
+    assert [item.path for item in report.pending] == [b"other"]
+    assert report.exit_code == 3
+
+
 def test_paths_restrict_a_cycle(laptop: NewLaptop) -> None:
     one, two = laptop("one"), laptop("two")
     one.write("in/deep/a", "1")
@@ -187,6 +224,25 @@ def test_paths_restrict_a_cycle(laptop: NewLaptop) -> None:
     assert set(report.applied) == {b"out", b"out/b"}
     two.sync()
     assert one.tree() == two.tree()
+
+
+@pytest.mark.parametrize("year", [1600, 1902, 2400])
+def test_a_file_of_a_year_that_nothing_can_say_is_synced(laptop: NewLaptop, year: int) -> None:
+    """With the nearest time that a version can have, and once."""
+    one, two = laptop("one"), laptop("two")
+    seconds = (year - 1970) * 31_556_952
+    for path in ("small", "large"):
+        os.utime(one.write(path, path * (1 << 20)), (seconds, seconds))
+    here = one.tree()
+    one.sync()
+    assert two.sync().applied == (b"large", b"small")
+    settle(one, two)
+    for device in (one, two):
+        assert nothing_happened(device.sync(checksum=True))
+    assert (one.tree(), two.tree(times=False)) == (here, one.tree(times=False))
+    earliest, latest = -(2**63), 2**63 - 1
+    for path, found in two.tree().items():
+        assert found[3] == max(earliest, min(here[path][3], latest))
 
 
 def test_a_dry_run_says_all_and_does_nothing(laptop: NewLaptop) -> None:

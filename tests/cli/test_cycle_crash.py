@@ -32,6 +32,8 @@ def fill(device: Laptop) -> None:
     device.write("d/moved", "to be moved")
     device.write("was-dir/in", "a directory that becomes a file")
     device.write("was-file", "a file that becomes a directory")
+    device.write("closed/in", "in a directory that nobody may write to")
+    device.place("closed").chmod(0o555)
     device.place("link").symlink_to("small")
 
 
@@ -49,6 +51,9 @@ def change(device: Laptop) -> None:
     device.place("link").unlink()
     device.place("link").symlink_to("elsewhere")
     device.write("new/deep/file", "new")
+    device.place("closed").chmod(0o755)
+    device.write("closed/in", "edited")
+    device.place("closed").chmod(0o555)
     device.place("small").chmod(0o600)
 
 
@@ -111,6 +116,7 @@ def reset(one: Laptop, two: Laptop, number: int) -> None:
         if path.name == ".dblike":
             continue
         if path.is_dir() and not path.is_symlink():
+            path.chmod(0o755)
             shutil.rmtree(path)
         else:
             path.unlink()

@@ -15,6 +15,7 @@ from dblike_cli.fs import File
 from dblike_cli.realfs import RealFS
 from dblike_delta.exchange import Request, Response
 from rig.devices import Laptop
+from rig.permissions import permissions
 from rig.wsgi import WsgiTransport
 
 DURABLE = Settings(durable=True, segment=4 << 20)
@@ -163,3 +164,15 @@ def test_a_file_that_goes_away_meanwhile_stops_nothing(
     fs.close()
     assert set(one.sync().uploaded) == {b"f", b"g"}
     assert one.sync().deleted == (b"f",)
+
+
+def test_what_nobody_may_read_here_comes_with_all_else(laptop: Callable[..., Laptop]) -> None:
+    """It is made durable like any other: with the mode that it came with it can't be opened."""
+    one, two = laptop("one"), laptop("two", settings=DURABLE)
+    for path, size, mode in (("a", 1, 0o644), ("b", 1, 0o200), ("c", 5 << 20, 0), ("d", 1, 0o644)):
+        os.utime(one.write(path, path * size, mode), (1, 1))
+    one.sync()
+    with permissions():
+        assert two.sync().in_sync
+        assert two.sync().in_sync
+    assert two.tree() == one.tree()

@@ -240,3 +240,24 @@ def test_a_connection_that_may_be_dead_is_made_anew(
     events.reconnect()
     server.next().agree()
     assert heard.get(timeout=PATIENCE) == ""
+
+
+def test_it_does_not_give_up(heard: queue.Queue[str]) -> None:
+    """However often it failed: a server may be away for days."""
+    tries = 0
+    enough = threading.Event()
+
+    def find() -> None:
+        nonlocal tries
+        tries += 1
+        if tries > 1100:
+            enough.set()
+        raise OSError
+
+    session = SimpleNamespace(
+        transport=SimpleNamespace(find=find), random=SimpleNamespace(uniform=lambda *_: 0.0)
+    )
+    events = Events(cast("Session", session), heard.put, lambda: None)
+    events.start()
+    assert enough.wait(PATIENCE)
+    events.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from dblike_cli.timers import BEAT, POLL, POLL_DEAF, RESCAN_BLIND, Due, Timers
@@ -97,3 +99,25 @@ def test_what_is_pending_is_looked_at_less_and_less(timers: Timers, clock: Clock
     timers.retry(frozenset())
     clock.now += 10_000
     assert not ask(timers).retry
+
+
+def test_one_that_waits_is_not_put_off_by_others(timers: Timers, clock: Clock) -> None:
+    """Each has a time of its own, however often something else happens."""
+    tried: list[float] = []
+    start = clock.now
+    for number in range(4000):
+        timers.retry(frozenset([b"waits", b"other %d" % number]))
+        clock.now += 0.1
+        if b"waits" in ask(timers).retry:
+            tried.append(clock.now - start)
+    gaps = [after - before for before, after in itertools.pairwise(tried)]
+    assert gaps == sorted(gaps)
+    assert tried[0] < 0.5
+    assert 59 < gaps[-1] < 61
+
+
+def test_a_path_may_wait_for_ever(timers: Timers, clock: Clock) -> None:
+    for _ in range(1100):
+        timers.retry(frozenset([b"a"]))
+        clock.now += 61
+        assert ask(timers).retry == {b"a"}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,11 +14,13 @@ import msgspec
 import pytest
 
 from dblike_cli.context import Settings
-from dblike_cli.report import Code
+from dblike_cli.report import Code, Hints
 from dblike_cli.state import Known
 from dblike_delta.exchange import Refused, Request, Response, Transport, Unreachable
 from dblike_srv import accounts
 from dblike_srv.site import Site
+from dblike_srv.store.base import Data, PackStore, PackWriter
+from rig.core_site import StillClock
 from rig.devices import Laptop
 from rig.wsgi import WsgiTransport
 
@@ -285,13 +289,106 @@ def test_what_the_site_refuses_is_listed_until_it_changes(
     assert [(item.path, item.code) for item in report.refused] == [(b"big", Code.REFUSED)]
     assert report.exit_code == 3
     cutting.log.clear()
-    assert len(one.sync().refused) == 1
+    assert len(one.sync(hints=Hints(frozenset({b"big"}))).refused) == 1
     assert cutting.sent("commit") == 0, "it is not sent again and again"
     one.write("big", b"y" * 500)
     report = one.sync()
     assert report.uploaded == (b"big",)
     assert report.refused == ()
     assert report.in_sync
+
+
+def test_what_is_refused_for_a_quota_goes_when_that_is_larger(
+    laptop: NewLaptop, site: Site
+) -> None:
+    accounts.set_quota(site, "ada", 1000)
+    one = laptop("one")
+    one.write("file", os.urandom(2000))
+    assert len(one.sync().refused) == 1
+    accounts.set_quota(site, "ada", 0)
+    report = one.sync()
+    assert (report.uploaded, report.refused, report.in_sync) == ((b"file",), (), True)
+
+
+@pytest.mark.parametrize("hinted", [False, True])
+def test_what_was_refused_and_is_no_more_is_not_listed(
+    laptop: NewLaptop, site: Site, hinted: bool
+) -> None:
+    """Deleted, renamed, or as it was before."""
+    accounts.set_quota(site, "ada", 1000)
+    one = laptop("one")
+    os.utime(one.write("edited", "small"), (1, 1))
+    one.sync()
+    for path in ("deleted", "d/renamed", "edited", "stays"):
+        one.write(path, os.urandom(2000))
+    assert len(one.sync().refused) == 4
+    one.place("deleted").unlink()
+    one.place("d").rename(one.root / "e")
+    os.utime(one.write("edited", "small"), (1, 1))
+    places = frozenset({b"deleted", b"d", b"e", b"edited"})
+    report = one.sync(hints=Hints(places) if hinted else None)
+    assert [item.path for item in report.refused] == [b"e/renamed", b"stays"]
+    one.place("stays").unlink()
+    shutil.rmtree(one.place("e"))
+    report = one.sync()
+    assert (report.refused, report.in_sync) == ((), True)
+
+
+class FullWriter:
+    """Writes a pack on a disk that has `room` for it."""
+
+    def __init__(self, inner: PackWriter, room: int) -> None:
+        self._inner, self._room = inner, room
+
+    def write(self, data: Data) -> None:
+        self._inner.write(data)
+        if self._inner.size > self._room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class FullStore:
+    """A store on a disk that takes no pack of more than `room` bytes."""
+
+    def __init__(self, inner: PackStore) -> None:
+        self._inner = inner
+        self.room = 1 << 20
+
+    def writer(self) -> FullWriter:
+        return FullWriter(self._inner.writer(), self.room)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+def test_what_a_full_site_has_no_room_for_keeps_nothing_else(
+    laptop: NewLaptop, site: Site, cutting: Wire
+) -> None:
+    """What is smaller goes up, others' changes come down, and it is tried again when the site says
+    so."""
+    clock, store = StillClock(), FullStore(site.store)
+    object.__setattr__(site, "store", store)
+    one, two = laptop("one"), laptop("two", transport=cutting, clock=clock)
+    one.write("of-one", "1")
+    one.sync()
+    for path, size in (("a-large", 5 << 20), ("b-larger", 6 << 20), ("small", 100)):
+        two.write(path, os.urandom(size))
+    report = two.sync()
+    assert (report.uploaded, report.applied) == ((b"small",), (b"of-one",))
+    large = [b"a-large", b"b-larger"]
+    assert [item.path for item in report.pending] == large
+    assert {item.code for item in report.pending} == {Code.NO_SPACE}
+    assert report.exit_code == 3
+    cutting.log.clear()
+    store.room = 1 << 63
+    assert two.sync().uploaded == ()
+    assert cutting.sent("commit") == 0, "what the site said holds for a while"
+    clock.advance(300_000)
+    assert list(two.sync().uploaded) == large
+    one.sync()
+    assert one.tree() == two.tree()
 
 
 def test_a_state_that_went_back_goes_on_as_a_new_device(laptop: NewLaptop) -> None:

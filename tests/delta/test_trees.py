@@ -103,6 +103,13 @@ def test_an_edit_travels_as_a_delta_and_a_move_as_a_hash(pair: tuple[Path, Path]
     assert seen(old) == seen(new)
 
 
+def test_a_file_of_a_year_that_no_record_can_say_travels(pair: tuple[Path, Path]) -> None:
+    one, other = pair
+    os.utime(other / "kept", ns=(2**63, 2**63 + 10**18))
+    patch_tree(one, io.BytesIO(changeset(one, other)))
+    assert (one / "kept").stat().st_mtime_ns == 2**63 - 1
+
+
 def test_equal_trees_have_an_empty_changeset(pair: tuple[Path, Path]) -> None:
     out = io.BytesIO()
     assert delta_tree(sign_tree(pair[0]), pair[0], out).changed == 0

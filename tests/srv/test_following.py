@@ -7,7 +7,8 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -266,6 +267,29 @@ def test_silence_is_bounded(reply: bytes) -> None:
             list(transport.request(Request("GET", "/")).chunks())
         transport.close()
         accepted[0].close()
+
+
+class Impatient(threading.Event):
+    """Waits for nothing."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return self.is_set()
+
+
+def test_a_site_that_is_away_for_days_is_not_given_up(members: list[Member]) -> None:
+    work = SimpleNamespace(ended=Impatient(), prodded=Impatient())
+    tries = 0
+
+    class Away(Following):
+        def _follow_once(self, url: str, work: Any) -> Exception:
+            nonlocal tries
+            tries += 1
+            if tries > 1100:
+                work.ended.set()
+            return Unreachable("away")
+
+    Away(members[0].site)._follow("http://away", cast("Any", work))
+    assert tries > 1100
 
 
 def test_a_site_is_followed_once(members: list[Member]) -> None:

@@ -66,6 +66,8 @@ class State:
         """When to offer again to the same site, by the monotonic clock."""
         self.offer_wait = 0.0
         """How long that was to be waited for, in seconds."""
+        self.full = ("", 0, 0.0)
+        """Which site had no room, for how many bytes, and the monotonic time to ask it again."""
         self.offers_later: list[Offer] = []
         """Large files that the site wants in full."""
 

@@ -207,7 +207,7 @@ class Following:
             if lasted > (LONGEST if passing else QUARANTINE):
                 failures = 0
             failures += 1
-            longest = min(0.2 * 2.0**failures, LONGEST if passing else QUARANTINE)
+            longest = min(0.2 * 2.0 ** min(failures, 10), LONGEST if passing else QUARANTINE)
             if passing:
                 work.ended.wait(0.1)
                 work.prodded.clear()
