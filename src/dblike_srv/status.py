@@ -12,6 +12,7 @@ from sqlalchemy import Connection, func, select
 from dblike_delta.versions import VersionVector
 from dblike_srv.models import folders, follows, holds, journals, packs, sites, users, versions
 from dblike_srv.readiness import check_ready
+from dblike_srv.replication.sites import present_sites
 from dblike_srv.site import Site
 
 LEAST_FREE: Final = 1 << 20
@@ -108,15 +109,17 @@ def peers_of(site: Site) -> list[PeerStatus]:
         gone = select(sites.c.gone).where(sites.c.id == own)
         if connection.execute(gone).scalar():
             return []
-        others = select(sites).where(sites.c.gone == 0, sites.c.id != own)
-        known = {bytes(row.id): row for row in connection.execute(others)}
+        known = present_sites(connection)
+        known.pop(own, None)
         ahead = _ahead(connection, own)
         found = []
         for row in connection.execute(select(follows).order_by(follows.c.url)):
             uid = bytes(row.site or b"")
             who = known.pop(uid, None)
-            found.append(_followed(row, "" if who is None else who.name, ahead(uid)))
-        return found + [_unfollowed(who, ahead(uid)) for uid, who in known.items()]
+            found.append(_followed(row, "" if who is None else who["name"], ahead(uid)))
+        urls = {peer.url for peer in found}
+        rest = {uid: who for uid, who in known.items() if who["url"].rstrip("/") not in urls}
+        return found + [_unfollowed(who, ahead(uid)) for uid, who in rest.items()]
 
     return site.database.read(work)
 
@@ -151,8 +154,9 @@ def _followed(row: Any, name: str, ahead: int) -> PeerStatus:
 
 
 def _unfollowed(who: Any, ahead: int) -> PeerStatus:
-    why = "not followed yet" if who.url else "it told no URL (site.url), so it can't be followed"
-    return PeerStatus(who.url, bytes(who.id).hex(), who.name, ahead=ahead, problem=why)
+    url = who["url"]
+    why = "not followed yet" if url else "it told no URL (site.url), so it can't be followed"
+    return PeerStatus(url, bytes(who["id"]).hex(), who["name"], ahead=ahead, problem=why)
 
 
 def _ahead(connection: Connection, own: bytes) -> Callable[[bytes], int]:
