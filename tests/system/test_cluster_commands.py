@@ -17,6 +17,7 @@ import pytest
 from dblike_delta.exchange import Exchange
 from dblike_delta.messages import LoginRequest
 from dblike_srv.replication.link import SiteTransport
+from rig.cluster import Cluster, eventually
 from rig.servers import PASSWORD, Server
 
 PATIENCE = 30.0
@@ -113,3 +114,24 @@ def test_what_can_not_join(one: Server, tmp_path: Path) -> None:
     assert "another cluster key" in run(
         "join", one.url, "--cluster-key-stdin", "--data", str(one.data), text="1" * 40, code=2
     )
+
+
+def test_the_last_holder_stays(tmp_path: Path) -> None:
+    """What came from a site that is lost by now, and is at no other one, keeps a site from leaving;
+    what another one said that it holds is good only as long as it can be asked."""
+    with Cluster(tmp_path) as cluster:
+        one, two, lost = cluster
+        one.add_user()
+        ada = one.login()
+        cluster.converge(ada.token)
+        one.stop()
+        eventually(lambda: lost.at(ada.token).put("alone", b"from the lost one"))
+        cluster.converge(ada.token)
+        lost.kill()
+        place = ("leave", "--data", str(two.data))
+        said = run(*place, code=1)
+        assert "no other site holds all" in said
+        assert said.count("can't be asked") == 2
+        one.start()
+        cluster.converge(ada.token)
+        assert "left the cluster" in run(*place)

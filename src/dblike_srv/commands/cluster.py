@@ -12,12 +12,13 @@ from dblike_delta.exchange import ExchangeError
 from dblike_srv.commands.options import FAILED, USAGE, Place, fail, placed
 from dblike_srv.config import Config
 from dblike_srv.configfile import Absent, change_config, create_config
+from dblike_srv.errors import Gone
 from dblike_srv.replication.arrival import Fault
+from dblike_srv.replication.copies import lacking
 from dblike_srv.replication.link import Link
 from dblike_srv.replication.messages import SiteState
 from dblike_srv.replication.sites import announce, has_left, known_sites, part_with, welcome
 from dblike_srv.site import Site, open_site, renew
-from dblike_srv.status import peers_of
 
 
 @click.command(epilog="Example: dblike-server join https://one.example --url https://two.example")
@@ -133,18 +134,46 @@ def _part_with_other(site: Site, site_id: str) -> None:
 
 def _leave(site: Site, force: bool) -> None:
     here = announce(site)
-    others = [state for state in known_sites(site) if state.id != site.id and state.url]
-    lacking = [peer for peer in peers_of(site) if peer.ahead]
-    if others and len(lacking) == len(peers_of(site)) and not force:
-        fail("no other site has said that it holds all that this one does: wait, or use --force")
+    others = [state for state in known_sites(site) if state.id != site.id]
+    if others and not force:
+        _check_held(site, here, others)
     gone = part_with(site, here)
-    told = [state.url for state in others if _told(site, state.url, gone)]
+    told = [state.url for state in others if state.url and _told(site, state.url, gone)]
     if others and not told:
         fail(
             "this site follows nobody any more, but no other site could be told: run "
             f"`dblike-server leave {site.id.hex()}` at one of them",
         )
     click.echo("This site left the cluster; it goes on by itself with what it has.")
+
+
+def _check_held(site: Site, here: SiteState, others: list[SiteState]) -> None:
+    """Fail where none of the others holds all that is here, whichever site took it first.  They are
+    asked: what one said once may have gone since, with its disk."""
+    why: list[str] = []
+    for other in others:
+        lack = _lack(site, here, other)
+        if not lack:
+            return
+        why.append(f"{other.name or other.url or other.id.hex()} {lack}")
+    said = "; ".join(why)
+    fail(f"no other site holds all that this one does: wait, or use --force ({said})")
+
+
+def _lack(site: Site, here: SiteState, other: SiteState) -> str:
+    """What keeps another site from holding all that is here; empty where it does."""
+    if not other.url:
+        return "has no URL to be asked at"
+    link = Link(site, other.url)
+    try:
+        if link.open(here).id != other.id:
+            return "is another site now"
+        missing = lacking(site, link.positions())
+    except (ExchangeError, Fault, Gone) as error:
+        return f"can't be asked: {error}"
+    finally:
+        link.close()
+    return f"lacks {missing:,} versions" if missing else ""
 
 
 def _told(site: Site, url: str, gone: SiteState) -> bool:

@@ -13,6 +13,7 @@ from dblike_delta.messages import CommitReply
 from dblike_delta.versions import VersionVector
 from dblike_srv.identity import FolderRef
 from dblike_srv.models import folders, holds
+from dblike_srv.replication.journals import all_numbers
 from dblike_srv.replication.messages import Position
 from dblike_srv.replication.sites import present_sites
 from dblike_srv.site import Site, own_ids
@@ -59,6 +60,17 @@ def count_copies(site: Site, folder: FolderRef, cursor: str) -> int:
         return 1 + _count(_held_elsewhere(connection, folder, own), wanted)
 
     return site.database.read(work)
+
+
+def lacking(site: Site, positions: Iterable[Position]) -> int:
+    """How many of the versions that are here, of whatever journal, a site lacks whose folders stand
+    at these positions.  Raises Gone for a position that no site of the cluster made."""
+    there = {p.folder: site.seal.open_cursor(p.folder, p.cursor) for p in positions}
+    return sum(
+        max(0, number - there.get(folder, {}).get(origin, 0))
+        for folder, numbers in all_numbers(site).items()
+        for origin, number in numbers.items()
+    )
 
 
 def note_spread(site: Site, folder: FolderRef, reply: CommitReply) -> CommitReply:
