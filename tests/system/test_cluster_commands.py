@@ -134,4 +134,8 @@ def test_the_last_holder_stays(tmp_path: Path) -> None:
         assert said.count("can't be asked") == 2
         one.start()
         cluster.converge(ada.token)
+        gone = status(lost.data)["site_id"]
+        run("leave", gone, "--data", str(one.data))
+        assert config_of(one.data)["peers"] == [{"url": two.url}]
         assert "left the cluster" in run(*place)
+        assert config_of(two.data)["peers"] == []

@@ -63,6 +63,8 @@ def session() -> Response:
         raise Unauthorized("the cluster keys of the two sites differ")
     if sites.has_left(here, said.site.id):
         raise Unauthorized("this site left the cluster; `dblike-server join` brings it back")
+    if sites.has_left(here, here.id):
+        raise Unauthorized("the site that was asked left the cluster")
     sites.welcome(here, said.site)
     here.notices.publish(RETURNS, "back")
     token = keys.make_token(here, said.site.id)
@@ -143,6 +145,8 @@ def _follower() -> bytes:
         g.follower = keys.follower_of(site(), bearer())
         if sites.has_left(site(), g.follower):
             raise Unauthorized("this site left the cluster")
+        if sites.has_left(site(), site().id):
+            raise Unauthorized("the site that was asked left the cluster")
     return cast("bytes", g.follower)
 
 

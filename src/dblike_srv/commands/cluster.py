@@ -17,7 +17,14 @@ from dblike_srv.replication.arrival import Fault
 from dblike_srv.replication.copies import lacking
 from dblike_srv.replication.link import Link
 from dblike_srv.replication.messages import SiteState
-from dblike_srv.replication.sites import announce, has_left, known_sites, part_with, welcome
+from dblike_srv.replication.sites import (
+    announce,
+    has_left,
+    known_sites,
+    part_with,
+    urls_of,
+    welcome,
+)
 from dblike_srv.site import Site, open_site, renew
 
 
@@ -116,20 +123,25 @@ def leave(place: Place, site_id: str | None, force: bool) -> None:
     """
     with place.site() as site:
         if site_id:
-            _part_with_other(site, site_id)
-            return
-        _leave(site, force)
-    if site.config.peers:
-        change_config(place.config, place.data, peers=[])
+            theirs = _part_with_other(site, site_id)
+        else:
+            _leave(site, force)
+            theirs = {peer.url for peer in site.config.peers}
+    rest = [{"url": peer.url} for peer in site.config.peers if peer.url not in theirs]
+    if len(rest) < len(site.config.peers):
+        change_config(place.config, place.data, peers=rest)
 
 
-def _part_with_other(site: Site, site_id: str) -> None:
+def _part_with_other(site: Site, site_id: str) -> set[str]:
+    """Where it was reached, among our peers."""
     others = [state for state in known_sites(site) if state.id != site.id]
     found = [state for state in others if state.id.hex().startswith(site_id.lower())]
     if len(found) != 1:
         fail(f"{len(found)} other sites have an id that begins with {site_id!r}", USAGE)
     part_with(site, found[0])
     click.echo(f"{found[0].name or found[0].url or site_id} is no site of the cluster any more.")
+    urls = {found[0].url.rstrip("/"), *urls_of(site, found[0].id)}
+    return {peer.url for peer in site.config.peers if peer.url.rstrip("/") in urls}
 
 
 def _leave(site: Site, force: bool) -> None:

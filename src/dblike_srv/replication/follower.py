@@ -19,7 +19,7 @@ from dblike_delta.exchange import Refused, Unreachable
 from dblike_delta.messages import CursorMark
 from dblike_delta.versions import Dot
 from dblike_srv.db import asked, told
-from dblike_srv.errors import Gone, SiteError
+from dblike_srv.errors import Conflict, Gone, SiteError
 from dblike_srv.identity import FolderRef
 from dblike_srv.models import follows
 from dblike_srv.replication import arrival, journals, shared, sites
@@ -74,8 +74,10 @@ class Follower:
         self._said_at = -math.inf
 
     def connect(self) -> None:
-        """Open a session.  Raises Unreachable, Refused, Fault."""
-        self._link.open(sites.announce(self._site))
+        """Open a session.  Raises Unreachable, Refused, Fault, and Conflict where it left."""
+        peer = self._link.open(sites.announce(self._site))
+        if sites.has_left(self._site, peer.id):
+            raise Conflict("it left the cluster: take it out of `peers`")
         _remember(self._site, self._link)
 
     def catch_up(self) -> None:

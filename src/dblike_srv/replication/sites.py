@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, bindparam, insert, select, update
 
-from dblike_srv.models import sites
+from dblike_srv.models import follows, sites
 from dblike_srv.registers import ACCOUNTS, next_stamp
 from dblike_srv.replication.messages import SharedPage, SiteState
 from dblike_srv.replication.shared import site_state, take_in
@@ -71,6 +71,17 @@ def announce(site: Site) -> SiteState:
 def has_left(site: Site, uid: bytes) -> bool:
     """Whether the site of this id left the cluster."""
     return bool(site.database.read(lambda connection: connection.scalar(_GONE, {"site": uid})))
+
+
+def has_left_others(site: Site) -> bool:
+    """Whether this site left a cluster that goes on without it."""
+    return has_left(site, site.id) and bool(site.database.read(present_sites))
+
+
+def urls_of(site: Site, uid: bytes) -> set[str]:
+    """Where the site of this id answered."""
+    query = select(follows.c.url).where(follows.c.site == uid)
+    return set(site.database.read(lambda connection: connection.scalars(query).all()))
 
 
 def welcome(site: Site, state: SiteState) -> None:
