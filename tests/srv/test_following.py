@@ -15,7 +15,9 @@ from dblike_delta.exchange import Request, Unreachable
 from dblike_delta.messages import FetchRequest
 from dblike_delta.seams import SystemClock
 from dblike_srv import accounts
+from dblike_srv.changes import since
 from dblike_srv.config import Peer
+from dblike_srv.folders import find_folder
 from dblike_srv.replication import follower as following
 from dblike_srv.replication import turns
 from dblike_srv.replication.follower import Follower
@@ -276,3 +278,27 @@ def test_a_site_is_followed_once(members: list[Member]) -> None:
     assert Following(here.site).urls() == {"http://liar"}
     following.note(here.site, "http://liar", problem="away: no answer")
     assert Following(here.site).urls() == {"http://liar", "http://honest"}
+
+
+def test_changes_since_a_moment_are_those_of_all_sites(tmp_path: Path) -> None:
+    """By when they came here, through whichever site, and however many of its own this one has."""
+    clock = Stepping()
+    here, there = Member(tmp_path / "here", clock=clock), Member(tmp_path / "there")
+    there.add_ada()
+    writer = there.writer("phone")
+    writer.write({b"early": b"1"})
+    here.follow(there)
+    laptop = here.writer("laptop")
+    laptop.write({b"own": b"2"})
+    writer.write({b"late": b"3", b"later": b"4"})
+    clock.moved = 3600
+    moment = clock.now_ms()
+    here.follow(there)
+    folder = find_folder(here.site, accounts.administrator(here.site, "ada"), "home")
+    assert folder is not None
+    found, cursor, more = since(here.site, folder, moment, 100)
+    assert {record.path for record in found} == {b"late", b"later"}
+    assert (cursor, more) == (laptop.exchange.folders()[0].cursor, False)
+    assert since(here.site, folder, clock.now_ms() + 1, 100)[0] == []
+    for member in (here, there):
+        member.close()
