@@ -22,10 +22,11 @@ from dblike_srv.replication import follower as following
 from dblike_srv.replication import turns
 from dblike_srv.replication.follower import Follower
 from dblike_srv.replication.link import Link, SiteTransport
-from dblike_srv.replication.supervisor import Following
+from dblike_srv.replication.supervisor import Following, Supervisor
 from dblike_srv.replication.turns import Locks
 from dblike_srv.status import peers_of
 from dblike_srv.store.mem import MemoryStore, MemoryWriter
+from rig.cluster import eventually
 from rig.liar import Liar
 from rig.members import PASSWORD, Member, held, run
 from rig.wsgi import WsgiResponse, WsgiTransport
@@ -302,3 +303,19 @@ def test_changes_since_a_moment_are_those_of_all_sites(tmp_path: Path) -> None:
     assert since(here.site, folder, clock.now_ms() + 1, 100)[0] == []
     for member in (here, there):
         member.close()
+
+
+@pytest.mark.parametrize("early", [True], indirect=True)
+def test_who_was_taken_out_of_the_config_is_listed_no_more(two: list[Member]) -> None:
+    """Also where nobody is left to be followed."""
+    here, there = two
+    here.follow(there)
+    assert any(peer.contact for peer in peers_of(here.site))
+    rules = msgspec.structs.replace(here.site.config.replication, follow="peers")
+    here.site.config = msgspec.structs.replace(here.site.config, replication=rules)
+    supervisor = Supervisor(here.site)
+    thread = threading.Thread(target=supervisor.run, daemon=True)
+    thread.start()
+    eventually(lambda: not any(peer.contact for peer in peers_of(here.site)))
+    supervisor.stop()
+    thread.join(60)

@@ -358,6 +358,13 @@ def forget(site: Site, url: str) -> None:
     site.database.transact(told(delete(follows).where(follows.c.url == url)))
 
 
+def forget_others(site: Site, urls: set[str]) -> None:
+    """All but these are followed no more: they were taken out of the config."""
+    known = site.database.read(lambda connection: connection.scalars(select(follows.c.url)).all())
+    for url in set(known) - urls:
+        forget(site, url)
+
+
 FAILURES: Final = (Unreachable, Refused, Fault, Unfinished, DeltaError, SiteError, OSError)
 """What may end a round of following; the next one begins where it stood."""
 

@@ -23,7 +23,15 @@ from dblike_srv.metrics import Metrics, metrics_directory
 from dblike_srv.models import follows, leases
 from dblike_srv.registers import RETURNS
 from dblike_srv.replication.arrival import Fault
-from dblike_srv.replication.follower import AWAY, FAILURES, Follower, forget, healing, note
+from dblike_srv.replication.follower import (
+    AWAY,
+    FAILURES,
+    Follower,
+    forget,
+    forget_others,
+    healing,
+    note,
+)
 from dblike_srv.replication.link import Link
 from dblike_srv.replication.listener import Listener
 from dblike_srv.replication.sites import announce, has_left, known_sites
@@ -76,7 +84,9 @@ class Supervisor:
     def _is_needed(self) -> bool:
         """Whether there is anyone to follow."""
         try:
-            return bool(Following(self._site).urls())
+            urls = Following(self._site).urls()
+            forget_others(self._site, urls)  # nobody follows: this process could begin to
+            return bool(urls)
         except Exception:
             log.exception("the other sites can't be looked up")
             return False
