@@ -111,6 +111,10 @@ def test_what_can_not_join(one: Server, tmp_path: Path) -> None:
     said = run("join", one.url, "--cluster-key-stdin", *place, text=wrong, code=1)
     assert "cluster key" in said
     assert "no http" in run("join", "one.example", *place, code=2)
+    itself = run("join", one.url, "--url", f"{one.url}/", *place, code=2)
+    assert "where another one is" in itself
+    assert "this very site" in run("join", one.url, "--data", str(one.data), code=2)
+    assert "peers" not in config_of(one.data)
     assert "another cluster key" in run(
         "join", one.url, "--cluster-key-stdin", "--data", str(one.data), text="1" * 40, code=2
     )

@@ -52,6 +52,8 @@ def join(
     """
     if urlsplit(url).scheme not in ("http", "https"):
         fail(f"{url!r} is no http:// or https:// URL", USAGE)
+    if own and own.rstrip("/") == url.rstrip("/"):
+        fail("--url is where this site is reached, and URL where another one is", USAGE)
     config = _configure(place, url, own, name, bind, _read_key(cluster_key_stdin))
     site = open_site(config)
     try:
@@ -94,6 +96,8 @@ def _configure(
             "cluster_key in its config first, then all of its devices log in again",
             USAGE,
         )
+    if not own and config.site.url.rstrip("/") == url.rstrip("/"):
+        fail(f"{url} is this very site (site.url): name another one", USAGE)
     peers = [peer.url for peer in config.peers]
     values: dict[str, Any] = {"peers": [{"url": each} for each in dict.fromkeys([*peers, url])]}
     if own or name:
