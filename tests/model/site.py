@@ -103,7 +103,7 @@ class SimSite:
 
     def _start(self, database: bytes | None) -> None:
         self._starts += 1
-        self.compared: dict[str, set[tuple[bytes, bytes]]] = {}
+        self.compared: dict[str, dict[tuple[bytes, bytes], int]] = {}
         """By site, the journals of ours whose end there was looked at."""
         self.database = SimDatabase(self._random)
         if database is not None:

@@ -165,7 +165,7 @@ class _Work:
     def __init__(self) -> None:
         self.ended = threading.Event()
         self.prodded = threading.Event()
-        self.compared: set[tuple[bytes, bytes]] = set()
+        self.compared: dict[tuple[bytes, bytes], int] = {}
 
     def end(self) -> None:
         """No longer."""
