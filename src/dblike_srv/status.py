@@ -46,7 +46,8 @@ class PeerStatus(msgspec.Struct, frozen=True):
 
 
 class SiteStatus(msgspec.Struct, frozen=True):
-    """One look at a site.  `problem` is empty where all is well; `free` is -1 where unknown."""
+    """One look at a site.  `problem` is empty where all is well, `warning` where nothing waits in
+    vain; `free` is -1 where unknown."""
 
     site_id: str
     name: str
@@ -65,6 +66,7 @@ class SiteStatus(msgspec.Struct, frozen=True):
     peers: list[PeerStatus]
     time: int
     problem: str = ""
+    warning: str = ""
 
     def lines(self) -> Iterator[str]:
         """For people."""
@@ -80,6 +82,8 @@ class SiteStatus(msgspec.Struct, frozen=True):
             yield "peers: none"
         for peer in self.peers:
             yield peer.line(self.time)
+        if self.warning:
+            yield self.warning
         yield self.problem or "all is well"
 
 
@@ -97,6 +101,7 @@ def survey(site: Site) -> SiteStatus:
         peers=peers_of(site),
         time=site.clock.now_ms(),
         problem=check_ready(site) or _full(config.data),
+        warning=_too_few(site),
         **site.database.read(_counts),
     )
 
@@ -193,6 +198,20 @@ def _counts(connection: Connection) -> dict[str, int]:
         "packs": one(func.count(packs.c.id)),
         "pack_bytes": one(func.sum(packs.c.size)),
     }
+
+
+def _too_few(site: Site) -> str:
+    """Whether commits wait for more copies than there are sites that tell this one what they hold:
+    those do that follow it themselves, and not through another one."""
+    wanted, own = site.config.replication.copies, site.id
+
+    def count(connection: Connection) -> int:
+        told = {bytes(uid) for uid in connection.scalars(select(holds.c.site).distinct())}
+        return len(told & present_sites(connection).keys() - {own})
+
+    if wanted <= 1 or wanted <= 1 + (direct := site.database.read(count)):
+        return ""
+    return f"each commit waits in vain: {wanted} copies are wanted, {direct} sites follow this one"
 
 
 def _full(data: str) -> str:

@@ -13,7 +13,7 @@ from dblike_srv.folders import cursor_of, find_folder
 from dblike_srv.replication.copies import count_copies
 from dblike_srv.replication.sites import announce, known_sites, welcome
 from dblike_srv.site import renew
-from dblike_srv.status import peer_gauges, peers_of
+from dblike_srv.status import peer_gauges, peers_of, survey
 from rig.members import Member
 
 
@@ -68,3 +68,21 @@ def test_a_former_id_of_this_site(here: Member, tmp_path: Path) -> None:
     other.follow(here)
     assert copies(here) == 2
     other.close()
+
+
+def test_copies_that_no_commit_can_have(here: Member, tmp_path: Path) -> None:
+    """A site hears what those hold that follow it themselves: `status` warns of more copies."""
+    near, far = Member(tmp_path / "near"), Member(tmp_path / "far")
+    near.follow(here)
+    far.follow(near)
+    rules = msgspec.structs.replace(here.site.config.replication, copies=3)
+    here.site.config = msgspec.structs.replace(here.site.config, replication=rules)
+    assert copies(here) == 2
+    report = survey(here.site)
+    assert report.warning.endswith("3 copies are wanted, 1 sites follow this one")
+    assert report.warning in list(report.lines())
+    far.follow(here)
+    assert copies(here) == 3
+    assert not survey(here.site).warning
+    for member in (near, far):
+        member.close()
