@@ -87,7 +87,7 @@ class SimSite:
     ) -> None:
         self.name = name
         self._clock, self._random = clock, random
-        replication = {"copies": copies, "wait_ms": 0}
+        replication = {"copies": copies, "wait_ms": 0, "insecure": True}
         values = {
             "data": str(directory / name),
             "cluster_key": KEY,

@@ -20,8 +20,10 @@ from dblike_srv.config import Peer
 from dblike_srv.folders import find_folder
 from dblike_srv.replication import follower as following
 from dblike_srv.replication import turns
+from dblike_srv.replication.arrival import Fault
 from dblike_srv.replication.follower import Follower
 from dblike_srv.replication.link import Link, SiteTransport
+from dblike_srv.replication.sites import announce
 from dblike_srv.replication.supervisor import Following, Supervisor
 from dblike_srv.replication.turns import Locks
 from dblike_srv.status import peers_of
@@ -319,3 +321,14 @@ def test_who_was_taken_out_of_the_config_is_listed_no_more(two: list[Member]) ->
     eventually(lambda: not any(peer.contact for peer in peers_of(here.site)))
     supervisor.stop()
     thread.join(60)
+
+
+def test_a_url_that_is_not_encrypted(members: list[Member]) -> None:
+    """Also where only others told it: nothing is sent there."""
+    here = members[0].site
+    with pytest.raises(Unreachable):
+        Link(here, "http://two.invalid").open(announce(here))
+    rules = msgspec.structs.replace(here.config.replication, insecure=False)
+    here.config = msgspec.structs.replace(here.config, replication=rules)
+    with pytest.raises(Fault, match="not encrypted"):
+        Link(here, "http://two.invalid").open(announce(here))

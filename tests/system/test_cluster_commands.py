@@ -115,6 +115,10 @@ def test_what_can_not_join(one: Server, tmp_path: Path) -> None:
     assert "where another one is" in itself
     assert "this very site" in run("join", one.url, "--data", str(one.data), code=2)
     assert "peers" not in config_of(one.data)
+    words = ("join", "http://two.invalid", "--cluster-key-stdin", "--data", str(tmp_path / "far"))
+    assert "not encrypted" in run(*words, text="1" * 40, code=2)
+    run(*words, "--insecure", text="1" * 40, code=1)
+    assert config_of(tmp_path / "far")["replication"] == {"insecure": True}
     assert "another cluster key" in run(
         "join", one.url, "--cluster-key-stdin", "--data", str(one.data), text="1" * 40, code=2
     )

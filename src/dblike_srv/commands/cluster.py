@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import click
+import msgspec
 
 from dblike_delta.exchange import ExchangeError
 from dblike_srv.commands.options import FAILED, USAGE, Place, fail, placed
@@ -35,6 +36,7 @@ from dblike_srv.site import Site, open_site, renew
 )
 @click.option("--name", metavar="NAME", help="What this site is called.")
 @click.option("--bind", metavar="HOST:PORT", help="Address to listen at.")
+@click.option("--insecure", is_flag=True, help="Allow http:// to other machines.")
 @click.option("--cluster-key-stdin", is_flag=True, help="The cluster's key is stdin's first line.")
 @placed
 def join(
@@ -43,6 +45,7 @@ def join(
     own: str | None,
     name: str | None,
     bind: str | None,
+    insecure: bool,
     cluster_key_stdin: bool,
 ) -> None:
     """Make this a site of the cluster that URL is of. It fills itself while it serves.
@@ -54,7 +57,7 @@ def join(
         fail(f"{url!r} is no http:// or https:// URL", USAGE)
     if own and own.rstrip("/") == url.rstrip("/"):
         fail("--url is where this site is reached, and URL where another one is", USAGE)
-    config = _configure(place, url, own, name, bind, _read_key(cluster_key_stdin))
+    config = _configure(place, url, own, name, bind, insecure, _read_key(cluster_key_stdin))
     site = open_site(config)
     try:
         if has_left(site, site.id):
@@ -77,7 +80,13 @@ def _read_key(from_stdin: bool) -> str:
 
 
 def _configure(
-    place: Place, url: str, own: str | None, name: str | None, bind: str | None, key: str
+    place: Place,
+    url: str,
+    own: str | None,
+    name: str | None,
+    bind: str | None,
+    insecure: bool,
+    key: str,
 ) -> Config:
     """The config with the peer in it, made where there is none.  A site keeps the key it has."""
     try:
@@ -89,6 +98,7 @@ def _configure(
         return create_config(
             place.config, place.data,
             bind=bind, cluster_key=key, peers=[{"url": url}], site=part or None,
+            replication={"insecure": True} if insecure else None,
         )  # fmt: skip
     if key and key.encode() != config.key:
         fail(
@@ -102,6 +112,8 @@ def _configure(
     values: dict[str, Any] = {"peers": [{"url": each} for each in dict.fromkeys([*peers, url])]}
     if own or name:
         values["site"] = {"name": name or config.site.name, "url": own or config.site.url}
+    if insecure:
+        values["replication"] = msgspec.to_builtins(config.replication) | {"insecure": True}
     return change_config(place.config, place.data, **values)
 
 

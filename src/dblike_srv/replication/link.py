@@ -15,6 +15,7 @@ import urllib3
 
 from dblike_delta import messages as m
 from dblike_delta.exchange import Exchange, Refused, Request, Unreachable
+from dblike_srv.config import PLAIN, is_plain
 from dblike_srv.replication import keys
 from dblike_srv.replication.arrival import Entry, Fault, Piece
 from dblike_srv.replication.messages import (
@@ -111,6 +112,7 @@ class Link:
         self._site = site
         self.url = url
         self._transport = transport or SiteTransport(url)
+        self._refused = transport is None and is_plain(url) and not site.config.replication.insecure
         self._exchange = Exchange(self._transport, agent="dblike-server", root=ROOT)
         self.peer: SiteState | None = None
         self.prompt = False
@@ -126,7 +128,12 @@ class Link:
         return self._exchange.trace
 
     def open(self, mine: SiteState) -> SiteState:
-        """Prove to each other that both are of the cluster; who the other one is."""
+        """Prove to each other that both are of the cluster; who the other one is.
+
+        A URL that others told is none of our config's, which would be refused.
+        """
+        if self._refused:
+            raise Fault(f"{self.url} {PLAIN}")
         nonce = self._site.random.bytes(16)
         self._exchange.token = ""
         hello = self._post("hello", Hello(mine.id, nonce), HelloReply)
