@@ -19,9 +19,10 @@ from dblike_srv.errors import Conflict
 from dblike_srv.replication import keys
 from dblike_srv.replication.arrival import Fault
 from dblike_srv.replication.follower import Follower
-from dblike_srv.replication.link import Link
+from dblike_srv.replication.link import Left, Link
 from dblike_srv.replication.listener import Listener
 from dblike_srv.replication.sites import announce, part_with
+from dblike_srv.replication.supervisor import Following
 from rig.liar import Liar
 from rig.members import Member, held
 
@@ -179,3 +180,14 @@ def test_a_site_that_left_nobody_serves(tmp_path: Path) -> None:
     part_with(alone.site, announce(alone.site))
     assert alone.app.test_client().get("/readyz").status_code == 200
     alone.close()
+
+
+def test_a_site_that_was_taken_out_learns_of_it(members: list[Member]) -> None:
+    """It was away when it was: whom it follows next tells it, and nothing else."""
+    here, other = members[0].site, members[1].site
+    part_with(here, announce(other))
+    assert members[1].app.test_client().get("/readyz").status_code == 200
+    with pytest.raises(Left):
+        members[1].follow(members[0])
+    assert Following(other).urls() == set()
+    assert members[1].app.test_client().get("/readyz").status_code == 503

@@ -147,3 +147,5 @@ def test_the_last_holder_stays(tmp_path: Path) -> None:
         assert config_of(one.data)["peers"] == [{"url": two.url}]
         assert "left the cluster" in run(*place)
         assert config_of(two.data)["peers"] == []
+        assert "Joined a at" in run("join", one.url, "--data", str(lost.data))
+        assert status(lost.data)["site_id"] != gone

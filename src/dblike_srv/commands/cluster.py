@@ -16,7 +16,7 @@ from dblike_srv.configfile import Absent, change_config, create_config
 from dblike_srv.errors import Gone
 from dblike_srv.replication.arrival import Fault
 from dblike_srv.replication.copies import lacking
-from dblike_srv.replication.link import Link
+from dblike_srv.replication.link import Left, Link
 from dblike_srv.replication.messages import SiteState
 from dblike_srv.replication.sites import (
     announce,
@@ -62,7 +62,7 @@ def join(
     try:
         if has_left(site, site.id):
             renew(site, site.id)  # the old id left for good
-        there = _visit(site, url, announce(site))
+        there = _visit(site, url)
         welcome(site, there)
     finally:
         site.close()
@@ -117,11 +117,15 @@ def _configure(
     return change_config(place.config, place.data, **values)
 
 
-def _visit(site: Site, url: str, mine: SiteState) -> SiteState:
+def _visit(site: Site, url: str) -> SiteState:
     """Say who we are at a site; who it is."""
     link = Link(site, url)
     try:
-        return link.open(mine)
+        try:
+            return link.open(announce(site))
+        except Left:
+            renew(site, site.id)  # it was taken out, and was not told
+            return link.open(announce(site))
     except (ExchangeError, Fault) as error:
         fail(f"{url}: {error}", FAILED)
     finally:

@@ -24,7 +24,7 @@ from dblike_srv.identity import FolderRef
 from dblike_srv.models import follows
 from dblike_srv.replication import arrival, journals, shared, sites
 from dblike_srv.replication.arrival import Damaged, Fault, Unfinished
-from dblike_srv.replication.link import Link
+from dblike_srv.replication.link import Left, Link
 from dblike_srv.replication.messages import Position, SiteState
 from dblike_srv.replication.runs import Answer, Page, Question, Run, check_order, in_runs
 from dblike_srv.replication.turns import Locks, Turn
@@ -77,7 +77,12 @@ class Follower:
 
     def connect(self) -> None:
         """Open a session.  Raises Unreachable, Refused, Fault, and Conflict where it left."""
-        peer = self._link.open(sites.announce(self._site))
+        mine = sites.announce(self._site)
+        try:
+            peer = self._link.open(mine)
+        except Left:
+            sites.part_with(self._site, mine)  # nobody else tells us
+            raise
         if sites.has_left(self._site, peer.id):
             raise Conflict("it left the cluster: take it out of `peers`")
         _remember(self._site, self._link)

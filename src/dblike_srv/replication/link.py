@@ -42,6 +42,10 @@ seconds, since one a second is no better than none."""
 _PIECE: Final = 1 << 20
 
 
+class Left(Fault):
+    """The other site was told that we are no site of the cluster any more."""
+
+
 class _Answer:
     """A reply of urllib3's as a response of the protocol's."""
 
@@ -148,6 +152,8 @@ class Link:
         reply = self._post("session", Opening(mine, hello.nonce, proof), OpeningReply)
         if reply.site.id != hello.site:
             raise Fault("it gave two different site ids")
+        if reply.left:
+            raise Left("this site left the cluster; `dblike-server join` brings it back")
         self._exchange.token = reply.token
         self.peer, self.prompt = reply.site, reply.prompt
         return reply.site
