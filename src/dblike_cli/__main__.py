@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import io
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ import click
 
 from dblike_cli import __version__
 from dblike_cli.exits import Exit
-from dblike_cli.options import Common, LazyGroup, common_options, merge
+from dblike_cli.options import Common, LazyGroup, SeenEnough, common_options, merge
 
 _COMMANDS: Final = {
     "init": "init:init",
@@ -68,10 +69,25 @@ def main(arguments: list[str] | None = None) -> int:
     # Python looks for cycles each 700 allocations: a tenth of what a sync of 10,000 files cost,
     # which makes many objects and no cycles.
     gc.set_threshold(100_000)
+    if arguments is None:
+        _open_streams()
     code = _run(arguments)
     if arguments is None:
         _leave(code)
     return code
+
+
+def _open_streams() -> None:
+    """Let there be three standard streams that take all that is said.
+
+    One that is closed would be None here, and its number that of the next file that is opened.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - for as long as we are
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _run(arguments: list[str] | None) -> int:
@@ -80,8 +96,8 @@ def _run(arguments: list[str] | None) -> int:
     try:
         code = cli.main(arguments, prog_name="dblike", standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read our output has seen enough.  Python would complain once more at its end.
+    except (SeenEnough, BrokenPipeError):
+        # Python would complain once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except BaseException as error:  # noqa: BLE001 - the edge: nothing may pass as a traceback
@@ -118,7 +134,7 @@ def _fail(error: BaseException) -> int:
 def _usage(error: click.ClickException) -> tuple[str, Exit]:
     from dblike_cli.output import escape
 
-    text = escape(error.format_message())
+    text = escape(" ".join(error.format_message().split()))
     if not isinstance(error, click.UsageError):
         return text, Exit.FAILED
     command = error.ctx.command_path if error.ctx is not None else "dblike"

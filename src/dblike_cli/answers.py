@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from dblike_cli.context import Context
@@ -16,7 +18,8 @@ from dblike_delta.plan import Synced
 from dblike_delta.vectors import said_after
 from dblike_delta.versions import Dot, Kind
 
-_MISSING = ("base-missing", "content-missing")
+MISSING: Final = ("base-missing", "content-missing")
+"""What a site says of a version whose content has to come in full."""
 
 Answered = tuple[Outgoing, CommitResult]
 
@@ -73,7 +76,7 @@ def take_answer(
         elif reply.before != reply.cursor:
             result.heard = False
     _tell(context, result, good)
-    return [item for item, answer in pairs if answer.status in _MISSING]
+    return [item for item, answer in pairs if answer.status in MISSING]
 
 
 def _pairs(context: Context, batch: list[Outgoing], reply: CommitReply) -> list[Answered]:

@@ -92,7 +92,7 @@ def set_key(file: Path, key: str, text: str) -> Config:
     with commas.  Raises Usage; nothing is written."""
     data = _load(file)
     _put(data, key, _parse(text, _field(key)))
-    return _convert(data, key)
+    return _convert(data, str(file))
 
 
 def all_keys() -> Iterator[tuple[str, Any]]:

@@ -10,7 +10,8 @@ from typing import Final
 
 import msgspec
 
-from dblike_cli.errors import Damaged, LoggedOut
+from dblike_cli.errors import Damaged, Failed, LoggedOut
+from dblike_delta.outputs import in_the_name_of
 
 _LARGEST: Final = 1 << 16
 
@@ -33,11 +34,16 @@ class Credential(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_credential(file: Path) -> Credential:
-    """The credential; raises LoggedOut where there is none, Damaged where it can't be one."""
+    """The credential; raises LoggedOut where there is none, Failed where it is another user's, and
+    Damaged where it can't be one."""
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         raise LoggedOut("not logged in; `dblike init` with the same arguments does it") from None
+    except PermissionError:
+        raise Failed(
+            f"{file}: only its owner can read it; work as the user who linked this directory"
+        ) from None
     except OSError as error:
         raise Damaged(f"{file}: {error.strerror}") from None
     with os.fdopen(descriptor, "rb") as stream:
@@ -65,15 +71,17 @@ def remove_credential(file: Path) -> None:
 def write_private(file: Path, content: bytes) -> None:
     """Replace a file by one that only its owner can read; it is wholly old or wholly new."""
     temporary = file.with_name(f"{file.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(temporary, flags, 0o600)
+    with in_the_name_of(file):
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, flags, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(descriptor)
-        temporary.replace(file)
+        with in_the_name_of(file):
+            temporary.replace(file)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

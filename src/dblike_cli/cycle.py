@@ -23,7 +23,7 @@ from dblike_cli.offer import offer, offer_large
 from dblike_cli.outcomes import Applied
 from dblike_cli.recover import identify, prepare, recover
 from dblike_cli.remote import has_to_hear, hear, overhear
-from dblike_cli.report import Direction, Hints, Report
+from dblike_cli.report import Code, Direction, Hints, Report
 from dblike_cli.safety import Limit, check_root, hold_deletes, limit_of
 from dblike_cli.scan import Look, Scan, scan
 from dblike_cli.state import said_plainly
@@ -59,7 +59,7 @@ def run_cycle(
     """
     limit = limit_of(context, max_delete)
     wish = _Wish(direction, hints or Hints(everywhere=True), paths, dry_run, limit, checksum)
-    check_root(context)
+    check_root(context.fs)
     prepare(context)
     with said_plainly():
         return _run(context, wish)
@@ -119,7 +119,8 @@ def _round(context: Context, wish: _Wish, ledger: Ledger) -> Hints | None:
         context, load_ignore(context.fs, context.config.ignore), news, _look(context, wish, news)
     )
     ledger.looked(wish.hints, found)
-    plan, ledger.brake = hold_deletes(context, _decide(context, found, news), found, wish.limit)
+    plan, brake = hold_deletes(context, _decide(context, found, news), found, wish.limit)
+    ledger.brake = brake or ledger.brake  # another round may look elsewhere
     if wish.dry_run:
         ledger.held(plan)
         ledger.plan(plan, up=wish.direction.up, down=wish.direction.down)
@@ -181,7 +182,8 @@ def _look(context: Context, wish: _Wish, news: Mapping[bytes, Record]) -> Look:
     if context.state.everywhere and places is None:
         context.state.everywhere = False
     elif places is None and not wish.hints.everywhere:
-        waiting = (item.path for item in context.state.notes.pending())
+        pending = context.state.notes.pending()
+        waiting = (item.path for item in pending if item.code != Code.RULE)
         sending = (item.path for item in context.state.outbox.all())
         places = wish.hints.paths.union(news, waiting, sending)
     elif places is not None:

@@ -44,6 +44,7 @@ class Events:
         self._lose = lose
         self._ending = threading.Event()
         self._socket: Any = None
+        self._address: Address | None = None
         self._thread = threading.Thread(target=self._run, name="events", daemon=True)
 
     @property
@@ -70,15 +71,16 @@ class Events:
             self._thread.join(1.0)
 
     def _run(self) -> None:
-        failures = 0
+        failures = refused = 0
         while not self._ending.is_set():
             client = None
             with contextlib.suppress(Exception):
-                self._socket = client = self._connect(failures)
+                self._socket = client = self._connect(refused)
                 failures = 0
                 self._hear("")
                 self._listen(client)
             self._socket = None
+            refused = 0 if client is not None else refused + 1
             if client is not None:
                 client.shutdown()
             failures += 1
@@ -88,7 +90,7 @@ class Events:
             self._ending.wait(self._session.random.uniform(_FIRST_PAUSE, longest))
 
     def _connect(self, attempt: int) -> Any:
-        """A connection to the site that serves requests; to another one where that failed."""
+        """A connection to the site that serves requests; to another one where an attempt failed."""
         import websocket
 
         transport = self._session.transport
@@ -117,10 +119,18 @@ class Events:
         if client.getstatus() != 101:
             sock.close()
             raise ConnectionError(f"{address.name}: no WebSocket there")
+        self._address = address
         return client
 
+    @property
+    def _is_elsewhere(self) -> bool:
+        """Whether another site serves: what is told here may not be there yet when it is asked."""
+        serving = self._session.transport.site
+        return serving is not None and serving != self._address
+
     def _listen(self, client: Any) -> None:
-        """Until the connection ends, or is silent for too long."""
+        """Until the connection ends, is silent for too long, or turns out to be to another site
+        than the one that serves."""
         import websocket
 
         silent = False
@@ -130,6 +140,7 @@ class Events:
             except websocket.WebSocketTimeoutException:
                 if silent:
                     self._session.transport.is_there()  # requests need not find that out again
+                if silent or self._is_elsewhere:
                     return
                 silent = True
                 client.ping()
@@ -144,6 +155,8 @@ class Events:
                 notice = json.loads(data)
                 if notice["folder"] == self._session.credential.folder_id:
                     self._hear(str(notice["cursor"]))
+                    if self._is_elsewhere:
+                        return
 
     def _be_patient(self, client: Any, seconds: float) -> None:
         if self._session.transport.has_choice:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from typing import Final
 
 from dblike_cli.errors import ClientError
@@ -18,7 +17,6 @@ _REFUSED: Final = {
     426: Exit.PROTOCOL,
     507: Exit.BRAKE,
 }
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Terminated(BaseException):
@@ -29,7 +27,7 @@ def describe(error: BaseException) -> tuple[str, Exit]:
     """The line to say, and the code to end with."""
     match error:
         case ClientError():
-            return str(error), error.exit_code
+            return escape(str(error)), error.exit_code
         case Refused():
             return _refused(error)
         case Unreachable():
@@ -54,11 +52,6 @@ def is_temporary(error: BaseException) -> bool:
     if isinstance(error, ClientError):
         return error.exit_code is Exit.TEMPORARY
     return isinstance(error, Unreachable)
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Whether there is no room left."""
-    return isinstance(error, OSError) and error.errno in _FULL
 
 
 def _refused(error: Refused) -> tuple[str, Exit]:

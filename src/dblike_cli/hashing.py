@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -27,7 +28,9 @@ def disk_time(context: Context) -> int:
         return max(st.st_mtime_ns, st.st_ctime_ns)
     finally:
         file.close()
-        context.fs.unlink(place)
+        # Another process that starts now may have cleared it away.
+        with contextlib.suppress(FileNotFoundError):
+            context.fs.unlink(place)
 
 
 def read_whole(fs: FileSystem, path: bytes, limit: int) -> tuple[bytes, Stat, bytes]:

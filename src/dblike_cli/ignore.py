@@ -6,6 +6,9 @@ before stays as it is.
 
 from __future__ import annotations
 
+import errno
+import re
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -16,18 +19,27 @@ if TYPE_CHECKING:
 
 IGNORE_FILE: Final = b".dblikeignore"
 _LARGEST: Final = 4 << 20
-_MOST_STARS: Final = 6
-"""Of one pattern; with more of them a long name could be matched for minutes."""
+_NO_FILE: Final = (errno.EINVAL, errno.ELOOP, errno.EISDIR)
+_NO_RULE: Final = (ValueError, re.error)
+_EVERYTHING: Final = ("*", "!/.dblikeignore")
 
 
 class Ignore:
-    """The rules in force: those of the file, then those of this device's config."""
+    """The rules in force: those of the file, then those of this device's config.
 
-    def __init__(self, lines: Sequence[str] = ()) -> None:
+    `wrong` says what is wrong with them.  A line that is no rule matches nothing, as with git.
+    """
+
+    def __init__(self, lines: Sequence[str] = (), wrong: str = "") -> None:
         self.lines = tuple(line for line in lines if line.strip() and not line.startswith("#"))
-        self.dropped = tuple(line for line in self.lines if _is_costly(line))
-        self._kept = [line for line in self.lines if line not in set(self.dropped)]
-        self._spec = _spec_of(self._kept) if self._kept else None
+        self.wrong = wrong
+        try:
+            self._spec = _spec_of(self.lines)
+        except _NO_RULE:
+            bad = next(line for line in self.lines if not _is_rule(line))
+            self.wrong = f"{bad!r} is no rule"
+            self.lines = tuple(filter(_is_rule, self.lines))
+            self._spec = _spec_of(self.lines)
 
     def matches(self, path: bytes, *, directory: bool = False) -> bool:
         """Whether a rule keeps the path out."""
@@ -38,24 +50,43 @@ class Ignore:
         if self._spec is None:
             return ""
         found = self._spec.check_file(_text(path, directory=directory))
-        return self._kept[found.index] if found.include and found.index is not None else ""
+        return self.lines[found.index] if found.include and found.index is not None else ""
 
 
-def _spec_of(lines: list[str]) -> GitIgnoreSpec:
+def _spec_of(lines: Sequence[str]) -> GitIgnoreSpec | None:
+    if not lines:
+        return None
     from pathspec import GitIgnoreSpec  # 7 ms, and most folders have no rules
 
-    return GitIgnoreSpec.from_lines(lines)
+    from dblike_cli.patterns import Pattern
+
+    with warnings.catch_warnings():  # of brackets that may mean something else some day
+        warnings.simplefilter("ignore", FutureWarning)
+        return GitIgnoreSpec.from_lines(lines, Pattern)
+
+
+def _is_rule(line: str) -> bool:
+    try:
+        _spec_of([line])
+    except _NO_RULE:
+        return False
+    return True
 
 
 def load_ignore(fs: FileSystem, extra: Sequence[str] = ()) -> Ignore:
     """The folder's rules; raises OSError where the file is there and can't be read.
 
-    To go on without it would send what the user wanted to keep here.
+    To go on without it would send what the user wanted to keep here.  So what is no plain file
+    keeps everything here, until it is one: that comes from another device, perhaps.
     """
     try:
         file = fs.open_read(IGNORE_FILE)
     except FileNotFoundError:
         return Ignore(extra)
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise
+        return Ignore(_EVERYTHING, "it is no plain file, and so nothing goes up")
     try:
         text = file.read(_LARGEST).decode("utf-8", "surrogateescape")
     finally:
@@ -65,7 +96,3 @@ def load_ignore(fs: FileSystem, extra: Sequence[str] = ()) -> Ignore:
 
 def _text(path: bytes, *, directory: bool) -> str:
     return path.decode("utf-8", "surrogateescape") + ("/" if directory else "")
-
-
-def _is_costly(line: str) -> bool:
-    return line.count("*") - 2 * line.count("**/") > _MOST_STARS

@@ -5,10 +5,15 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from dblike_cli.errors import Locked, StateDamaged
+
+_TRIES: Final = 100
+_MOMENT: Final = 0.001
 
 
 @contextlib.contextmanager
@@ -20,10 +25,8 @@ def hold(file: Path, purpose: str) -> Iterator[None]:
     """
     descriptor = _open(file)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Locked(f"{_holder(file)} is at work in {file.parent.parent}") from None
+        if not _take(descriptor):
+            raise Locked(f"{_holder(file)} is at work in {file.parent.parent}")
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()} {purpose}\n".encode(), 0)
         yield
@@ -31,6 +34,18 @@ def hold(file: Path, purpose: str) -> Iterator[None]:
         # Closing gives the lock back.  The file stays: removing it would let two processes lock
         # two different files of this name.
         os.close(descriptor)
+
+
+def _take(descriptor: int) -> bool:
+    """Whether the lock could be had.  Who only asks for its holder has it for a moment, too."""
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_MOMENT)
+        else:
+            return True
+    return False
 
 
 def holder(file: Path) -> str | None:

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 from blake3 import blake3
 
-from dblike_cli.answers import DotReused, keep_offers
+from dblike_cli.answers import MISSING, DotReused, keep_offers
 from dblike_cli.context import Context, Device
 from dblike_cli.entries import stamp_of
 from dblike_cli.hashing import StillWriting, read_whole
@@ -33,7 +33,6 @@ _AGAIN: Final = 55.0
 """Seconds between two offers to the same site: a little less than the time between two looks."""
 _LONGEST: Final = 900.0
 _OFFERED: Final = "offered to"
-_MISSING: Final = ("base-missing", "content-missing")
 
 
 def offer(context: Context) -> bool:
@@ -130,7 +129,7 @@ class _Offering:
             self._context.state.offers.drop(offer.path for offer in over)
             if enough:
                 keep_offers(self._context, taken, reply)
-        return [offer for offer, answer in answers if answer.status in _MISSING]
+        return [offer for offer, answer in answers if answer.status in MISSING]
 
     def send_whole(self, offers: list[Offer]) -> None:
         """Send small files with their contents, as far as these are still here."""

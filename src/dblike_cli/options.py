@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +12,9 @@ import click
 import msgspec
 
 from dblike_cli.output import Output
+
+PATH: Final = click.Path(readable=False)
+"""A path of the folder, here or on the server: shells complete names, and nothing is checked."""
 
 
 class Common(msgspec.Struct, frozen=True):
@@ -76,6 +80,18 @@ class Command(click.Command):
         return ctx.invoke(self.callback, common, **ctx.params)
 
 
+class SeenEnough(BaseException):
+    """Whoever read our output has gone; click would take a BrokenPipeError for a failure."""
+
+
+@contextlib.contextmanager
+def _readers_may_go() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise SeenEnough from None
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are called.
 
@@ -86,6 +102,16 @@ class LazyGroup(click.Group):
         super().__init__(*args, **kwargs)
         self.help = keep_lines(self.help)
         self._lazy: Final = lazy
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Parse the arguments, of which some, as --help, are done at once."""
+        with _readers_may_go():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with _readers_may_go():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """The names, in the order in which they were given."""

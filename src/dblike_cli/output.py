@@ -46,31 +46,41 @@ class Output:
     def result(self, document: Any, lines: Iterable[str] = ()) -> None:
         """What the command was asked for: a JSON document, or lines for a person."""
         if self.as_json:
-            print(render_json(document), file=self._stdout)
+            print(self._json(document), file=self._stdout)
             return
         for line in lines:
-            print(line, file=self._stdout)
+            print(_lines(line), file=self._stdout)
 
     def item(self, document: Any, line: str | None) -> None:
         """One item of a stream, seen at once: JSON, or a line for a person (None: nothing)."""
-        text = render_json(document) if self.as_json else line
-        if text is not None:
-            print(text, file=self._stdout, flush=True)
+        if self.as_json:
+            print(self._json(document), file=self._stdout, flush=True)
+        elif line is not None:
+            print(_lines(line), file=self._stdout, flush=True)
+
+    def _json(self, document: Any) -> str:
+        """One line of JSON, in the characters that the stream has."""
+        text = render_json(document)
+        try:
+            text.encode(self._stdout.encoding or "utf-8")
+        except UnicodeEncodeError:
+            return render_json(document, ensure_ascii=True)
+        return text
 
     def note(self, text: str, *, verbosity: int = 0) -> None:
         """A line on stderr, where the user wants to hear so much."""
         if self.verbosity >= verbosity:
-            print(text, file=self._stderr, flush=True)
+            print(_lines(text), file=self._stderr, flush=True)
 
     def warn(self, text: str) -> None:
         """A line on stderr that even -q shows."""
-        print(f"dblike: {text}", file=self._stderr, flush=True)
+        print(f"dblike: {_lines(text)}", file=self._stderr, flush=True)
 
 
-def render_json(document: Any) -> str:
+def render_json(document: Any, *, ensure_ascii: bool = False) -> str:
     """One line of JSON."""
     plain = msgspec.to_builtins(document, builtin_types=(bytes,))
-    return json.dumps(plain, ensure_ascii=False, default=_text, separators=(",", ":"))
+    return json.dumps(plain, ensure_ascii=ensure_ascii, default=_text, separators=(",", ":"))
 
 
 def _text(value: Any) -> str:
@@ -93,6 +103,11 @@ def escape(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _lines(text: str) -> str:
+    """The same for text that may have several lines."""
+    return "\n".join(map(escape, text.split("\n")))
 
 
 def size(count: int) -> str:

@@ -98,18 +98,33 @@ def put_file(
     place = temporary(context, kind)
     fs.rename(source, place, Rename.KEEP)
     try:
+        exchanged = _exchange(fs, place, path)
+    except OSError:
+        discard(fs, place)
+        raise
+    if not exchanged:
+        return None
+    if not _is_expected(fs, place, expected):
+        fs.rename(place, path, Rename.EXCHANGE)
+        if content_mark(fs, place) == _mark(entry):
+            discard(fs, place)
+        else:  # it was edited once more, while the new one had its name
+            put_back(context, Displaced(path, place, b""))
+        raise Trouble(Code.CHANGED, "it was edited at this very moment")
+    return Displaced(path, place, _without_ctime(fs.lstat(place)))
+
+
+def _exchange(fs: FileSystem, place: bytes, path: bytes) -> bool:
+    """Put a file in the place of another; whether that one has its name now."""
+    try:
         fs.rename(place, path, Rename.EXCHANGE)
     except OSError as error:
         if error.errno != errno.ENOTSUP:
             raise
-        # A disk that can't exchange: the look above is all that there is.
+        # A disk that can't exchange: the look before is all that there is.
         fs.rename(place, path, Rename.REPLACE)
-        return None
-    if not _is_expected(fs, place, expected):
-        fs.rename(place, path, Rename.EXCHANGE)
-        discard(fs, place)
-        raise Trouble(Code.CHANGED, "it was edited at this very moment")
-    return Displaced(path, place, _without_ctime(fs.lstat(place)))
+        return False
+    return True
 
 
 def take_file(context: Context, path: bytes, expected: Expected) -> Displaced | None:

@@ -42,6 +42,8 @@ class _Sorted(msgspec.Struct):
     refused: list[tuple[bytes, str]] = []
     answered: list[Known] = []
     """Our own versions whose answer was lost."""
+    settled: list[bytes] = []
+    """Paths of which the site knows all that we do, though it went back in time."""
     undead: list[Known] = []
     """Paths that the site has only because it went back in time, to be deleted there again."""
 
@@ -154,11 +156,11 @@ def _page(context: Context, *, brief: bool = True) -> Changes:
         if refused.status != _GONE or not context.state.meta.cursor:
             raise
     # The site can't go on from our cursor: its disk went back in time.  What it says now may be
-    # older than what is here, so nothing counts as agreed until it was compared; our contexts say
-    # that we knew of what it has, so what it lost goes up again and makes no conflict.  What it
-    # says was deleted is told from what it lost by what the delete buried.
+    # older than what is here, so what was agreed is in doubt until it says that it knows all of
+    # that.  Our contexts say that we knew of what it has, so what it lost goes up again and makes
+    # no conflict.  What it says was deleted is told from what it lost by what the delete buried.
     with context.state.transaction():
-        context.state.tree.unsettle()
+        context.state.tree.doubt()
         context.state.tombs.doubt()
         context.state.remote.clear()
         context.state.meta.step("")
@@ -176,6 +178,7 @@ def _take(context: Context, page: Changes) -> None:
     state, found = context.state, _sort(context, page.records)
     state.remote.put(found.news)
     state.remote.drop(found.known)
+    state.tree.settle(found.settled)
     state.tree.renew(found.renewed)
     state.tree.record(found.answered)
     state.tree.record(found.undead)
@@ -185,6 +188,7 @@ def _take(context: Context, page: Changes) -> None:
     state.meta.step(page.cursor)
     if not page.more and _is_first(context):
         state.meta.note(_FIRST, "")
+        state.tree.unsettle()
 
 
 def overhear(context: Context) -> dict[bytes, Record]:
@@ -222,6 +226,8 @@ def _sort(context: Context, records: Iterable[Record]) -> _Sorted:
             found.known.append(record.path)
             continue
         known, tomb = held.known(record.path), held.tomb(record.path)
+        if held.is_settled(record, known):
+            found.settled.append(record.path)
         if held.is_over(record, known, tomb):
             if tomb is not None and tomb.doubtful and record.kind != Kind.DELETED:
                 gone = msgspec.structs.replace(NOTHING, context=tomb.context)
@@ -261,6 +267,7 @@ class _Held:
 
     def __init__(self, state: State) -> None:
         self._tree = None if state.tree.empty() else state.tree
+        self._doubts = state.tree.has_doubts()
         self._tombs = None if state.tombs.empty() else state.tombs
         self._news = None if state.remote.empty() else state.remote
 
@@ -276,6 +283,16 @@ class _Held:
         """What was heard of it, and is not here yet."""
         return self._news.get(path) if self._news else None
 
+    def in_doubt(self, known: Known) -> bool:
+        """Whether a site that went back in time may have lost what is known of the path."""
+        return self._doubts and self._tree is not None and self._tree.in_doubt(known.path)
+
+    def is_settled(self, record: Record, known: Known | None) -> bool:
+        """Whether that was in doubt, and the site knows all of it."""
+        if known is None or not record.context or not self.in_doubt(known):
+            return False
+        return not lacks_some(record.context, known.synced.context)
+
     def is_over(self, record: Record, known: Known | None, tomb: Tomb | None) -> bool:
         """Whether the site that says so has not heard of all that we know.  It will say what
         becomes of the path when it has."""
@@ -284,7 +301,7 @@ class _Held:
             if lacks(record.context, tomb.context):
                 return True
         if known is not None:
-            lacks = is_older if is_unsettled(known) else lacks_some
+            lacks = is_older if is_unsettled(known) or self.in_doubt(known) else lacks_some
             if lacks(record.context, known.synced.context):
                 return True
         news = self.news(record.path)

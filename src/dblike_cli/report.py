@@ -57,6 +57,7 @@ class Code(enum.StrEnum):
     UNAVAILABLE = "unavailable"  # the site can't serve the content now
     REFUSED = "refused"  # the site does not take it
     BRAKE = "brake"  # held by the mass-delete brake
+    RULE = "rule"  # something in .dblikeignore is no rule
 
 
 class Pending(msgspec.Struct, frozen=True):
@@ -66,23 +67,35 @@ class Pending(msgspec.Struct, frozen=True):
     reason: str
     code: Code
 
+    @property
+    def over_quota(self) -> bool:
+        """Whether the site did not take it because the user's space is used up."""
+        return self.code is Code.REFUSED and self.reason.startswith("over quota")
+
 
 class Brake(msgspec.Struct, frozen=True):
-    """A mass delete that was not carried out: `count` of `total` paths, seen on `side`."""
+    """A mass delete that was not carried out: `count` of `total` paths, seen on `side`; `also` is
+    that of the other side, where both had one."""
 
     side: Literal["local", "remote"]
     count: int
     total: int
     examples: tuple[bytes, ...] = ()
+    also: Brake | None = None
 
     @property
     def message(self) -> str:
         """One line for a person."""
+        said, most = self.held, self.count
+        if self.also is not None:
+            said, most = f"{said}, and {self.also.held}", max(most, self.also.count)
+        return f"{said}; if that is right, go on with --max-delete {most}"
+
+    @property
+    def held(self) -> str:
+        """What was held on its side."""
         where = "disappeared from this folder" if self.side == "local" else "were deleted remotely"
-        return (
-            f"{self.count} of {self.total} paths {where}; "
-            f"if that is right, go on with --max-delete {self.count}"
-        )
+        return f"{self.count} of {self.total} paths {where}"
 
 
 Action = Literal["upload", "delete-remote", "download", "delete-local", "adopt"]
@@ -126,7 +139,7 @@ class Report(msgspec.Struct, frozen=True):
     @property
     def exit_code(self) -> Exit:
         """The exit code that says all this."""
-        if self.brake is not None:
+        if self.brake is not None or any(item.over_quota for item in self.refused):
             return Exit.BRAKE
         if any(item.code is Code.DAMAGED for item in self.pending):
             return Exit.INTEGRITY

@@ -12,7 +12,7 @@ from dblike_cli.cycle import run_cycle
 from dblike_cli.exits import Exit
 from dblike_cli.learned import is_stale
 from dblike_cli.output import Output, path_fields, plural, size
-from dblike_cli.report import Code, Direction, Pending, Report
+from dblike_cli.report import Brake, Code, Direction, Pending, Report
 from dblike_cli.session import SITES, Session
 from dblike_delta.exchange import Exchange, Unreachable
 from dblike_delta.paths import display
@@ -116,14 +116,18 @@ def report_document(report: Report) -> dict[str, Any]:
     ]
     document["short"] = report.short
     document["bytes"] = {"sent": report.bytes_sent, "received": report.bytes_received}
-    brake = report.brake
-    document["brake"] = brake and {
+    document["brake"] = report.brake and _brake_document(report.brake)
+    return document
+
+
+def _brake_document(brake: Brake) -> dict[str, Any]:
+    return {
         "side": brake.side,
         "count": brake.count,
         "total": brake.total,
         "message": brake.message,
+        "also": brake.also and _brake_document(brake.also),
     }
-    return document
 
 
 def pending_document(item: Pending) -> dict[str, str]:

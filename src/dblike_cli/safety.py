@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -10,7 +11,8 @@ import msgspec
 from dblike_cli.context import Context
 from dblike_cli.entries import moved_mark
 from dblike_cli.errors import Stopped, Usage
-from dblike_cli.fs import OWN
+from dblike_cli.fs import OWN, FileSystem
+from dblike_cli.realfs import RealFS
 from dblike_cli.report import Brake
 from dblike_cli.scan import Scan
 from dblike_delta.plan import Apply, Entry, Plan
@@ -19,15 +21,25 @@ from dblike_delta.versions import Kind
 _EXAMPLES = 5
 
 
-def check_root(context: Context) -> None:
+def open_root(root: Path) -> RealFS:
+    """The folder at `root` of this machine; raises Stopped as check_root does."""
+    try:
+        return RealFS(root)
+    except OSError as error:
+        raise _missing(error) from error
+
+
+def check_root(fs: FileSystem) -> None:
     """Raise Stopped unless the folder is there: an unmounted disk is not an empty folder."""
     try:
-        context.fs.refresh()
-        context.fs.lstat(OWN)
+        fs.refresh()
+        fs.lstat(OWN)
     except OSError as error:
-        raise Stopped(
-            f"the folder or its .dblike is missing ({error.strerror}): is its disk mounted?"
-        ) from error
+        raise _missing(error) from error
+
+
+def _missing(error: OSError) -> Stopped:
+    return Stopped(f"the folder or its .dblike is missing ({error.strerror}): is its disk mounted?")
 
 
 class Limit(msgspec.Struct, frozen=True):
@@ -68,13 +80,14 @@ def hold_deletes(
     if max(len(lost), len(removed)) <= limit.count:
         return plan, None  # no share is asked for, so nobody has to count all paths
     total = max(context.state.tree.count(), 1)
-    if not limit.allows(len(lost), total):
-        kept = tuple(step for step in plan.uploads if step.new is not None)
-        return _replace(plan, uploads=kept), _brake("local", lost, total)
+    brake = None
     if not limit.allows(len(removed), total):
         made = tuple(step for step in plan.applies if step.new is not None)
-        return _replace(plan, applies=made), _brake("remote", removed, total)
-    return plan, None
+        plan, brake = _replace(plan, applies=made), _brake("remote", removed, total)
+    if not limit.allows(len(lost), total):
+        kept = tuple(step for step in plan.uploads if step.new is not None)
+        plan, brake = _replace(plan, uploads=kept), _brake("local", lost, total, brake)
+    return plan, brake
 
 
 def _not_moved(gone: Iterable[bytes], found: Scan) -> list[bytes]:
@@ -98,8 +111,10 @@ def _not_moved_there(applies: Collection[Apply]) -> list[bytes]:
     ]
 
 
-def _brake(side: Literal["local", "remote"], paths: list[bytes], total: int) -> Brake:
-    return Brake(side, len(paths), total, tuple(paths[:_EXAMPLES]))
+def _brake(
+    side: Literal["local", "remote"], paths: list[bytes], total: int, also: Brake | None = None
+) -> Brake:
+    return Brake(side, len(paths), total, tuple(paths[:_EXAMPLES]), also)
 
 
 def _replace(plan: Plan, **changes: object) -> Plan:

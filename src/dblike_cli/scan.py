@@ -92,6 +92,8 @@ class _Scanner:
 
     def result(self) -> Scan:
         """All that was found."""
+        if self._ignore.wrong:
+            self._note(IGNORE_FILE, Code.RULE, self._ignore.wrong)
         return msgspec.structs.replace(self._found, tick=self._tick, looked=self._looked)
 
     def everything(self) -> None:
@@ -275,14 +277,26 @@ class _Scanner:
 
     def _miss(self, before: Mapping[bytes, bytes]) -> None:
         """What is left of the agreed tree is gone, where it would have been seen."""
+        staying = self._staying(before)
         for path, stamp in before.items():
             above = (b"", *ancestors(path))
             if self._unknown and not self._unknown.isdisjoint((*above, path)):
                 continue
-            if self._ignored(path, None):
+            if path in staying:
                 continue
             self._found.local[path] = None
             self._found.gone[path] = stamp
+
+    def _staying(self, gone: Iterable[bytes]) -> set[bytes]:
+        """Those of which no word goes up: what a rule names, and the directories that hold it."""
+        if not self._ignore.lines:
+            return set()
+        found = {path for path in gone if self._ignored(path, self._synced_kind(path))}
+        return found.union(*map(ancestors, found))
+
+    def _synced_kind(self, path: bytes) -> Kind | None:
+        known = self._context.state.tree.get(path)
+        return known.synced.entry.kind if known is not None and known.synced.entry else None
 
     def _cannot(self, path: bytes, error: OSError | None) -> None:
         why = f": {error.strerror}" if error is not None and error.strerror else ""

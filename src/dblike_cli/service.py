@@ -20,8 +20,9 @@ StartLimitIntervalSec=0
 ExecStart={command}
 Restart=on-failure
 RestartSec=5
-# Usage, damaged state, another instance, protocol too old: starting again would not help.
-RestartPreventExitStatus=2 7 11 12
+# Damaged state, another instance, protocol too old: starting again would not help.  Where the
+# disk is not mounted yet there is no linked folder, and that passes.
+RestartPreventExitStatus=7 11 12
 Nice=5
 
 [Install]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ from dblike_cli.learned import read_learned, write_learned
 from dblike_cli.options import Common
 from dblike_cli.output import CycleReporter, Output
 from dblike_delta.errors import DeltaError, PathError
-from dblike_delta.paths import check_path
+from dblike_delta.paths import check_path, display
 from dblike_delta.seams import SystemClock, SystemRandom
 
 if TYPE_CHECKING:
@@ -145,14 +146,16 @@ class Session:
             self.log.flush()
 
     def context(self, reporter: Reporter, exchange: Exchange | None = None) -> Context:
-        """All that a cycle needs; `exchange` stands in for the plain one."""
+        """All that a cycle needs; `exchange` stands in for the plain one.  Raises Stopped where the
+        folder is not there: nothing is opened then, for what is missing would seem damaged."""
         from dblike_cli.context import Context, Settings
-        from dblike_cli.realfs import RealFS
+        from dblike_cli.safety import check_root, open_root
         from dblike_delta.system import keep_memory
 
         keep_memory(_KEPT)
         config = self.config
-        filesystem = self._work.enter_context(contextlib.closing(RealFS(self.root)))
+        filesystem = self._work.enter_context(contextlib.closing(open_root(self.root)))
+        check_root(filesystem)
         executor = ThreadPoolExecutor(_THREADS, BESIDE)
         # Nobody waits for a request that hangs; what is in it will be sent again with the same dot.
         self._work.callback(executor.shutdown, wait=False, cancel_futures=True)
@@ -205,8 +208,7 @@ class Session:
 
         Raises Usage.  The folder itself is b"".
         """
-        start = Path(self.common.directory).absolute()
-        return inside(self.root, start, given)
+        return inside(self.root, working_directory(self.common.directory), given)
 
     # --- closing
 
@@ -230,11 +232,19 @@ def open_session(common: Common, *, rates: tuple[int, int] | None = None) -> Ses
 
 def find_root(start: Path) -> Path:
     """The linked folder at or above `start`; raises NotLinked."""
-    where = start.absolute()
+    where = working_directory(start)
+    shown = display(bytes(where))
+    if not where.is_dir():
+        raise NotLinked(f"there is no directory {shown}")
     for directory in (where, *where.parents):
         if (directory / ".dblike" / "config.json").is_file():
             return directory
-    raise NotLinked(f"{where} is not in a linked folder; `dblike init` or `dblike clone` makes one")
+    raise NotLinked(f"{shown} is not in a linked folder; `dblike init` or `dblike clone` makes one")
+
+
+def working_directory(given: Path) -> Path:
+    """The directory of -C, which is the current one without it; symlinks in it stay."""
+    return Path(os.path.normpath(given.absolute()))
 
 
 def open_transport(
@@ -259,8 +269,6 @@ def open_transport(
 
 def inside(root: Path, start: Path, given: str) -> bytes:
     """The folder's path for what a user typed at `start`; raises Usage."""
-    import os
-
     # Not resolved: a symlink in the folder is a path of its own, not what it points to.
     full = os.path.normpath(os.path.join(os.fsencode(start), os.fsencode(given)))
     top = os.fsencode(root)

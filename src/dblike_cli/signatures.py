@@ -34,7 +34,8 @@ def load_signature(fs: FileSystem, digest: bytes) -> Signature | None:
     except OSError:
         return None
     try:
-        found = Signature.unpack(file.read(_LARGEST))
+        # The system makes room for all that is asked for, however little there is to read.
+        found = Signature.unpack(file.read(min(file.stat().st_size, _LARGEST)))
     except (OSError, DeltaError):
         return None
     finally:

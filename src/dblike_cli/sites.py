@@ -28,6 +28,8 @@ _DOUBT: Final = 0.35
 _ANSWER: Final = 2.0
 _FAR: Final = 4.0
 _LONGEST_LEAVE: Final = 60.0
+_KEPT: Final = 2
+"""Connections that wait for the next request: as many as are used at once."""
 
 
 class Site:
@@ -100,7 +102,7 @@ class Site:
     ) -> HttpResponse:
         def done(reusable: bool) -> None:
             with self._lock:
-                if reusable and not self._closed:
+                if reusable and not self._closed and len(self._kept) < _KEPT:
                     self._kept.append(connection)
                     return
             connection.close()

@@ -45,8 +45,9 @@ class Listener(Protocol):
 class TreeWatch(Protocol):
     """Watches a tree while it is open."""
 
-    blind: int
-    """Directories that can't be watched, because there are no watches left."""
+    @property
+    def blind(self) -> int:
+        """Directories that can't be watched, because there are no watches left."""
 
     def close(self) -> None:
         """Stop watching."""
@@ -75,9 +76,9 @@ class InotifyTree:
     def __init__(self, root: bytes, listener: Listener) -> None:
         from watchdog.observers.inotify_c import InotifyFD
 
-        self.blind = 0
         self._root = root
         self._listener = listener
+        self._unseen: set[bytes] = set()
         self._lock = threading.Lock()
         self._paths: dict[WatchDescriptor, bytes] = {}
         self._watches: dict[bytes, WatchDescriptor] = {}
@@ -88,6 +89,11 @@ class InotifyTree:
             self.close()
             raise OSError(errno.ENOSPC, "no inotify watches are left")
         self._watch_below(b"")
+
+    @property
+    def blind(self) -> int:
+        """How many directories the watches did not reach for."""
+        return len(self._unseen)
 
     def close(self) -> None:
         """Stop watching."""
@@ -121,6 +127,7 @@ class InotifyTree:
     def on_queue_overflow(self) -> None:
         """The kernel dropped events: directories may have come, gone and moved."""
         self._unwatch(b"")
+        self._unseen.clear()
         self._watch(b"")
         self._watch_below(b"")
         self._listener.everywhere()
@@ -128,6 +135,8 @@ class InotifyTree:
     # --- inside
 
     def _directory(self, path: bytes, mask: int) -> None:
+        if self._unseen and mask & (_MOVED_FROM | _MOVED_TO | _DELETE):
+            self._unseen = {p for p in self._unseen if p != path and not is_below(p, path)}
         if mask & (_MOVED_FROM | _MOVED_TO):
             self._unwatch(path)
         elif mask & _DELETE:
@@ -146,7 +155,8 @@ class InotifyTree:
         try:
             wd = self._inotify.add_callback(full, _MASK, self, id(self))  # type: ignore[arg-type]
         except OSError as error:
-            self.blind += error.errno == errno.ENOSPC
+            if error.errno == errno.ENOSPC:
+                self._unseen.add(path)
             return
         if wd >= 0:  # watchdog says -1 for a directory that may not be read
             with self._lock:

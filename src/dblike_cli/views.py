@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from dblike_cli.errors import Usage
+from dblike_cli.errors import NotFound, Usage
 from dblike_cli.output import escape, path_fields, size, when
 from dblike_delta.messages import VersionView
 
@@ -37,9 +37,15 @@ def view_line(view: VersionView) -> str:
     marks = " (conflict)" if view.conflict else ""
     amount = size(view.size) if view.kind == "file" else "-"
     return (
-        f"{short(view.version)}  {when(view.time)}  {escape(view.device):12}  "
+        f"{short(view.version)}  {moment_of(view)}  {escape(view.device):12}  "
         f"{view.kind:9} {amount:>9}  {escape(view.path)}{marks}"
     )
+
+
+def moment_of(view: VersionView) -> str:
+    """When a version was made, in the width of a moment.  What follows from what else there is,
+    as a directory because a file in it came, has no time of its own."""
+    return f"{when(view.time) if view.time else '-':19}"
 
 
 def short(version: str) -> str:
@@ -49,7 +55,8 @@ def short(version: str) -> str:
 
 
 def version_of(text: str, versions: list[VersionView]) -> str:
-    """The full name of the version that was meant; raises Usage where that is not just one."""
+    """The full name of the version that was meant; raises NotFound where there is none, and Usage
+    where there are several."""
     if _VERSION.fullmatch(text):
         return text
     device, dot, counter = text.partition(".")
@@ -58,9 +65,10 @@ def version_of(text: str, versions: list[VersionView]) -> str:
         for view in versions
         if dot and view.version.startswith(device) and view.version.endswith(f".{counter}")
     }
-    if len(found) != 1:
-        many = "several versions" if found else "no version"
-        raise Usage(f"{many} of this path: {text!r}; `dblike log PATH` lists them")
+    if not found:
+        raise NotFound(f"no version of this path: {text!r}; `dblike log PATH` lists them")
+    if len(found) > 1:
+        raise Usage(f"several versions of this path: {text!r}; `dblike log PATH` lists them")
     return found.pop()
 
 

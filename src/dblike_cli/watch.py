@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -21,6 +22,7 @@ from dblike_cli.failure import describe
 from dblike_cli.output import outcome_line, path_fields
 from dblike_cli.report import Code, Direction, Hints, Outcome, Pending, Progress, Report
 from dblike_cli.run import pending_document, unsettled, unsettled_line
+from dblike_cli.safety import check_root
 from dblike_cli.session import Session
 from dblike_cli.timers import FIRST_RETRY, LONGEST_RETRY, Timers
 from dblike_cli.treewatch import TreeWatch, watch_limit, watch_tree
@@ -58,12 +60,10 @@ def watch_folder(session: Session, max_delete: str | None) -> Exit:
     wakeups = Wakeups(session.clock)
     session.pause = wakeups.pause
     with contextlib.ExitStack() as exits:
-        exits.enter_context(lock.hold(session.own / "lock", "watch"))
+        loop = Loop(session, wakeups, max_delete)
+        exits.callback(loop.leave_root)
+        loop.take_root()
         exits.enter_context(_signals(wakeups))
-        tree = watch_tree(session.root, wakeups)
-        if tree is not None:
-            exits.callback(tree.close)
-        loop = Loop(session, wakeups, tree, max_delete)
         with contextlib.suppress(Ending):
             exits.enter_context(contextlib.closing(loop))
             loop.run()
@@ -133,12 +133,12 @@ class WatchReporter:
 class Loop:
     """The loop, and what it remembers from one cycle to the next."""
 
-    def __init__(
-        self, session: Session, wakeups: Wakeups, tree: TreeWatch | None, max_delete: str | None
-    ) -> None:
+    def __init__(self, session: Session, wakeups: Wakeups, max_delete: str | None) -> None:
         self._session = session
         self._wakeups = wakeups
-        self._tree = tree
+        self._tree: TreeWatch | None = None
+        self._root: tuple[int, int] | None = None
+        self._taken = contextlib.ExitStack()
         self._max_delete = max_delete
         self._reporter = WatchReporter(session, wakeups)
         self._timers = Timers(session.clock, session.config.rescan)
@@ -170,6 +170,38 @@ class Loop:
         self._events.close()
         self._session.log.flush()
 
+    # --- the directory
+
+    def take_root(self) -> None:
+        """Lock and watch the directory that has the folder's name now; raises Locked."""
+        self.leave_root()
+        root = self._session.root.stat()
+        self._taken.enter_context(lock.hold(self._session.own / "lock", "watch"))
+        self._tree = watch_tree(self._session.root, self._wakeups)
+        if self._tree is not None:
+            self._taken.callback(self._tree.close)
+        self._root = (root.st_dev, root.st_ino)
+
+    def leave_root(self) -> None:
+        """Give it back."""
+        self._root = self._tree = None
+        self._taken.close()
+
+    def _open(self) -> Context:
+        """The context of a cycle.  Where the folder's name leads to another directory than before,
+        as after a mount, all that was opened and watched belongs to the one that is gone."""
+        if self._context is not None:
+            check_root(self._context.fs)
+            if self._context.fs.identity() != self._root:
+                self._session.reset()
+                self._context = None
+        if self._context is None:
+            context = self._session.context(self._reporter)
+            if context.fs.identity() != self._root:
+                self.take_root()
+            self._context = context
+        return self._context
+
     # --- when to look
 
     def _hear(self, cursor: str) -> None:
@@ -199,7 +231,12 @@ class Loop:
 
     def _is_news(self) -> bool:
         """Whether what was heard of the site is more than what is here: our own commits are not."""
-        return not self._heard or self._heard != self._session.state.meta.cursor
+        if self._context is None or not self._heard:
+            return True
+        try:
+            return self._heard != self._context.state.meta.cursor
+        except sqlite3.Error:
+            return True  # the cycle says what is wrong
 
     @property
     def _elsewhere(self) -> bool:
@@ -222,9 +259,7 @@ class Loop:
         self._warn_of_blindness()
 
     def _cycle(self, hints: Hints) -> Report:
-        if self._context is None:
-            self._context = self._session.context(self._reporter)
-        return run_cycle(self._context, Direction.BOTH, hints=hints, max_delete=self._max_delete)
+        return run_cycle(self._open(), Direction.BOTH, hints=hints, max_delete=self._max_delete)
 
     def _succeed(self, report: Report) -> None:
         if self._failures:

@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, NoReturn, cast
@@ -19,7 +18,9 @@ from typing import IO, NoReturn, cast
 from dblike_delta.delta import write_delta
 from dblike_delta.errors import DeltaError
 from dblike_delta.limits import DEFAULT_LIMITS
+from dblike_delta.outputs import whole
 from dblike_delta.patch import patch
+from dblike_delta.paths import display
 from dblike_delta.signature import Signature, signature
 
 DONE, FAILED, USAGE, INTEGRITY = 0, 1, 2, 6
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m dblik
 
 
 def _say(program: str, message: str, code: int) -> int:
-    sys.stderr.write(f"{program}: {message}\n")
+    sys.stderr.write(f"{program}: {display(os.fsencode(message))}\n")
     return code
 
 
@@ -68,7 +69,17 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(USAGE, f"{self.prog}: {message}; see --help\n")
+        self.exit(_say(self.prog, f"{message}; see --help", USAGE))
+
+
+class _Version(argparse.Action):
+    """Found only when it is asked for, which takes longer than most of the work."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"{parser.prog} {version('dblike')}\n")
+        parser.exit()
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
@@ -78,6 +89,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, what: str, *files: str) -> argparse.ArgumentParser:
@@ -93,8 +105,12 @@ def _parser(program: str) -> argparse.ArgumentParser:
         return added
 
     sign = command("signature", "write the signature of OLD to SIG", "OLD", "SIG")
-    sign.add_argument("-b", dest="block", metavar="BLOCK", type=_block, help="bytes of a block")
-    sign.add_argument("-S", dest="strong", metavar="STRONG", type=int, help="bytes of strong sums")
+    sign.add_argument(
+        "-b", dest="block", metavar="BLOCK", type=_block_size, help="bytes of a block"
+    )
+    sign.add_argument(
+        "-S", dest="strong", metavar="STRONG", type=_number, help="bytes of strong sums"
+    )
     sign.add_argument(
         "--format",
         choices=["librsync", "xxh3"],
@@ -103,7 +119,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     )
     command("delta", "write what makes NEW out of SIG's file to DELTA", "SIG", "NEW", "DELTA")
     apply = command("patch", "write OLD with DELTA applied to OUT", "OLD", "DELTA", "OUT")
-    apply.add_argument("--max-size", type=int, metavar="BYTES", help="refuse to write more")
+    apply.add_argument("--max-size", type=_number, metavar="BYTES", help="refuse to write more")
     show = command("inspect", "say what a signature or a delta holds", "FILE")
     show.add_argument("--json", action="store_true", help="as one JSON document")
     times = command("bench", "time the three steps, ours and librsync's", "OLD", "NEW")
@@ -111,9 +127,15 @@ def _parser(program: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _block(text: str) -> int:
-    value = int(text)
-    if not 0 <= value <= DEFAULT_LIMITS.max_block_size:
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes")
+    return int(text)
+
+
+def _block_size(text: str) -> int:
+    value = _number(text)
+    if value > DEFAULT_LIMITS.max_block_size:
         raise argparse.ArgumentTypeError(f"must be 0 to {DEFAULT_LIMITS.max_block_size}")
     return value
 
@@ -206,29 +228,8 @@ def _writing(name: str) -> Iterator[IO[bytes]]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    target = Path(name)
-    if target.exists() and not target.is_file():  # a device or a pipe is not replaced
-        with target.open("wb") as file:
-            yield file
-        return
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name[:64]}.", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-        Path(temporary).chmod(_mode(target))
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _mode(target: Path) -> int:
-    """That of the file to be replaced, or what a new file gets."""
-    if target.exists():
-        return target.stat().st_mode & 0o777
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
+    with whole(Path(name)) as file:
+        yield file
 
 
 if __name__ == "__main__":

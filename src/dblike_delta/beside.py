@@ -35,7 +35,7 @@ class Beside:
             self._calls.append(call)
             start, self._running = not self._running, True
         if start:
-            self._executor.submit(self._work)
+            self._start()
             self._raise()  # an executor that makes its calls at once has made this one
 
     def settle(self) -> None:
@@ -44,14 +44,25 @@ class Beside:
             self._changed.wait_for(lambda: not self._running)
             self._raise()
 
+    def _start(self) -> None:
+        try:
+            self._executor.submit(self._work)
+        except BaseException as error:
+            self._end(error)
+            self._next()  # nobody else says that nothing runs
+            raise
+
     def _work(self) -> None:
         while (call := self._next()) is not None:
             try:
                 call()
             except BaseException as error:  # noqa: BLE001 - the caller's thread raises it
-                with self._changed:
-                    self._error = error
-                    self._calls.clear()
+                self._end(error)
+
+    def _end(self, error: BaseException) -> None:
+        with self._changed:
+            self._error = error
+            self._calls.clear()
 
     def _next(self) -> Callable[[], object] | None:
         with self._changed:

@@ -246,9 +246,15 @@ class Exchange:
         self._send("POST", target, _pack(message)).close()
 
     def read(self, target: str) -> Iterator[bytes]:
-        """A body as it comes (a whole file)."""
+        """A whole file as it comes.  What is no file is Refused, as a site does with a symlink."""
         reply = self._send("GET", target, accept="*/*")
+        media = reply.headers.get("content-type", "")
         with contextlib.closing(reply):
+            if media == "application/json":  # the list of a directory
+                detail = "only files have content"
+                raise Refused(m.Problem("not a file", 422, detail=detail, field="path"))
+            if media != "application/octet-stream":
+                raise Unreachable(f"the reply is {media or 'of no type'}, not a file")
             yield from reply.chunks()
 
     # --- inside

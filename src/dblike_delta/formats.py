@@ -252,6 +252,11 @@ class DeltaDecoder:
         self._buffer += view[used:]
         return events
 
+    @property
+    def literal_left(self) -> int:
+        """Bytes still to come of the literal being read."""
+        return self._literal
+
     def suspend(self) -> tuple[bytes, int, int, bool, int, bool]:
         """Where it stands, to go on from with `resume` in another process."""
         buffer = bytes(self._buffer)

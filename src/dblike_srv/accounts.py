@@ -26,10 +26,10 @@ from dblike_srv.folders import HOME, create_folder
 from dblike_srv.hub_client import Session
 from dblike_srv.identity import Identity
 from dblike_srv.models import devices, users
-from dblike_srv.registers import change, end_all, end_tokens, later, next_stamp, say, user_uid
+from dblike_srv.registers import change, end_all, later, next_stamp, say, user_uid
 from dblike_srv.replication.sites import site_urls
 from dblike_srv.site import Site
-from dblike_srv.tokens import Claim, adopt, claim_of, hash_token, make_token
+from dblike_srv.tokens import Claim, adopt, claim_of, hash_token, is_news, make_token
 
 SEEN_EVERY_MS: Final = 300_000
 """How exact "last seen" is: a write for each request would be a write for each request."""
@@ -42,6 +42,8 @@ GOOD: Final = (
     devices.c.token_at >= users.c.password_at,
 )
 """Of a device's token and its user: the token has not ended."""
+
+ENDED: Final = "log in first: the token is missing, ended or revoked"
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +120,9 @@ def _open_session(
     device, now = bytes.fromhex(chosen), site.clock.now_ms()
 
     def work(connection: Connection) -> str:
+        stamp = next_stamp(connection)  # first: what is read after it nobody else changes
+        if parent is not None:
+            _check_device(connection, parent)
         mine = select(users.c.uid, users.c.password_at).where(users.c.id == user)
         uid, password_at = connection.execute(mine).one()
         known = connection.execute(select(devices).where(devices.c.id == device)).one_or_none()
@@ -130,9 +135,9 @@ def _open_session(
         token = make_token(site.seal, site.random, claim)
         values = {
             "name": request.device, "token": hash_token(token), "token_at": made,
-            "last_seen": now, "parent": parent,
+            "last_seen": now, "parent": parent, "stamp": stamp,
         }  # fmt: skip
-        say(connection, update(devices).where(devices.c.id == device).values(values))
+        connection.execute(update(devices).where(devices.c.id == device).values(values))
         return token
 
     token = change(site, work)
@@ -144,6 +149,14 @@ def _open_session(
         time=now,
         servers=site_urls(site),
     )
+
+
+def _check_device(connection: Connection, device: bytes) -> None:
+    """Whether a device is still logged in: since its request began it may have been revoked."""
+    query = select(devices.c.id).join(users, users.c.id == devices.c.user)
+    good = query.where(devices.c.id == device, devices.c.token.is_not(None), *GOOD)
+    if connection.scalar(good) is None:
+        raise Unauthorized(ENDED)
 
 
 def add_device(site: Site, identity: Identity, name: str) -> LoginReply:
@@ -173,7 +186,7 @@ def identify(site: Site, token: str) -> Caller:
     if found is None:
         found = _from_elsewhere(site, token, digest)
     if found is None or not hmac.compare_digest(bytes(found.token), digest):
-        raise Unauthorized("log in first: the token is missing, ended or revoked")
+        raise Unauthorized(ENDED)
     now = site.clock.now_ms()
     if abs(now - found.last_seen) > SEEN_EVERY_MS:
         _see(site, bytes(found.id), now)
@@ -187,8 +200,10 @@ def identify(site: Site, token: str) -> Caller:
 def _from_elsewhere(site: Site, token: str, digest: bytes) -> Any:
     """The device of a token that another site made, of which nothing was heard here yet."""
     claim = claim_of(site.seal, token)
-    if claim is None or not change(site, lambda connection: adopt(connection, claim, digest)):
+    if claim is None:
         return None
+    if site.database.read(lambda connection: is_news(connection, claim)):
+        change(site, lambda connection: adopt(connection, claim, digest))
     return site.database.read(lambda connection: _by_token(connection, digest))
 
 
@@ -226,7 +241,8 @@ def alive(site: Site, sessions: Iterable[Session]) -> set[Session]:
 
 def logout(site: Site, identity: Identity) -> None:
     """End this device's token; the device may log in again."""
-    end_tokens(site, devices.c.id == identity.device)
+    mine, now = devices.c.id == identity.device, site.clock.now_ms()
+    change(site, lambda connection: end_all(connection, mine, now))
 
 
 def change_password(site: Site, identity: Identity, change: PasswordChange) -> None:

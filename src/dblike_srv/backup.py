@@ -1,7 +1,8 @@
 """Backup: a copy of a site from which the same site can run.
 
 The database first, then the packs that it names: packs never change, and none is deleted before it
-was dying for a day.  The copy appears under its name when it is whole.
+was dying for a day.  Those that are dying come along, for a content may need one all the same.  The
+copy appears under its name when it is whole.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import msgspec
+from sqlalchemy import URL, create_engine, select
 
 from dblike_srv.errors import Conflict, Invalid
+from dblike_srv.models import packs
+from dblike_srv.packs import KEPT, is_dying
 from dblike_srv.site import Site
 from dblike_srv.store.local import LocalStore
 
@@ -51,9 +54,16 @@ def backup(site: Site, directory: Path) -> BackupReport:
     if config.is_file():
         _copy_file(config, partial / "config.json")
     count = size = 0
-    for name in _named(partial / "dblike.db"):
-        size += _copy_pack(site, name, partial / "packs" / name.hex()[:2] / name.hex())
-        count += 1
+    for name, mark in _named(partial / "dblike.db"):
+        target = partial / "packs" / name.hex()[:2] / name.hex()
+        try:
+            size += _copy_pack(site, name, target)
+        except FileNotFoundError:
+            if not is_dying(mark):
+                raise
+            target.unlink(missing_ok=True)  # the pack went meanwhile
+        else:
+            count += 1
     _sync_tree(partial)
     partial.rename(directory)
     _sync(directory.parent)
@@ -74,14 +84,15 @@ def _copy_database(site: Site, target: Path) -> None:
     target.chmod(0o600)
 
 
-def _named(database: Path) -> Iterator[bytes]:
-    """The packs that the copied database needs."""
-    copy = sqlite3.connect(database)
+def _named(database: Path) -> list[tuple[bytes, int]]:
+    """The packs that the copied database may need, each with its mark."""
+    query = select(packs.c.hash, packs.c.dying).where(KEPT)
+    engine = create_engine(URL.create("sqlite", database=str(database)))
     try:
-        rows = copy.execute("SELECT hash FROM packs WHERE dying = 0").fetchall()
+        with engine.connect() as copy:
+            return [(bytes(name), mark) for name, mark in copy.execute(query)]
     finally:
-        copy.close()
-    return (bytes(name) for (name,) in rows)
+        engine.dispose()
 
 
 def _copy_pack(site: Site, name: bytes, target: Path) -> int:

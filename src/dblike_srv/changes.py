@@ -14,7 +14,7 @@ from dblike_delta.versions import Kind, Version, vector_in
 from dblike_srv.contents import State, find_contents
 from dblike_srv.db import all_rows, find_rows
 from dblike_srv.errors import Gone
-from dblike_srv.folders import heads_of
+from dblike_srv.folders import journal_numbers
 from dblike_srv.identity import FolderRef
 from dblike_srv.models import journal, paths, versions
 from dblike_srv.replication.lost import are_lost
@@ -52,14 +52,14 @@ def changes(
     room = max(1, min(limit, LARGEST_PAGE))
 
     def work(connection: Connection) -> tuple[list[Record], dict[bytes, int], bool]:
-        heads = heads_of(connection, folder.row)
-        check_ahead(connection, seen, heads)
-        beyond = {origin for origin, n in seen.items() if n > heads.get(origin, 0)}
+        held = journal_numbers(connection, folder.row)
+        check_ahead(connection, seen, held)
+        beyond = {origin for origin, n in seen.items() if n > held.get(origin, 0)}
         if beyond and are_lost(connection, beyond, site.clock.now_ms()):
             raise Gone("a site was lost that had told more: start with none", field="cursor")
-        here = {origin: min(n, heads.get(origin, 0)) for origin, n in numbers.items()}
+        here = {origin: min(n, held.get(origin, 0)) for origin, n in numbers.items()}
         live_only = not cursor and not buried
-        found, reached, more = _collect(site, connection, folder, here, heads, room, live_only)
+        found, reached, more = _collect(site, connection, folder, here, held, room, live_only)
         return _with_buried(connection, folder, found) if buried else found, reached, more
 
     try:
@@ -78,7 +78,9 @@ def since(
     def work(connection: Connection) -> dict[bytes, int]:
         first = _first_since(connection, folder.row, epoch_ms)
         rows = connection.execute(_NUMBERS, {"folder": folder.row, "first": first})
-        return heads_of(connection, folder.row) | {bytes(uid): least - 1 for uid, least in rows}
+        return journal_numbers(connection, folder.row) | {
+            bytes(uid): least - 1 for uid, least in rows
+        }
 
     start = site.database.read(work)
     return changes(site, folder, site.seal.cursor(folder.id, start), limit)
@@ -114,10 +116,10 @@ def _first_since(connection: Connection, folder: int, moment: int) -> int:
     return low
 
 
-def check_ahead(connection: Connection, numbers: dict[bytes, int], heads: dict[bytes, int]) -> None:
+def check_ahead(connection: Connection, numbers: dict[bytes, int], held: dict[bytes, int]) -> None:
     """Raises Ahead where somebody has more of our own journal than we do."""
     for own in own_ids(connection):
-        if numbers.get(own, 0) > heads.get(own, 0):
+        if numbers.get(own, 0) > held.get(own, 0):
             raise Ahead(own)
 
 
@@ -126,12 +128,12 @@ def _collect(
     connection: Connection,
     folder: FolderRef,
     reached: dict[bytes, int],
-    heads: dict[bytes, int],
+    held: dict[bytes, int],
     room: int,
     live_only: bool,
 ) -> tuple[list[Record], dict[bytes, int], bool]:
     records: dict[bytes, Record] = {}
-    for origin, head in sorted(heads.items()):
+    for origin, head in sorted(held.items()):
         if reached.get(origin, 0) >= head:
             continue
         if room <= 0:

@@ -8,8 +8,9 @@ transaction.  Every step may be the last before a crash; the next run goes on.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
@@ -20,6 +21,7 @@ from dblike_delta.recipe import Recipe
 from dblike_srv.contents import State, batches
 from dblike_srv.db import asked, told
 from dblike_srv.models import contents, folders, packs, users, versions
+from dblike_srv.packs import GIVEN_UP, UNMARKED, is_dying
 from dblike_srv.retention import prune
 from dblike_srv.site import Site
 
@@ -139,7 +141,7 @@ def _sweep(site: Site, needed: set[int], *, dry_run: bool) -> list[int]:
     """Delete packs that were dying for the whole grace; their sizes."""
     until = site.clock.now_ms() - GRACE_MS
     query = select(packs.c.id, packs.c.hash, packs.c.size, packs.c.dying).where(
-        packs.c.dying != 0, packs.c.dying <= until
+        ~UNMARKED, packs.c.dying <= until
     )
     doomed = [row for row in site.database.read(asked(query)) if row[0] not in needed]
     swept = []
@@ -157,10 +159,10 @@ def _delete(site: Site, row: int, name: bytes, dying: int) -> bool:
     a commit on another node took the mark off meanwhile, would bring the row back.  A crash in
     between leaves a row that was given up, which the next run deletes.
     """
-    if dying > 0 and not site.database.transact(partial(_give_up, row=row, dying=dying)):
+    if is_dying(dying) and not site.database.transact(partial(_give_up, row=row, dying=dying)):
         return False
     site.store.delete(name)
-    given_up = delete(packs).where(packs.c.id == row, packs.c.dying < 0)
+    given_up = delete(packs).where(packs.c.id == row, GIVEN_UP)
     return site.database.transact(told(given_up)) == 1
 
 
@@ -180,8 +182,9 @@ def _mark(site: Site, needed: set[int], now: int) -> None:
     """
     query = select(packs.c.id, packs.c.dying, packs.c.created)
     rows = site.database.read(asked(query))
-    idle = [row for row, dying, made in rows if not dying and row not in needed and made < now]
-    alive = [row for row, dying, _ in rows if dying > 0 and row in needed]
+    unmarked = {row for row, mark, made in rows if not mark and made < now}
+    idle = unmarked - needed
+    alive = {row for row, mark, _ in rows if is_dying(mark)} & needed
     for change, chosen in ((now, idle), (0, alive)):
         for batch in batches(chosen):
             statement = update(packs).where(packs.c.id.in_(batch)).values(dying=change)
@@ -191,24 +194,18 @@ def _mark(site: Site, needed: set[int], now: int) -> None:
 def _adopt_orphans(site: Site) -> None:
     """Files that no row names come from crashes: give them a row that is dying."""
     known = {bytes(name) for (name,) in site.database.read(asked(select(packs.c.hash)))}
+    began = site.clock.now_ms()
     for name in site.store.names():
         if name not in known:
-            site.database.transact(_adoption(site, name))
+            with contextlib.suppress(FileNotFoundError):
+                size = site.store.size(name)
+                site.database.transact(partial(_adopt, name=name, size=size, now=began))
 
 
-def _adoption(site: Site, name: bytes) -> Callable[[Connection], None]:
-    def work(connection: Connection) -> None:
-        if connection.execute(select(packs.c.id).where(packs.c.hash == name)).first():
-            return
-        try:
-            size = site.store.size(name)
-        except FileNotFoundError:
-            return
-        now = site.clock.now_ms()
+def _adopt(connection: Connection, name: bytes, size: int, now: int) -> None:
+    if connection.execute(select(packs.c.id).where(packs.c.hash == name)).first() is None:
         row = {"hash": name, "size": size, "created": now, "dying": now}
         connection.execute(insert(packs).values(row))
-
-    return work
 
 
 # --- space

@@ -17,9 +17,10 @@ from dblike_delta.messages import CommitReply, Sources
 from dblike_delta.recipe import Recipe
 from dblike_srv.contents import EMPTY_HASH, State, check_contents, find_contents
 from dblike_srv.identity import FolderRef, Identity
-from dblike_srv.intake import NEW_PACK, Intake, Item
+from dblike_srv.intake import NEW_PACK, Intake
+from dblike_srv.items import Item
 from dblike_srv.models import users
-from dblike_srv.packs import Pack
+from dblike_srv.packs import Pack, see_pack
 from dblike_srv.replication.copies import await_copies
 from dblike_srv.site import Site
 from dblike_srv.sources import NamedContents
@@ -90,12 +91,19 @@ def allowance(site: Site, identity: Identity) -> int:
 
 def keep_pack(intake: Intake, writer: PackWriter) -> Pack | None:
     """Make the literals durable, where any item uses them."""
-    if not any(item.status is None and NEW_PACK in item.recipe.packs for item in intake.items):
+    pack = pack_of(intake)
+    if pack is None:
         writer.abort()
-        return None
-    pack = Pack(intake.name(), writer.size)
-    writer.commit(pack.name)
+    else:
+        writer.commit(pack.name)
     return pack
+
+
+def pack_of(intake: Intake) -> Pack | None:
+    """The pack that the literals make, where any item uses them."""
+    if not any(item.status is None and NEW_PACK in item.recipe.packs for item in intake.items):
+        return None
+    return Pack(intake.name(), intake.size)
 
 
 def commit_items(
@@ -117,9 +125,11 @@ def commit_items(
     if overwrite is None:
         _check_reused(site, identity, items)
 
+    seen = None if pack is None else see_pack(site, pack)
+
     def work(connection: Connection) -> CommitReply:
         return Transaction(site, identity, folder, connection, overwrite).run(
-            items, pack, brief=brief
+            items, seen, brief=brief
         )
 
     reply = site.database.transact(work)

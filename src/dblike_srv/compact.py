@@ -20,8 +20,9 @@ from dblike_delta.recipe import Extent, Recipe
 from dblike_srv.collect import Stored, stored_contents
 from dblike_srv.contents import PackReader, State, batches, check_contents
 from dblike_srv.db import asked
+from dblike_srv.errors import Busy
 from dblike_srv.models import contents, packs
-from dblike_srv.packs import Pack, name_pack
+from dblike_srv.packs import KEPT, Pack, claim_packs, name_pack, see_pack
 from dblike_srv.relocate import Move, Moves, merged, unseen
 from dblike_srv.scrub import is_sound
 from dblike_srv.site import Site
@@ -96,7 +97,7 @@ def rescue(site: Site, names: Iterable[bytes]) -> int:
     once more where they lie then.
     """
     wanted = set(names)
-    query = select(packs.c.id, packs.c.hash, packs.c.size).where(packs.c.dying == 0)
+    query = select(packs.c.id, packs.c.hash, packs.c.size).where(KEPT)
     rows = [(row, bytes(name), size) for row, name, size in site.database.read(asked(query))]
     known = {row: _Pack(name, size, set()) for row, name, size in rows if name in wanted}
     moved: dict[int, list[bytes]] = {}
@@ -123,7 +124,7 @@ def rescue(site: Site, names: Iterable[bytes]) -> int:
 def _packs(site: Site) -> dict[int, _Pack]:
     settled = site.clock.now_ms() - SETTLED_MS
     query = select(packs.c.id, packs.c.hash, packs.c.size)
-    query = query.where(packs.c.dying == 0, packs.c.created <= settled)
+    query = query.where(KEPT, packs.c.created <= settled)
     rows = site.database.read(asked(query))
     return {number: _Pack(bytes(name), size, set()) for number, name, size in rows}
 
@@ -198,7 +199,7 @@ def _relocate(site: Site, known: dict[int, _Pack], runs: list[Extent]) -> int:
     moves, size = _copy(site, known, runs)
     affected = [stored.id for stored in _naming(site, moves)]
     for batch in batches(affected, CONTENTS):
-        site.database.transact(partial(_move, moves=moves, rows=batch))
+        site.database.transact(partial(_move, site=site, moves=moves, rows=batch))
     return size
 
 
@@ -218,8 +219,8 @@ def _copy(site: Site, known: dict[int, _Pack], runs: list[Extent]) -> tuple[Move
     except BaseException:
         writer.abort()
         raise
-    pack = Pack(hasher.digest(), size)
-    number, _ = site.database.transact(lambda c: name_pack(c, site, pack, site.clock.now_ms()))
+    pack = see_pack(site, Pack(hasher.digest(), size))
+    number, _ = site.database.transact(lambda c: name_pack(c, pack, site.clock.now_ms()))
     moves = (
         (run.pack, Move(run.offset, run.length, number, place))
         for run, place in zip(runs, places, strict=True)
@@ -231,8 +232,14 @@ def _naming(site: Site, moves: Moves) -> Iterator[Stored]:
     return (stored for stored in stored_contents(site) if stored.recipe.packs & moves.packs)
 
 
-def _move(connection: Connection, moves: Moves, rows: Iterable[int]) -> None:
-    """Move recipes over, as they are now: a commit may have replaced one meanwhile."""
+def _move(connection: Connection, site: Site, moves: Moves, rows: Iterable[int]) -> None:
+    """Move recipes over, as they are now: a commit may have replaced one meanwhile.
+
+    Until the first of them is here nothing needs the new pack, and it may be dying.  Raises Busy
+    where it is gone.
+    """
+    if claim_packs(connection, site, moves.targets):
+        raise Busy("a pack was collected while it was written")
     query = select(contents.c.id, contents.c.recipe).where(contents.c.id.in_(list(rows)))
     for row, packed in connection.execute(query.with_for_update()).all():
         recipe = moves.relocate(Recipe.unpack(bytes(packed)))

@@ -144,13 +144,21 @@ def load_config(
 
     Raises ConfigError, which names the key and the nearest known one.
     """
-    values: dict[str, Any] = {}
-    if path is not None:
-        values = _read(path)
-    values |= _from_environment(os.environ if environ is None else environ)
+    values = {} if path is None else _read(path)
+    try:
+        return overlay(values, data=data, environ=environ)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}" if path is not None else str(error)) from None
+
+
+def overlay(
+    values: dict[str, Any], *, data: Path | None = None, environ: Mapping[str, str] | None = None
+) -> Config:
+    """The configuration from a file's values, with `data` and the environment over them."""
+    over = _from_environment(os.environ if environ is None else environ)
     if data is not None:
-        values["data"] = str(data)
-    return decode_config(values)
+        over["data"] = str(data)
+    return decode_config(values | over)
 
 
 def decode_config(values: dict[str, Any]) -> Config:
@@ -182,6 +190,9 @@ def _check_offered(config: Config) -> None:
             raise ConfigError(f"site.url and peers: {url!r} is no http:// or https:// URL")
         if url and is_plain(url) and not config.replication.insecure:
             raise ConfigError(f"site.url and peers: {url} {PLAIN}")
+    for proxy in config.proxies:
+        if proxy != "unix" and not _is_network(proxy):
+            raise ConfigError(f'proxies: {proxy!r} is no address, no network, and not "unix"')
     if config.replication.follow not in ("all", "peers"):
         raise ConfigError('replication.follow is "all" or "peers"')
     if config.notify != "local" and not config.notify.startswith(REDIS):
@@ -192,6 +203,14 @@ def _check_offered(config: Config) -> None:
         raise ConfigError('log.format is "text" or "json"')
     if config.log.level not in LEVELS:
         raise ConfigError(f"log.level is one of {', '.join(LEVELS)}")
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _read(path: Path) -> dict[str, Any]:

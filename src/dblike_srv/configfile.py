@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from dblike_srv.config import Config, ConfigError, decode_config, load_config
+from dblike_srv.config import Config, ConfigError, decode_config, load_config, overlay
 
 NAME: Final = "config.json"
 DATA: Final = Path("dblike-data")
@@ -55,8 +55,41 @@ def find_or_create(config: Path | None, data: Path | None, **values: Any) -> tup
         return create_config(config, data, **values), True
 
 
-def create_config(config: Path | None, data: Path | None, **values: Any) -> Config:
-    """Write a config with fresh secrets, readable by its owner only."""
+class Draft(msgspec.Struct, frozen=True):
+    """A config that is not written yet."""
+
+    file: Path
+    data: Path | None
+    values: dict[str, Any]
+    new: bool
+
+    def config(self) -> Config:
+        """What it is once it is written."""
+        return _placed(overlay(self.values, data=self.data), self.file, self.data)
+
+    def write(self) -> Config:
+        """Write it, readable by its owner only."""
+        if self.new:
+            self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (self.file.parent / self.values["data"]).mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._put(self.file)
+        else:
+            fresh = self.file.with_name(f".{self.file.name}.{os.getpid()}")
+            self._put(fresh)
+            fresh.rename(self.file)
+        return _load(self.file, self.data)
+
+    def _put(self, file: Path) -> None:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as out:
+            json.dump(self.values, out, indent=2)
+            out.write("\n")
+            out.flush()
+            os.fsync(out.fileno())
+
+
+def draft_config(config: Path | None, data: Path | None, **values: Any) -> Draft:
+    """A first config, with fresh secrets."""
     file, data = locate(config, data)
     fresh = {key: value for key, value in values.items() if value is not None}
     if config is None:
@@ -65,36 +98,33 @@ def create_config(config: Path | None, data: Path | None, **values: Any) -> Conf
         fresh["data"] = str(data.absolute() if data else DATA)
     fresh.setdefault("cluster_key", secrets.token_hex(32))
     decode_config(dict(fresh))
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (file.parent / fresh["data"]).mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as out:
-        json.dump(fresh, out, indent=2)
-        out.write("\n")
-        out.flush()
-        os.fsync(out.fileno())
-    return _load(file, data)
+    return Draft(file, data, fresh, new=True)
 
 
-def change_config(config: Path | None, data: Path | None, **values: Any) -> Config:
-    """Set keys of the config that is there; all else in it stays as it was written."""
+def create_config(config: Path | None, data: Path | None, **values: Any) -> Config:
+    """Write a first config, with fresh secrets."""
+    return draft_config(config, data, **values).write()
+
+
+def draft_change(config: Path | None, data: Path | None, **values: Any) -> Draft:
+    """The config that is there with other values of these keys; all else in it stays."""
     file, data = locate(config, data)
     held = json.loads(file.read_text(encoding="utf-8-sig")) | values
     decode_config(dict(held))
-    fresh = file.with_name(f".{file.name}.{os.getpid()}")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as out:
-        json.dump(held, out, indent=2)
-        out.write("\n")
-        out.flush()
-        os.fsync(out.fileno())
-    fresh.rename(file)
-    return _load(file, data)
+    return Draft(file, data, held, new=False)
+
+
+def change_config(config: Path | None, data: Path | None, **values: Any) -> Config:
+    """Set keys of the config that is there."""
+    return draft_change(config, data, **values).write()
 
 
 def _load(file: Path, data: Path | None) -> Config:
+    return _placed(load_config(file, data=data), file, data)
+
+
+def _placed(config: Config, file: Path, data: Path | None) -> Config:
     """A file's relative `data` is beside the file, so that a directory may be moved as a whole."""
-    config = load_config(file, data=data)
     if data is not None or "DBLIKE_DATA" in os.environ or Path(config.data).is_absolute():
         return config
     return msgspec.structs.replace(config, data=str(file.absolute().parent / config.data))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from dblike_delta.messages import DeviceView
-from dblike_srv.db import asked
 from dblike_srv.errors import NotFound
 from dblike_srv.models import devices
-from dblike_srv.registers import end_tokens
+from dblike_srv.registers import change, end_added, end_all
 from dblike_srv.site import Site
 
 
@@ -32,14 +31,15 @@ def list_devices(site: Site, user: int, *, current: bytes = b"") -> list[DeviceV
 def revoke_device(site: Site, user: int, device_id: str) -> None:
     """End a device's token for good, and those of devices that were added in its name: who stole
     the one has the others.  Raises NotFound where it isn't this user's."""
-    query = select(devices.c.id, devices.c.parent).where(devices.c.user == user)
-    parents = {bytes(row.id): row.parent for row in site.database.read(asked(query))}
-    ended = {_device_bytes(device_id)}
-    if not ended <= parents.keys():
+    if owner_of(site, device_id) != user:
         raise NotFound("no such device", field="id")
-    while more := {one for one, above in parents.items() if above in ended} - ended:
-        ended |= more
-    end_tokens(site, devices.c.id.in_(ended), revoked=site.clock.now_ms())
+    mine, now = devices.c.id == _device_bytes(device_id), site.clock.now_ms()
+
+    def work(connection: Connection) -> None:
+        end_all(connection, mine, now, revoked=now)
+        end_added(connection, user)
+
+    change(site, work)
 
 
 def owner_of(site: Site, device_id: str) -> int:

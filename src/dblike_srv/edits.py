@@ -17,7 +17,7 @@ from dblike_delta.versions import Dot, Kind
 from dblike_srv.commit import commit_items
 from dblike_srv.errors import Invalid, QuotaExceeded, SiteError, TooLarge
 from dblike_srv.identity import FolderRef, Identity
-from dblike_srv.intake import Item
+from dblike_srv.items import Item
 from dblike_srv.models import devices
 from dblike_srv.packs import Pack
 from dblike_srv.site import Site

@@ -29,7 +29,8 @@ from dblike_srv.edits import Edit, apply_items, dots_of, make_items
 from dblike_srv.errors import Conflict, Invalid, NotFound, PreconditionFailed
 from dblike_srv.fetch import find_versions
 from dblike_srv.identity import FolderRef, Identity
-from dblike_srv.intake import NEW_PACK, Intake, Item
+from dblike_srv.intake import NEW_PACK, Intake
+from dblike_srv.items import Item
 from dblike_srv.listing import walk
 from dblike_srv.models import paths, versions
 from dblike_srv.packs import Pack
@@ -41,6 +42,9 @@ from dblike_srv.views import dot_of, version_name
 
 FILE_MODE: Final = 0o644
 DIRECTORY_MODE: Final = 0o755
+MOST_BLOCKS: Final = 1 << 21
+"""Blocks of a signature that is made here, at 36 bytes each: those of 4 GiB in blocks of 2 KiB.
+Where nobody says how large they shall be, it is the square root of the file's size."""
 
 
 class Precondition(msgspec.Struct, frozen=True):
@@ -62,9 +66,9 @@ ANY: Final = Precondition()
 
 
 class FileWish(msgspec.Struct, frozen=True):
-    """How a file shall be made: of `size` bytes at most."""
+    """How a file shall be made; `size` is None where its bytes come without a length."""
 
-    size: int
+    size: int | None = None
     mode: int = FILE_MODE
     mtime_ns: int | None = None
 
@@ -120,8 +124,10 @@ def put_file(
         return Trailer(hasher.digest(), received)
 
     made = _now_ns(site) if wish.mtime_ns is None else wish.mtime_ns
-    edit = Edit(_checked(path), Kind.FILE, b"", wish.size, wish.mode, made)
-    return _store(site, identity, folder, edit, b"", receive, condition)
+    sized = wish.size is not None
+    size = site.config.limits.file_size if wish.size is None else wish.size
+    edit = Edit(_checked(path), Kind.FILE, b"", size, wish.mode, made)
+    return _store(site, identity, folder, edit, b"", receive, condition, sized=sized)
 
 
 def patch_file(
@@ -153,7 +159,7 @@ def patch_file(
     edit = Edit(path, Kind.FILE, b"", limit, present.mode, _now_ns(site))
     same = Precondition(if_match=(version_name(present.dot),))
     try:
-        return _store(site, identity, folder, edit, present.hash, receive, same)
+        return _store(site, identity, folder, edit, present.hash, receive, same, sized=False)
     except PreconditionFailed as error:
         raise Conflict("the path changed meanwhile: make the delta anew", field="path") from error
 
@@ -193,7 +199,11 @@ def make_directory(
 def signature_of(
     site: Site, identity: Identity, version: Version, *, block_size: int | None, strong: int | None
 ) -> bytes:
-    """The librsync signature (RK_BLAKE2) of a version's content."""
+    """The librsync signature (RK_BLAKE2) of a version's content; Invalid where the blocks are so
+    small that it would be too large to be made in memory."""
+    if block_size is not None and version.size // block_size > MOST_BLOCKS:
+        least = -(-version.size // MOST_BLOCKS)
+        raise Invalid(f"blocks of a file of this size have {least} bytes or more", field="block")
     source = _Reader(site, *_recipe(site, identity.user, version))
     made = signature(source, block_size=block_size, format="librsync", strong_size=strong)
     return made.pack()
@@ -221,13 +231,15 @@ def _store(
     base: bytes,
     receive: Callable[[Intake], Trailer],
     condition: Precondition,
+    *,
+    sized: bool,
 ) -> Version:
     """Take content in through the same door as a commit, then make the version of it."""
     writer: PackWriter = site.store.writer()
     try:
         intake = new_intake(site, identity, writer)
         record = make_items(site, identity, [edit])[0].record
-        intake.take(msgspec.structs.replace(record, body=True, base=base))
+        intake.begin(msgspec.structs.replace(record, body=True, base=base), sized=sized)
         intake.take(receive(intake))
         pack = keep_pack(intake, writer)
     except BaseException:

@@ -20,7 +20,7 @@ HOME = "home"
 _ID = re.compile(r"[0-9a-f]{32}")
 
 # Asked by every request: to build a statement anew takes longer than to run it.
-_HEADS = select(journals.c.site, journals.c.head).where(journals.c.folder == bindparam("folder"))
+_JOURNALS = select(journals.c.site, journals.c.head).where(journals.c.folder == bindparam("folder"))
 _FOLDER = select(folders.c.row, folders.c.id, folders.c.name, folders.c.user).where(
     folders.c.user == bindparam("user")
 )
@@ -76,7 +76,7 @@ def list_folders(site: Site, identity: Identity) -> list[FolderView]:
             FolderView(
                 id=bytes(row["id"]).hex(),
                 name=bytes(row["name"]).decode(),
-                cursor=site.seal.cursor(bytes(row["id"]), heads_of(connection, row["row"])),
+                cursor=site.seal.cursor(bytes(row["id"]), journal_numbers(connection, row["row"])),
                 files=row["files"],
                 bytes=row["bytes"],
             )
@@ -86,13 +86,13 @@ def list_folders(site: Site, identity: Identity) -> list[FolderView]:
     return site.database.read(work)
 
 
-def heads_of(connection: Connection, folder: int) -> dict[bytes, int]:
+def journal_numbers(connection: Connection, folder: int) -> dict[bytes, int]:
     """The last number of each site's journal of the folder that is here."""
-    rows = connection.execute(_HEADS, {"folder": folder})
+    rows = connection.execute(_JOURNALS, {"folder": folder})
     return {bytes(site): head for site, head in rows}
 
 
 def cursor_of(site: Site, folder: FolderRef) -> str:
     """The cursor that covers all that is here of the folder."""
-    heads = site.database.read(lambda connection: heads_of(connection, folder.row))
-    return site.seal.cursor(folder.id, heads)
+    numbers = site.database.read(lambda connection: journal_numbers(connection, folder.row))
+    return site.seal.cursor(folder.id, numbers)

@@ -14,10 +14,11 @@ from dblike_delta.messages import (
     TreeList,
     VersionList,
 )
-from dblike_delta.paths import check_path
+from dblike_delta.paths import check_path, display
 from dblike_delta.versions import Kind, Version
+from dblike_srv.db import find_rows
 from dblike_srv.edits import Edit, apply_items, dots_of, make_items
-from dblike_srv.errors import Invalid, NotFound
+from dblike_srv.errors import Conflict, Invalid, NotFound
 from dblike_srv.fetch import find_versions
 from dblike_srv.identity import FolderRef, Identity
 from dblike_srv.listing import last_versions, walk, winners
@@ -29,6 +30,7 @@ from dblike_srv.views import dot_of, view_version
 LARGEST_RESTORE = 1_000_000
 SOME = 1000
 """Paths whose versions are looked up at once."""
+_ELSEWHERE = "delete or rename it first, or restore to another path"
 
 
 def versions_of(
@@ -72,19 +74,20 @@ def restore(
 ) -> RestoreReply:
     """Bring back a version, a deleted file or a whole directory, as new versions.
 
-    No bytes move, and nothing is removed: what was added since stays.
+    No bytes move, and nothing is removed: what was added since stays.  Raises Conflict, before
+    anything is changed, where a file would take a directory's place, or lie below a file.
     """
-    path, to = requested_path(request.path, request.path_b64), request.to.encode()
+    path = requested_path(request.path, request.path_b64)
     wanted = site.database.read(lambda c: _wanted(c, folder, path, request))
     if not wanted:
         raise NotFound("nothing of that path was kept", field="path")
-    edits = [_edit(version, path, to) for version in wanted]
+    edits = [_edit(version, _target(version, request, path)) for version in wanted]
     present = site.database.read(lambda c: _present(c, folder, edits))
     edits = [edit for edit in edits if not _is(present.get(edit.path), edit)]
     if not edits:
         return RestoreReply(restored=0)
     items = make_items(site, identity, edits)
-    apply_items(site, identity, folder, items)
+    apply_items(site, identity, folder, items, check=lambda tree: _check_room(tree, edits))
     dots = dots_of(items)
     made = site.database.read(lambda c: find_versions(c, folder, dots))
     views = [view_version(made[dot], current=True) for dot in dots[:1000] if dot in made]
@@ -135,13 +138,9 @@ def _seq_of(connection: Connection, folder: FolderRef, name: str) -> int:
 
 
 def _winners(connection: Connection, folder: FolderRef, wanted: set[bytes]) -> set[int]:
-    found: set[int] = set()
-    for path in wanted:
-        query = select(paths.c.winner).where(
-            paths.c.path_key == path_key(path), paths.c.folder == folder.row, paths.c.path == path
-        )
-        found.update(connection.execute(query).scalars())
-    return found
+    keys, where = map(path_key, wanted), {paths.c.folder: folder.row}
+    rows = find_rows(connection, [paths.c.path, paths.c.winner], where, paths.c.path_key, keys)
+    return {winner for path, winner in rows if path in wanted}
 
 
 def _live(
@@ -159,8 +158,24 @@ def _live(
             found += winners(connection, folder.row, some)
         else:
             then = last_versions(connection, folder.row, some, at=at)
-            found += [version for version in then if version.live]
+            late = _made_after(connection, folder, at, [v.path for v in then if not v.time])
+            found += [version for version in then if version.live and version.path not in late]
     return found
+
+
+def _made_after(
+    connection: Connection, folder: FolderRef, at: int, undated: list[bytes]
+) -> set[bytes]:
+    """Those of the paths that first came here after a moment.  A directory that is only because
+    something lives in it has no time of its own."""
+    if not undated:
+        return set()
+    columns, where = (versions.c.path, versions.c.accepted), {versions.c.folder: folder.row}
+    keys = {path_key(path) for path in undated}
+    first: dict[bytes, int] = {}
+    for path, accepted in find_rows(connection, columns, where, versions.c.path_key, keys):
+        first[path] = min(accepted, first.get(path, accepted))
+    return {path for path in undated if first[path] > at}
 
 
 def _wanted(
@@ -191,11 +206,17 @@ def _last_live(connection: Connection, folder: FolderRef, path: bytes) -> list[V
     return found
 
 
-def _edit(version: Version, path: bytes, to: bytes) -> Edit:
-    target = version.path
-    if to:
-        root = path or version.path
-        target = to + version.path[len(root) :]
+def _target(version: Version, request: RestoreRequest, path: bytes) -> bytes:
+    """Where a version is brought back."""
+    to = request.to.encode()
+    if not to:
+        return version.path
+    if request.version:
+        return to
+    return to + version.path[len(path) :] if path else to + b"/" + version.path
+
+
+def _edit(version: Version, target: bytes) -> Edit:
     try:
         check_path(target)
     except PathError as error:
@@ -209,6 +230,18 @@ def _edit(version: Version, path: bytes, to: bytes) -> Edit:
         version.mtime_ns,
         version.target,
     )
+
+
+def _check_room(tree: Tree, edits: list[Edit]) -> None:
+    """Raise Conflict where a path can't become what it shall: it would be a conflict copy."""
+    made = {edit.path for edit in edits if edit.kind is Kind.DIRECTORY}
+    sound = {b""}
+    for edit in edits:
+        if edit.kind is not Kind.DIRECTORY and tree.node(edit.path).is_directory:
+            raise Conflict(f"{display(edit.path)} is a directory: {_ELSEWHERE}", field="to")
+        for above in tree.unfounded(edit.path, sound):
+            if above not in made and tree.node(above).live:
+                raise Conflict(f"{display(above)} is no directory: {_ELSEWHERE}", field="to")
 
 
 def _present(

@@ -128,12 +128,12 @@ class Client:
 
     def write(self) -> None:
         """Send what there is room for."""
-        if not self._out and self._connection.state is ConnectionState.OPEN:
-            for text in self._news.values():
-                self._push(TextMessage(text))
-            self._news.clear()
-        if self._out and not self.gone:
+        self._fill()
+        while self._out and not self.gone:
             self._send()
+            if self._out:
+                break
+            self._fill()
         if self._connection.state is ConnectionState.CLOSED and not self._out:
             self.gone = True
 
@@ -173,6 +173,12 @@ class Client:
             self._until = self._now() + _FAREWELL
         else:
             self.close(answer, "")
+
+    def _fill(self) -> None:
+        """Notices for as much as is sent at once; the others wait, since newer ones may come."""
+        if not self._out and self._connection.state is ConnectionState.OPEN:
+            while self._news and len(self._out) < _BOUND:
+                self._push(TextMessage(self._news.pop(next(iter(self._news)))))
 
     def _push(self, event: Event) -> None:
         if len(self._out) < _BOUND or isinstance(event, CloseConnection):

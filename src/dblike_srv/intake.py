@@ -6,55 +6,33 @@ when all of them are here (`journal`).
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable
 
 import msgspec
 from blake3 import blake3
 
 from dblike_delta.changeset import Body, End, Event
-from dblike_delta.commands import Copy, Literal
-from dblike_delta.errors import DeltaError, FormatError, LimitError, PathError
+from dblike_delta.commands import Command, Copy, Literal
+from dblike_delta.commands import End as DeltaEnd
+from dblike_delta.errors import DeltaError, FormatError, LimitError
 from dblike_delta.formats import DeltaDecoder, whole_literal
 from dblike_delta.messages import CommitStatus, Record, Trailer
-from dblike_delta.paths import check_path
 from dblike_delta.recipe import Extent, Recipe
-from dblike_delta.versions import Kind
-from dblike_srv.contents import EMPTY_HASH
+from dblike_srv.items import Item, check_item
 from dblike_srv.store.base import PackWriter
 
 NEW_PACK = 0
 """Stands in recipes for the pack that is being written, until it has a number."""
 MAX_ITEMS = 100_000
 """Versions in one changeset: what one transaction adds."""
+MAX_SAID = 128 << 20
+"""Bytes of their paths, contexts and the like: some 1,300 for each of so many versions."""
 MAX_PIECES = 1 << 20
-"""Copies and literals that one delta may have; a file in more of them is better sent in full."""
+"""Extents that all copies of one changeset make; a file in more is better sent in full."""
+_STEP = 256 << 10
+"""Bytes of a delta that are made into commands at once: three of them may be one."""
 _READ = 4 << 20
 _FLUSH = 1 << 20
-_NOTHING = Recipe()
-
-
-@dataclasses.dataclass(slots=True)
-class Item:
-    """One version of a changeset: what was said, and what came.
-
-    `status` is set where it can't be accepted.  `stored` says that content came with it, `checked`
-    that its bytes were hashed here.
-    """
-
-    record: Record
-    hash: bytes
-    size: int
-    recipe: Recipe = _NOTHING
-    stored: bool = False
-    checked: bool = False
-    status: CommitStatus | None = None
-    detail: str = ""
-
-    def refuse(self, detail: str, status: CommitStatus = "refused") -> None:
-        """Say why it can't be accepted; the first reason stays."""
-        if self.status is None:
-            self.status, self.detail = status, detail
 
 
 class OpenBody(msgspec.Struct, frozen=True, array_like=True):
@@ -96,6 +74,9 @@ class Intake:
         self._allowance = allowance
         self._body: _Body | None = None
         self._pending = bytearray()
+        self._said = 0
+        self.pieces = 0
+        """Extents that copies made so far, also for what was refused."""
         self.size = writer.size
         """Bytes of the pack so far."""
 
@@ -103,7 +84,7 @@ class Intake:
         """The next event."""
         match event:
             case Record():
-                self._begin(event)
+                self.begin(event)
             case Body():
                 self._open().take(event.data)
             case Trailer():
@@ -115,21 +96,31 @@ class Intake:
             case _:
                 raise FormatError("only records and their bodies have a place in a commit")
 
-    def _begin(self, record: Record) -> None:
+    def begin(self, record: Record, *, sized: bool = True) -> None:
+        """The next version; `sized` says that it is known to be as large as its record says, not
+        at most so."""
         if self._body is not None:
             raise FormatError("a record inside of another one's body")
         if len(self.items) == MAX_ITEMS:
             raise LimitError(f"more than {MAX_ITEMS} versions in one changeset")
+        self._hold(record)
         item = Item(record, record.hash, record.size)
         self.items.append(item)
-        _check(item, self._file_limit)
+        check_item(item, self._file_limit)
         if not record.body:
             return
         self._body = _Body(self, item)
         if record.base and item.status is None:
             self._body.set_base(self._base(record.base))
-        elif item.status is None and record.size > self._left:
+        elif item.status is None and sized and record.size > self._left:
             item.refuse("over quota: the user's space is used up")
+
+    def _hold(self, record: Record) -> None:
+        """Count what a record takes in memory beyond what each of them does."""
+        self._said += len(record.path) + len(record.target) + len(record.context)
+        self._said += len(record.vector) + len(record.key_id)
+        if self._said > MAX_SAID:
+            raise LimitError(f"the versions of one changeset say more than {MAX_SAID} bytes")
 
     def _open(self) -> _Body:
         if self._body is None:
@@ -181,7 +172,9 @@ class Intake:
         What another process hashed is not known here: it is read back, once, when it is whole.
         """
         for record, digest, size, recipe, stored, checked, status, detail in state.items:
+            self._hold(record)
             unpacked = Recipe.unpack(recipe)
+            self.pieces += len(unpacked.extents)
             self.items.append(Item(record, digest, size, unpacked, stored, checked, status, detail))
         self._resumed = True
         if state.body is not None:
@@ -347,16 +340,30 @@ class _Body:
     def _feed(self, data: memoryview) -> None:
         if self._decoder is None:
             self._decoder = self._new_decoder()
-        for command in self._decoder.feed(data):
-            match command:
-                case Copy() if self._base is not None:
-                    self._extents += self._base.pieces(command.offset, command.length)
-                case Literal():
-                    self._literal(command.data)
-                case _:
-                    pass
-        if len(self._extents) > MAX_PIECES:
+        # A few bytes may be many commands; but what is within a literal is best taken at once.
+        step = _STEP if len(data) > self._decoder.literal_left else len(data)
+        for at in range(0, len(data), step):
+            for command in self._decoder.feed(data[at : at + step]):
+                self._take(command)
+                if self._item.status is not None:
+                    return
+
+    def _take(self, command: Command | DeltaEnd) -> None:
+        match command:
+            case Copy() if self._base is not None:
+                self._copy(self._base.pieces(command.offset, command.length))
+            case Literal():
+                self._literal(command.data)
+            case _:
+                pass
+
+    def _copy(self, extents: list[Extent]) -> None:
+        self._intake.pieces += len(extents)
+        if self._intake.pieces > MAX_PIECES:
             self._item.refuse("a delta of too many pieces: send it in full", "base-missing")
+            self._extents.clear()
+        else:
+            self._extents += extents
 
     def _literal(self, data: bytes | bytearray | memoryview) -> None:
         if not self._intake.fits(self._item, len(data)):
@@ -369,32 +376,3 @@ class _Body:
             self._extents[-1] = last._replace(length=last.length + extent.length)
         else:
             self._extents.append(extent)
-
-
-def _check(item: Item, file_limit: int) -> None:
-    """Refuse what can't be a version, whatever else is known."""
-    record = item.record
-    try:
-        check_path(record.path)
-    except PathError as error:
-        item.refuse(str(error))
-    if record.key_id or record.vector or record.start:
-        item.refuse("key_id, vector and start have no place in a device's commit")
-    if record.kind == Kind.FILE:
-        _check_file(item, file_limit)
-    elif record.body or record.hash or record.size or record.base:
-        item.refuse("only files have content")
-    if (record.kind == Kind.SYMLINK) != bool(record.target) or b"\0" in record.target:
-        item.refuse("a symlink has a target, and nothing else has")
-
-
-def _check_file(item: Item, file_limit: int) -> None:
-    record = item.record
-    if record.size > file_limit:
-        item.refuse(f"the file has {record.size} bytes; the limit is {file_limit}")
-    if record.hash and len(record.hash) != len(EMPTY_HASH):
-        item.refuse("the content hash must have 32 bytes")
-    if not record.body and not record.hash:
-        item.refuse("a file needs content or the hash of one")
-    if record.base and not record.body:
-        item.refuse("a base without a body")

@@ -1,4 +1,8 @@
-"""A folder's paths from the top down, a directory at a time: the cost is that of what is listed."""
+"""A folder's paths from the top down, a directory at a time.
+
+No index has names in their order, so a directory's names are all read, beyond where an earlier walk
+stopped; whatever else there is to know only of what is listed.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,8 @@ from sqlalchemy import Connection, select
 
 from dblike_delta import paths as pathnames
 from dblike_delta.versions import Version
-from dblike_srv.db import find_rows
+from dblike_srv.contents import batches
+from dblike_srv.db import all_rows, find_rows
 from dblike_srv.models import paths, versions
 from dblike_srv.tree import VERSION_COLUMNS, path_key, version_of
 
@@ -40,7 +45,7 @@ def walk(
         own = _find(connection, folder, below)
         if own is not None and (own.live or dead) and below.split(b"/") > resume:
             yield own
-    waiting = [_children(connection, folder, below, dead=dead)]
+    waiting = [_children(connection, folder, below, resume, dead=dead)]
     while waiting:
         place = next(waiting[-1], None)
         if place is None:
@@ -52,7 +57,7 @@ def walk(
         elif parts != resume[: len(parts)]:
             continue  # all of it comes before
         if place[1]:
-            waiting.append(_children(connection, folder, place[0].path, dead=dead))
+            waiting.append(_children(connection, folder, place[0].path, resume, dead=dead))
 
 
 def winners(connection: Connection, folder: int, places: Iterable[Place]) -> list[Version]:
@@ -90,20 +95,24 @@ def _find(connection: Connection, folder: int, path: bytes) -> Place | None:
 
 
 def _children(
-    connection: Connection, folder: int, directory: bytes, *, dead: bool
+    connection: Connection, folder: int, directory: bytes, resume: list[bytes], *, dead: bool
 ) -> Iterator[tuple[Place, bool]]:
-    """What is directly in a directory, in order, each with whether anything is in it."""
+    """What is directly in a directory, in order, each with whether anything is in it; but nothing
+    that comes as a whole before `resume`."""
     query = select(paths.c.path, paths.c.winner, paths.c.live).where(
         paths.c.parent_key == path_key(directory), paths.c.folder == folder
     )
+    above = directory.split(b"/") if directory else []
+    if above == resume[: len(above)]:
+        query = query.where(paths.c.path >= b"/".join(resume[: len(above) + 1]))
     if not dead:
         query = query.where(paths.c.live == 1)
-    places = sorted(
-        Place(path, winner, bool(live))
-        for path, winner, live in connection.execute(query).all()
-        if pathnames.parent(path) == directory
-    )
-    keys = {path_key(place.path) for place in places}
+    rows = all_rows(connection.execute(query))
+    mine = (row for row in rows if pathnames.parent(row[0]) == directory)
+    found = sorted(mine, key=lambda row: row[0])
     column, where = paths.c.parent_key, {paths.c.folder: folder}
-    full = {key for (key,) in find_rows(connection, [column], where, column, keys)}
-    return iter([(place, path_key(place.path) in full) for place in places])
+    for some in batches(found):
+        keys = [path_key(path) for path, _, _ in some]
+        full = {key for (key,) in find_rows(connection, [column], where, column, keys)}
+        for key, (path, winner, live) in zip(keys, some, strict=True):
+            yield Place(path, winner, bool(live)), key in full

@@ -2,7 +2,10 @@
 
 Garbage collection marks packs that nothing needs as dying (the time since when), and deletes them
 when they were so for long enough.  Whoever comes to need one takes the mark off in the same
-transaction.  One that is just being deleted has a negative mark: it is as good as gone.
+transaction.  One that is just being deleted is given up, by a negative mark: it is as good as gone.
+
+A mark may be wrong for a while: of a pack that came, or was come to need, while garbage collection
+looked.  So a dying pack is as good to read as any other one.
 """
 
 from __future__ import annotations
@@ -21,6 +24,11 @@ from dblike_srv.intake import NEW_PACK
 from dblike_srv.models import contents, packs
 from dblike_srv.site import Site
 
+UNMARKED: Final = packs.c.dying == 0
+KEPT: Final = packs.c.dying >= 0
+GIVEN_UP: Final = packs.c.dying < 0
+
+COLLECTED: Final = "a pack was collected while it was written again"
 _COLUMNS: Final = ("user", "hash", "size", "state", "recipe", "created")
 
 
@@ -31,22 +39,49 @@ class Pack(msgspec.Struct, frozen=True):
     size: int
 
 
-def name_pack(connection: Connection, site: Site, pack: Pack, now: int) -> tuple[int, bool]:
-    """The number of a pack that was put, and whether it is new.  Raises Busy."""
+class SeenPack(Pack, frozen=True):
+    """The same, which was seen in the store while this row named it (0: none)."""
+
+    row: int
+
+
+def is_dying(mark: int) -> bool:
+    """Whether a pack is to go when it was not needed for long enough."""
+    return mark > 0
+
+
+def is_given_up(mark: int) -> bool:
+    """Whether nobody may come to need it any more."""
+    return mark < 0
+
+
+def see_pack(site: Site, pack: Pack) -> SeenPack:
+    """A pack that was put, seen in the store.  Raises Busy where an older one of the same bytes was
+    being collected just then.
+
+    Outside of the transaction, in which a slow store would keep others waiting.  The row is looked
+    at first: a file goes only when its row is given up, and before the row does.
+    """
+    query = select(packs.c.id, packs.c.dying).where(packs.c.hash == pack.name)
+    held = site.database.read(lambda connection: connection.execute(query).first())
+    if (held is not None and is_given_up(held.dying)) or not _is_there(site, pack.name):
+        raise Busy(COLLECTED)
+    return SeenPack(pack.name, pack.size, held.id if held is not None else 0)
+
+
+def name_pack(connection: Connection, pack: SeenPack, now: int) -> tuple[int, bool]:
+    """The number of a pack, and whether it is new.  Raises Busy."""
     query = select(packs.c.id, packs.c.dying).where(packs.c.hash == pack.name)
     held = connection.execute(query.with_for_update()).first()
-    if held is None:
+    if held is None and not pack.row:
         row = {"hash": pack.name, "size": pack.size, "created": now, "dying": 0}
         done = connection.execute(insert(packs).values(row)).inserted_primary_key
         assert done is not None
-        number = int(done[0])
-    else:
-        number = int(held.id)
-        _revive(connection, number, held.dying)
-    if (held is not None and held.dying < 0) or not _is_there(site, pack.name):
-        # An older pack of the same bytes was being collected just when this one was put.
-        raise Busy("a pack was collected while it was written again")
-    return number, held is None
+        return int(done[0]), True
+    if held is None or is_given_up(held.dying) or pack.row not in (0, held.id):
+        raise Busy(COLLECTED)
+    _revive(connection, held.id, held.dying)
+    return int(held.id), False
 
 
 def claim_packs(connection: Connection, site: Site, numbers: Iterable[int]) -> set[int]:
@@ -55,7 +90,7 @@ def claim_packs(connection: Connection, site: Site, numbers: Iterable[int]) -> s
     for batch in batches(sorted(lost)):
         query = select(packs.c.id, packs.c.hash, packs.c.dying).where(packs.c.id.in_(batch))
         for number, name, dying in connection.execute(query.with_for_update()).all():
-            if dying < 0 or (dying and not _is_there(site, bytes(name))):
+            if is_given_up(dying) or (is_dying(dying) and not _is_there(site, bytes(name))):
                 continue
             lost.discard(number)
             _revive(connection, number, dying)
@@ -63,7 +98,7 @@ def claim_packs(connection: Connection, site: Site, numbers: Iterable[int]) -> s
 
 
 def _revive(connection: Connection, number: int, dying: int) -> None:
-    if dying > 0:
+    if is_dying(dying):
         connection.execute(update(packs).where(packs.c.id == number).values(dying=0))
 
 

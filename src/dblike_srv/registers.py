@@ -67,16 +67,26 @@ def highest_counter(connection: Connection, user: int, device: bytes) -> int:
     return int(connection.execute(query).scalar() or 0)
 
 
-def end_tokens(site: Site, which: ColumnElement[bool], **values: int) -> None:
-    """End the tokens of these devices."""
-    now = site.clock.now_ms()
-    change(site, lambda connection: end_all(connection, which, now, **values))
-
-
 def end_all(connection: Connection, which: ColumnElement[bool], now: int, **values: int) -> None:
-    """The same within a transaction."""
+    """End the tokens of these devices."""
     ended = update(devices).where(which).values(token=None, **values)
     say(connection, ended.values(token_at=later(devices.c.token_at, now)))
+
+
+def end_added(connection: Connection, user: int) -> None:
+    """Revoke each of the user's devices that was added in the name of a revoked one, or of one that
+    was added in such a one's name, and so on.
+
+    It counts on a change having got its number in this transaction: nobody adds a device meanwhile.
+    """
+    query = select(devices.c.id, devices.c.parent, devices.c.revoked).where(devices.c.user == user)
+    rows = connection.execute(query.with_for_update()).all()  # as they are now, not at our start
+    revoked = {bytes(row.id): row.revoked for row in rows if row.revoked}
+    parents = {bytes(row.id): bytes(row.parent) for row in rows if row.parent and not row.revoked}
+    while more := [one for one in parents.keys() - revoked if parents[one] in revoked]:
+        for one in more:
+            revoked[one] = since = revoked[parents[one]]
+            end_all(connection, devices.c.id == one, since, revoked=since)
 
 
 def say(connection: Connection, statement: Update) -> None:

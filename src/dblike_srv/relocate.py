@@ -38,6 +38,11 @@ class Moves:
         """The packs that bytes are moved out of."""
         return frozenset(self._moves)
 
+    @property
+    def targets(self) -> frozenset[int]:
+        """The packs that bytes are moved into."""
+        return frozenset(move.pack for found in self._moves.values() for move in found)
+
     def relocate(self, recipe: Recipe) -> Recipe:
         """The recipe of the same bytes after the moves; what was not moved stays."""
         return Recipe.of(part for extent in recipe.extents for part in self._parts(extent))

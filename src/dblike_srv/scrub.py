@@ -1,8 +1,9 @@
 """Scrub: read everything, and say what is not what it was.
 
-Every pack is read and compared with its name.  A content that was checked when it came and lies in
-sound packs is what it was; the others are read as well.  What is damaged is marked, so that no one
-is served it and any device that still has it may send it again.
+Every pack is read and compared with its name, unless it is dying: damage of what goes is no news.
+A content that was checked when it came and lies in those that are sound is what it was; the others
+are read as well, and so are those that need a dying pack all the same.  What is damaged is marked,
+so that no one is served it and any device that still has it may send it again.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dblike_delta.recipe import Recipe
 from dblike_srv.contents import PIECE, State, batches, check_contents
 from dblike_srv.db import asked
 from dblike_srv.models import contents, packs
+from dblike_srv.packs import UNMARKED
 from dblike_srv.site import Site
 from dblike_srv.store.base import Away
 
@@ -44,7 +46,7 @@ class ScrubReport(msgspec.Struct, frozen=True):
 
 def scrub(site: Site) -> ScrubReport:
     """Read all packs and whatever contents that leaves in doubt.  Safe beside a running site."""
-    query = select(packs.c.id, packs.c.hash, packs.c.size).where(packs.c.dying == 0)
+    query = select(packs.c.id, packs.c.hash, packs.c.size).where(UNMARKED)
     held = {row: (bytes(name), size) for row, name, size in site.database.read(asked(query))}
     damaged = {row for row, (name, size) in held.items() if not is_sound(site, name, size)}
     seen, bad = 0, []

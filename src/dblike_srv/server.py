@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from flask import Flask
@@ -46,6 +48,24 @@ class Server(BaseApplication):  # type: ignore[misc]
     def _when_ready(self, arbiter: Any) -> None:
         for listener in arbiter.LISTENERS:
             self._announce(_url(listener.getsockname()))
+
+
+@contextlib.contextmanager
+def alone(data: Path) -> Iterator[bool]:
+    """Whether no other server runs on this data directory; none can start inside of this.
+
+    A record lock is not inherited by the workers: it goes when the first process ends, however that
+    comes about, so that a successor may start while they finish what was begun.
+    """
+    directory = data / "run"
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (directory / "server").open("a") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 def check_bind(bind: str) -> None:

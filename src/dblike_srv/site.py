@@ -111,7 +111,7 @@ def open_store(config: Config, random: Random) -> PackStore:
     raise ConfigError(f"store: {url} is neither file:DIR nor s3://BUCKET/PREFIX")
 
 
-def renew(site: Site, old: bytes) -> None:
+def renew(site: Site, old: bytes, *, why: str = "this site's disk went back in time") -> None:
     """Take a new site id, because somebody knows more of this site's journals than it does itself:
     its disk went back in time.  What was accepted since under the old id may be on other sites, and
     its numbers must not be used twice; from now on the old id is just another site's.
@@ -133,7 +133,7 @@ def renew(site: Site, old: bytes) -> None:
         return fresh
 
     site.known_id = site.database.transact(work)
-    log.warning("this site's disk went back in time: it goes on as site %s", site.id.hex())
+    log.warning("%s: it goes on as site %s", why, site.id.hex())
 
 
 def own_ids(connection: Connection) -> set[bytes]:

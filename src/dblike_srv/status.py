@@ -73,9 +73,10 @@ class SiteStatus(msgspec.Struct, frozen=True):
         yield f"site {self.site_id} {self.name}".rstrip()
         yield f"binds to {self.bind}, keeps data in {self.data}"
         yield f"database {self.database}, store {self.store}"
-        yield f"{self.users} users, {self.folders} folders"
-        yield f"{self.files:,} files ({_size(self.bytes)})"
-        yield f"{self.versions:,} versions, {self.packs:,} packs ({_size(self.pack_bytes)})"
+        yield f"{_count(self.users, 'user')}, {_count(self.folders, 'folder')}"
+        yield f"{_count(self.files, 'file')} ({_size(self.bytes)})"
+        packs = f"{_count(self.packs, 'pack')} ({_size(self.pack_bytes)})"
+        yield f"{_count(self.versions, 'version')}, {packs}"
         if self.free >= 0:
             yield f"{_size(self.free)} free"
         if not self.peers:
@@ -224,6 +225,10 @@ def _free(data: str) -> int:
         return shutil.disk_usage(data).free
     except OSError:
         return -1
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _size(count: int) -> str:

@@ -60,30 +60,30 @@ def hash_token(token: str) -> bytes:
     return blake3(token.encode("utf-8", "replace"), derive_key_context="dblike 2026 token").digest()
 
 
-def adopt(connection: Connection, claim: Claim, digest: bytes) -> bool:
-    """Take in a device whose login was at another site.  False where the token ended: the device
-    or its parent was revoked, has a later token, or the user may not log in."""
+def is_news(connection: Connection, claim: Claim) -> bool:
+    """Whether this is a login at another site that was not heard of here.  Not where it ended: the
+    device or its parent was revoked, has a later token, or the user may not log in."""
     user = connection.execute(select(users).where(users.c.uid == claim.user)).one_or_none()
     if user is None or user.disabled or max(user.password_at, user.disabled_at) > claim.made:
         return False
     family = (claim.device, claim.parent)
     rows = connection.execute(select(devices).where(devices.c.id.in_(family))).all()
-    known = {bytes(row.id): row for row in rows}
-    if any(row.revoked or row.user != user.id for row in known.values()):
+    if any(row.revoked or row.user != user.id for row in rows):
         return False
-    row = known.get(claim.device)
-    if row is not None and row.token is not None and bytes(row.token) == digest:
-        return True  # it was heard of meanwhile
-    if row is not None and row.token_at >= claim.made:
-        return False
-    stamp = next_stamp(connection)
-    values = {"token": digest, "token_at": claim.made, "stamp": stamp}
-    if row is not None:
-        connection.execute(update(devices).where(devices.c.id == claim.device).values(values))
-        return True
+    return all(row.token_at < claim.made for row in rows if bytes(row.id) == claim.device)
+
+
+def adopt(connection: Connection, claim: Claim, digest: bytes) -> None:
+    """Take in the device of such a login, if it still is news."""
+    stamp = next_stamp(connection)  # first: what is read after it nobody else changes
+    if not is_news(connection, claim):
+        return
     parent = claim.parent if any(claim.parent) else None
-    highest = highest_counter(connection, user.id, claim.device)
-    fresh = {"id": claim.device, "user": user.id, "name": "", "created": claim.made}
-    fresh["highest"] = highest
-    connection.execute(insert(devices).values(**fresh, parent=parent, **values))
-    return True
+    values = {"token": digest, "token_at": claim.made, "parent": parent, "stamp": stamp}
+    known = update(devices).where(devices.c.id == claim.device).values(values)
+    if connection.execute(known).rowcount:
+        return
+    user = connection.execute(select(users.c.id).where(users.c.uid == claim.user)).scalar_one()
+    fresh = {"id": claim.device, "user": user, "name": "", "created": claim.made}
+    fresh["highest"] = highest_counter(connection, user, claim.device)
+    connection.execute(insert(devices).values(**fresh, **values))

@@ -8,18 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec.structs import replace
 from sqlalchemy import Connection, func, select, update
 
 from dblike_delta.messages import CommitReply, CommitResult, CommitStatus, Record
-from dblike_delta.versions import KINDS, Dot, Kind, Version, VersionVector, context, winner
+from dblike_delta.versions import (
+    DIRECTORY_MODE,
+    KINDS,
+    Dot,
+    Kind,
+    Version,
+    VersionVector,
+    context,
+    derived_dot,
+    winner,
+)
 from dblike_srv.contents import Content, State, find_contents
 from dblike_srv.db import find_rows
 from dblike_srv.errors import Invalid, QuotaExceeded
-from dblike_srv.folders import heads_of
+from dblike_srv.folders import journal_numbers
 from dblike_srv.identity import FolderRef, Identity
-from dblike_srv.intake import NEW_PACK, Item
+from dblike_srv.intake import NEW_PACK
+from dblike_srv.items import Item
 from dblike_srv.models import devices, folders, users, versions
-from dblike_srv.packs import Pack, claim_packs, name_pack, numbered, write_contents
+from dblike_srv.packs import SeenPack, claim_packs, name_pack, numbered, write_contents
 from dblike_srv.site import Site
 from dblike_srv.tree import VERSION_COLUMNS, Tree, version_of
 
@@ -58,21 +70,24 @@ class Transaction:
         self._tracked = highest is not None  # the site's own devices have no row
         self._highest = highest or 0
 
-    def run(self, items: list[Item], pack: Pack | None, *, brief: bool = False) -> CommitReply:
+    def run(self, items: list[Item], pack: SeenPack | None, *, brief: bool = False) -> CommitReply:
         """The reply; everything is written when it is returned.  Raises QuotaExceeded, Busy.
 
         With `brief` results of which there is nothing to say are only counted.
         """
         tree = Tree(self._connection, self._folder.row, now=self._now)
-        heads = heads_of(self._connection, self._folder.row)
+        numbers = journal_numbers(self._connection, self._folder.row)
         self._judge(items)
-        number = NEW_PACK if pack is None else self._name(pack)
-        self._keep_contents(self._good(items), number)
+        fresh = self._find_contents(self._good(items))
         tree.load(item.record.path for item in items)
         if self._overwrite is not None:
             self._overwrite(tree)
+        sound = {b""}
         for item in self._good(items):
+            if self._overwrite is not None:
+                self._found(tree, item.record, sound)
             self._add(tree, item)
+        self._keep_contents(fresh, self._good(items), pack)
         tree.write()
         self._check_growth(tree.growth)
         self._note_counter(self._good(items))
@@ -80,8 +95,8 @@ class Transaction:
         told = [item for item in items if not (brief and self._is_plain(tree, item))]
         return CommitReply(
             results=[self._result(tree, item) for item in told],
-            before=seal.cursor(self._folder.id, heads),
-            cursor=seal.cursor(self._folder.id, {**heads, tree.site: tree.head}),
+            before=seal.cursor(self._folder.id, numbers),
+            cursor=seal.cursor(self._folder.id, {**numbers, tree.site: tree.head}),
             time=self._now,
             accepted=len(items) - len(told),
         )
@@ -138,8 +153,8 @@ class Transaction:
 
     # --- contents
 
-    def _name(self, pack: Pack) -> int:
-        number, fresh = name_pack(self._connection, self._site, pack, self._now)
+    def _name(self, pack: SeenPack) -> int:
+        number, fresh = name_pack(self._connection, pack, self._now)
         if fresh:
             if self._quota and self._used + pack.size > self._quota:
                 raise QuotaExceeded("over quota: the user's space is used up")
@@ -164,8 +179,8 @@ class Transaction:
             return (State.CHECKED, State.UNCHECKED)
         return (State.CHECKED,)
 
-    def _keep_contents(self, items: list[Item], number: int) -> None:
-        """Rows for what came, and a look at what was only named by its hash."""
+    def _find_contents(self, items: list[Item]) -> dict[bytes, Content]:
+        """What came and is not here yet, and a look at what was only named by its hash."""
         files = [item for item in items if item.record.kind == Kind.FILE]
         lost = self._claim(files)
         user = self._identity.user
@@ -178,12 +193,23 @@ class Transaction:
             elif item.stored:
                 state = State.CHECKED if item.checked else State.UNCHECKED
                 if held is None or (held.state < state or held.state is State.DAMAGED):
-                    recipe = numbered(item.recipe, number)
                     row = held.id if held is not None else 0
-                    fresh[item.hash] = Content(row, item.hash, item.size, state, recipe)
+                    fresh[item.hash] = Content(row, item.hash, item.size, state, item.recipe)
             elif held is None or held.size != item.size or held.state not in self._usable:
                 self._say(item, "content-missing", "send it in full")
-        write_contents(self._connection, user, fresh.values(), self._now)
+        return fresh
+
+    def _keep_contents(
+        self, fresh: dict[bytes, Content], accepted: list[Item], pack: SeenPack | None
+    ) -> None:
+        """Rows for what the accepted versions need.  A pack that none needs is not named, nor
+        counted as the user's: it goes with the next garbage collection."""
+        needed = {item.hash for item in accepted}
+        kept = [content for digest, content in fresh.items() if digest in needed]
+        if pack is not None and any(NEW_PACK in content.recipe.packs for content in kept):
+            number = self._name(pack)
+            kept = [replace(each, recipe=numbered(each.recipe, number)) for each in kept]
+        write_contents(self._connection, self._identity.user, kept, self._now)
 
     def _claim(self, files: list[Item]) -> set[int]:
         """The packs of deltas' bases that are gone; the others do not die any more."""
@@ -210,6 +236,27 @@ class Transaction:
         version = make_version(record, dot, item.hash, item.size, known, self._now)
         tree.add(version)
         self._made[id(item)] = version
+
+    def _found(self, tree: Tree, record: Record, sound: set[bytes]) -> None:
+        """Make the directories that are missing above an edit, as a device would have done first:
+        what follows from the paths alone has neither a time nor an author."""
+        if record.kind == Kind.DELETED:
+            return
+        for above in reversed(tree.unfounded(record.path, sound)):
+            if not tree.node(above).live:
+                tree.add(self._directory(tree, above, record))
+
+    def _directory(self, tree: Tree, path: bytes, cause: Record) -> Version:
+        dot = derived_dot(b"dblike directory above" + path, Dot(cause.device, cause.counter))
+        return Version(
+            path=path,
+            dot=dot,
+            vector=context(tree.node(path).heads).with_dot(dot),
+            time=min(cause.time, self._now + FUTURE_MS),
+            kind=Kind.DIRECTORY,
+            mode=DIRECTORY_MODE,
+            author=cause.author,
+        )
 
     def _known_to(self, tree: Tree, record: Record) -> VersionVector:
         if self._overwrite is not None:

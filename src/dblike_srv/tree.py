@@ -158,6 +158,18 @@ class Tree:
             self.load([path])
         return self._nodes[path]
 
+    def unfounded(self, path: bytes, sound: set[bytes]) -> list[bytes]:
+        """Paths above a live one that are no directories.  `sound` remembers those that are."""
+        wrong = []
+        above = pathnames.parent(path)
+        while above and above not in sound:
+            if self.node(above).is_directory:
+                sound.add(above)
+                break  # and what is above it was seen to when it became one
+            wrong.append(above)
+            above = pathnames.parent(above)
+        return wrong
+
     def add(self, version: Version) -> bool:
         """A new version.  False where it does not change the path.
 
@@ -225,7 +237,7 @@ class Tree:
                 follow = settle(node.path, node.heads, crowded)
                 queue += [version.path for version in follow if self._derive(version)]
             if pathnames.parent(node.path) not in sound and node.live:
-                queue += self._unfounded(node.path, sound)
+                queue += self.unfounded(node.path, sound)
 
     def _derive(self, version: Version) -> bool:
         """A version that follows from others: made once, whoever makes it."""
@@ -241,18 +253,6 @@ class Tree:
         if dot not in self._seqs:
             self.recall([dot])
         return dot in self._seqs
-
-    def _unfounded(self, path: bytes, sound: set[bytes]) -> list[bytes]:
-        """Paths above a live one that are no directories.  `sound` remembers those that are."""
-        wrong = []
-        above = pathnames.parent(path)
-        while above and above not in sound:
-            if self.node(above).is_directory:
-                sound.add(above)
-                break  # and what is above it was seen to when it became one
-            wrong.append(above)
-            above = pathnames.parent(above)
-        return wrong
 
     def _set_heads(self, node: Node, heads: tuple[Version, ...]) -> None:
         if not node.touched:

@@ -1,9 +1,10 @@
 """What came of contents so far, kept in a directory so that a cut costs little.
 
 `pack` holds the literals, `state` how far the stream came and what is known of its versions.  The
-state is replaced now and then, and where a stream ends early; who did not see the beginning reads
-the pack once to go on.  Nothing here needs to survive a power cut: what is of another boot is
-forgotten, and sent again.
+state is replaced now and then, and where a stream ends; who did not see the beginning reads the
+pack once to go on.  Before the pack goes into the store the state says its name there, so that the
+stream need not come again where what follows fails.  Nothing here needs to survive a power cut:
+what is of another boot is forgotten, and sent again.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import contextlib
 import functools
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from dblike_srv.intake import Intake, Suspended
+from dblike_srv.packs import Pack
+from dblike_srv.store.base import PackStore
 from dblike_srv.store.spool import SpoolWriter
 
 SAVE_EVERY: Final = 6 << 20
@@ -28,12 +31,17 @@ IDLE_MS: Final = 24 * 3600 * 1000
 
 
 class State(msgspec.Struct, frozen=True, array_like=True):
-    """How far a stream came, and how long the pack was then."""
+    """How far a stream came, and how long the pack was then.
+
+    `complete` says that it came to its end, `name` what the pack is called in the store.
+    """
 
     boot: str
     offset: int
     size: int
     intake: Suspended
+    complete: bool = False
+    name: bytes = b""
 
 
 _decode = msgspec.msgpack.Decoder(State).decode
@@ -42,15 +50,19 @@ _decode = msgspec.msgpack.Decoder(State).decode
 class Unfinished:
     """An intake's pack and state in `directory`; those that are there already are gone on with."""
 
-    def __init__(self, directory: Path, adopt: Callable[[Path, bytes], None]) -> None:
+    def __init__(self, directory: Path, store: PackStore) -> None:
         self._directory = directory
-        state = read_state(directory)
-        if state is not None and _size(directory / "pack") < state.size:
-            state = None  # it was on its way into the store when the last try failed
-        self._state = state
+        self._state = state = read_state(directory, store)
         self.offset = 0 if state is None else state.offset
         """Where the stream stood when the state was written last."""
-        self.writer = SpoolWriter(directory / "pack", adopt, size=state.size if state else 0)
+        self.complete = state is not None and state.complete
+        """Whether that was its end."""
+        self.adopted: Pack | None = None
+        """The pack, where it is in the store already; then nothing may be written."""
+        size: int | None = 0 if state is None else state.size
+        if state is not None and not _is_here(directory, state):
+            self.adopted, size = Pack(state.name, state.size), None
+        self.writer = SpoolWriter(directory / "pack", store.adopt, size=size)
 
     def restore(self, intake: Intake) -> bool:
         """Bring an intake on our writer to where the last one stood; whether there was one."""
@@ -59,11 +71,13 @@ class Unfinished:
             intake.resume(state.intake)
         return state is not None
 
-    def save(self, intake: Intake, offset: int = 0) -> None:
+    def save(
+        self, intake: Intake, offset: int = 0, *, complete: bool = False, name: bytes = b""
+    ) -> None:
         """Write the state."""
         suspended = intake.suspend()
         self.writer.flush()
-        state = State(_boot(), offset, self.writer.size, suspended)
+        state = State(_boot(), offset, self.writer.size, suspended, complete, name)
         temporary = self._directory / "state.new"
         temporary.write_bytes(msgspec.msgpack.encode(state))
         os.replace(temporary, self._directory / "state")
@@ -74,8 +88,31 @@ class Unfinished:
         self.writer.close()
 
 
-def read_state(directory: Path) -> State | None:
-    """How far it came; None where there is nothing to go on with."""
+def read_state(directory: Path, store: PackStore) -> State | None:
+    """How far it came; None where there is nothing to go on with.  Raises Away."""
+    state = _read(directory)
+    if state is None or _is_here(directory, state) or _is_stored(store, state):
+        return state
+    return None
+
+
+def _is_here(directory: Path, state: State) -> bool:
+    """Whether the pack's bytes lie beside the state."""
+    try:
+        return (directory / "pack").stat().st_size >= state.size
+    except FileNotFoundError:
+        return not state.size
+
+
+def _is_stored(store: PackStore, state: State) -> bool:
+    try:
+        return bool(state.name) and store.size(state.name) == state.size
+    except FileNotFoundError:
+        return False
+
+
+def _read(directory: Path) -> State | None:
+    """The state, where it is of this boot."""
     try:
         state = _decode((directory / "state").read_bytes())
     except (OSError, msgspec.DecodeError):
@@ -98,18 +135,11 @@ def remove_idle(directories: Iterable[Path], now_ms: int) -> int:
         state = directory / "state"
         with contextlib.suppress(OSError):
             young = directory.stat().st_mtime_ns // 1_000_000 >= now_ms - IDLE_MS
-            if young and (not state.exists() or read_state(directory) is not None):
+            if young and (not state.exists() or _read(directory) is not None):
                 continue
             shutil.rmtree(directory, ignore_errors=True)
             removed += 1
     return removed
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
 
 
 @functools.cache

@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from dblike_delta.changeset import Decoder, Part
+from dblike_delta.changeset import Decoder, Event, Part
 from dblike_delta.errors import DeltaError
-from dblike_delta.messages import CommitReply, UploadStatus
-from dblike_srv.commit import commit_items, keep_pack, new_intake
+from dblike_delta.messages import SOURCES_FIELD, CommitReply, Sources, UploadStatus
+from dblike_srv.commit import commit_items, new_intake, pack_of
 from dblike_srv.errors import Conflict, TooLarge
 from dblike_srv.identity import FolderRef, Identity
+from dblike_srv.packs import Pack
 from dblike_srv.site import Site
 from dblike_srv.unfinished import SAVE_EVERY, Unfinished, read_state, remove_idle, state_inode
 
@@ -37,9 +38,10 @@ class _Upload:
     def __init__(self, site: Site, identity: Identity, directory: Path) -> None:
         self.sound = True
         """Whether what is held here is all that was taken, once each: else the state on disk is."""
-        self._kept = Unfinished(directory, site.store.adopt)
+        self._kept = Unfinished(directory, site.store)
         self.intake = new_intake(site, identity, self._kept.writer)
         self._decoder = Decoder(start=self._kept.offset)
+        self._decoder.finished = self._kept.complete
         self._kept.restore(self.intake)
 
     @property
@@ -53,27 +55,43 @@ class _Upload:
             for chunk in chunks(lambda: self._decoder.wanted):
                 self.sound = False
                 for event in self._decoder.receive(chunk):
-                    self.intake.take(event)
+                    self._take(event)
                 self.sound = True
                 if self.offset - self._kept.offset >= SAVE_EVERY:
                     self.save()
         finally:
             if not self._decoder.finished:
                 self._decoder = Decoder(start=self.offset)
-            if self.sound:
+            if self.sound and self.offset > self._kept.offset:
                 self.save()
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Sources):
+            raise Conflict(
+                "a resumable upload takes no sources: send the hashes", field=SOURCES_FIELD
+            )
+        self.intake.take(event)
 
     def save(self) -> None:
         """Write the state."""
         self.sound = False
-        self._kept.save(self.intake, self.offset)
+        self._kept.save(self.intake, self.offset, complete=self._decoder.finished)
         self.sound = True
 
     def finish(self, site: Site, identity: Identity, folder: FolderRef) -> CommitReply:
-        """Commit what came."""
+        """Commit what came.  Where that fails, the state on disk is good for another try."""
         self._decoder.close()
-        pack = keep_pack(self.intake, self._kept.writer)
-        return commit_items(site, identity, folder, self.intake.items, pack)
+        return commit_items(site, identity, folder, self.intake.items, self._keep_pack())
+
+    def _keep_pack(self) -> Pack | None:
+        """Make the literals durable, where any item uses them and no former try did so."""
+        if self._kept.adopted is not None:
+            return self._kept.adopted
+        pack = pack_of(self.intake)
+        if pack is not None:
+            self._kept.save(self.intake, self.offset, complete=True, name=pack.name)
+            self._kept.writer.commit(pack.name)
+        return pack
 
     def close(self) -> None:
         self._kept.close()
@@ -108,7 +126,7 @@ _registry = _Registry()
 
 def upload_status(site: Site, identity: Identity, folder: FolderRef, upload_id: str) -> int | None:
     """How far an upload came; None where nothing is known of it."""
-    state = read_state(_directory(site, identity, folder, upload_id))
+    state = read_state(_directory(site, identity, folder, upload_id), site.store)
     return None if state is None else state.offset
 
 
@@ -123,7 +141,8 @@ def append_upload(
 ) -> UploadStatus | CommitReply:
     """The next bytes of an upload; the last ones commit it.
 
-    Raises Conflict where `offset` is not where the upload stands, and says where that is;
+    Raises Conflict where `offset` is not where the upload stands, and says where that is, or where
+    contents are named by sources, after which the upload is as it was before this request;
     DeltaError where the stream is wrong, after which the upload is gone.
     """
     directory = _directory(site, identity, folder, upload_id)
@@ -164,8 +183,10 @@ def _append(
     if not complete:
         _registry.keep(directory, upload)
         return UploadStatus(upload.offset)
-    reply = upload.finish(site, identity, folder)
-    upload.close()
+    try:
+        reply = upload.finish(site, identity, folder)
+    finally:
+        upload.close()
     shutil.rmtree(directory, ignore_errors=True)
     return reply
 

@@ -22,18 +22,28 @@ NewLaptop = Callable[..., Laptop]
 
 
 class Meddler(RealFS):
-    """Somebody edits `victim` just before the file system does what `when` says."""
+    """Somebody edits `victim` (deletes it, where `how` is None) just before the file system does
+    what `when` says; once for each of `more`, where there are some."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self.place = directory
         self.victim = b""
         self.when = ""
-        self.how = b"edited at that moment"
+        self.how: bytes | None = b"edited at that moment"
+
+        self.more: list[bytes] = []
 
     def _meddle(self, what: str, path: bytes) -> None:
         if self.victim and what == self.when and path == self.victim:
-            victim, self.victim = self.victim, b""
+            victim = self.victim
+            if self.more:
+                self.how = self.more.pop(0)
+            if not self.more:
+                self.victim = b""
+            if self.how is None:
+                (self.place / os.fsdecode(victim)).unlink()
+                return
             draft = self.place / ".dblike" / "draft"
             draft.write_bytes(self.how)
             draft.replace(self.place / os.fsdecode(victim))
@@ -88,6 +98,29 @@ def test_an_edit_at_the_last_moment_survives(laptop: NewLaptop, when: str, gone:
     assert b"edited at that moment" in contents
     assert gone or b"second a" in contents
     assert list((two.root / ".dblike" / "tmp").iterdir()) == []
+
+
+def test_two_edits_at_the_last_moment_both_survive(laptop: NewLaptop) -> None:
+    """The second one hits the file that had just taken the place of the first."""
+    one, two, fs = pair(laptop)
+    one.write("a", "second a")
+    one.sync()
+    fs.victim, fs.when, fs.more = b"a", "rename", [b"saved", b"saved again"]
+    two.pull()
+    contents = {two.read(path) for path in two.tree() if two.place(path).is_file()}
+    assert {b"saved", b"saved again"} <= contents
+    assert list((two.root / ".dblike" / "tmp").iterdir()) == []
+
+
+def test_a_file_that_goes_at_the_last_moment_leaves_nothing_behind(laptop: NewLaptop) -> None:
+    one, two, fs = pair(laptop)
+    one.write("a", "second a")
+    one.sync()
+    fs.victim, fs.when, fs.how = b"a", "rename", None
+    two.pull()
+    assert list((two.root / ".dblike" / "tmp").iterdir()) == []
+    assert two.sync().in_sync
+    assert two.read("a") == b"second a"
 
 
 def test_a_file_renamed_elsewhere_is_moved_here(laptop: NewLaptop) -> None:

@@ -145,6 +145,7 @@ def test_a_page_that_names_what_is_not_here_is_asked_for_again(
     (one.root / "old/f1").rename(one.root / "moved")
     one.sync()
     with two.state.transaction():
+        two.state.tree.doubt()
         two.state.tree.unsettle()
     forget(ear)
     two.sync()

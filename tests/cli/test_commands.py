@@ -16,10 +16,12 @@ import pytest
 
 from dblike_cli import __main__, __version__
 from dblike_cli.__main__ import cli, main
-from dblike_cli.credentials import Credential, read_credential, write_credential
-from dblike_cli.errors import Damaged, LoggedOut, Usage
-from dblike_cli.session import find_root, inside
-from dblike_cli.views import moment, short, version_of
+from dblike_cli.credentials import Credential, read_credential, write_credential, write_private
+from dblike_cli.errors import Damaged, Failed, LoggedOut, NotFound, Usage
+from dblike_cli.options import Common
+from dblike_cli.service import unit_name
+from dblike_cli.session import find_root, inside, open_session
+from dblike_cli.views import moment, short, version_of, view_line
 from dblike_delta.messages import VersionView
 
 NAMES = sorted(__main__._COMMANDS)
@@ -70,6 +72,11 @@ def said(capsys: Run, code: int, *words: str | Path) -> str:
     assert err.startswith("dblike: ")
     assert err.count("\n") == 1, err
     return err
+
+
+def test_what_has_no_time_of_its_own_is_not_said_to_have_never_been() -> None:
+    view = VersionView(path="d", version="1" * 32 + ".1", kind="directory", time=0, device="")
+    assert "never" not in view_line(view)
 
 
 @pytest.mark.parametrize("name", commands())
@@ -124,6 +131,7 @@ def test_wrong_usage(words: tuple[str, ...], capsys: Run) -> None:
         (("sync", "--max-delete", "lots"), "'lots' is neither a number nor a share"),
         (("sync", "--max-delete", "-1"), "--max-delete"),
         (("pull", "--bwlimit", "fast"), "is not a rate"),
+        (("log", "--limit", "-1"), "--limit"),
         (("log", "../outside"), "is not in the linked folder"),
         (("cat", ".dblike/config.json"), "the client's own directory"),
         (("restore", "a", "--at", "yesterday-ish"), "is not a time"),
@@ -176,6 +184,28 @@ def test_a_command_works_from_any_folder_below(linked: Path) -> None:
     assert inside(linked, linked, "caf\udce9") == b"caf\xe9"
     with pytest.raises(Usage):
         inside(linked, deep, "../../..")
+
+
+def test_the_directory_of_a_command_may_lead_up(
+    linked: Path, capsys: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (linked / "a").mkdir()
+    monkeypatch.chdir(linked / "a")
+    assert find_root(Path("..")) == find_root(Path("../a/./..")) == linked
+    with open_session(Common(directory=Path(".."))) as session:
+        assert session.path("b") == b"b"
+        assert session.path("a/../b") == b"b"
+    assert main(["-C", "..", "service", "status", "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["unit"] == unit_name(linked)
+    for absent in (linked / "no" / "such", Path("/no/such")):
+        assert f"there is no directory {absent}" in said(capsys, 2, "-C", absent, "status")
+
+
+def test_a_config_that_can_not_be_right_is_named(linked: Path, capsys: Run) -> None:
+    file = linked / ".dblike" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"nonsense": 1}))
+    err = said(capsys, 2, "-C", linked, "config", "limits.up", "5")
+    assert f"{file}: unknown key 'nonsense'" in err
 
 
 def test_config_is_shown_and_set(linked: Path, capsys: Run) -> None:
@@ -274,6 +304,25 @@ def test_a_credential_that_is_none(tmp_path: Path) -> None:
         read_credential(file)
 
 
+def test_a_credential_of_another_user_is_no_damage(tmp_path: Path) -> None:
+    file = tmp_path / "credential"
+    file.touch(0)
+    former = os.geteuid()
+    os.seteuid(former or 65534)  # root can read everything
+    try:
+        with pytest.raises(Failed, match="as the user who linked"):
+            read_credential(file)
+    finally:
+        os.seteuid(former)
+
+
+def test_an_error_names_the_file_and_no_temporary(tmp_path: Path) -> None:
+    file = tmp_path / "absent" / "config.json"
+    with pytest.raises(FileNotFoundError) as caught:
+        write_private(file, b"")
+    assert caught.value.filename == str(file)
+
+
 def test_a_planted_file_does_not_get_the_credential(tmp_path: Path) -> None:
     trap = tmp_path / "trap"
     trap.write_text("")
@@ -295,8 +344,63 @@ def test_nobody_reads_our_output(linked: Path) -> None:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
-        assert process.wait(30) in (0, 1, 128 + signal.SIGPIPE)
+        assert process.wait(30) == 128 + signal.SIGPIPE
         assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("words", [("--help",), ("config", "--json")])
+def test_a_reader_may_go_before_the_end(linked: Path, words: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "dblike_cli", "-C", str(linked), *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(30) == 128 + signal.SIGPIPE
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (2, ("-C", "\x1b[31m", "status")),
+        (2, ("cat", "../\x1b[31m")),
+        (2, ("init", "https://a", "\x1b[31m", "--user", "ann")),
+        (4, ("resolve", "\x1b[31m", "--ours")),
+        (2, ("completion", "\x1b[31m")),
+        (4, ("config", "\x1b[31m")),
+    ],
+)
+def test_what_is_typed_is_said_escaped(
+    code: int, words: tuple[str, ...], linked: Path, capsys: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(linked.parent if words[0] == "init" else linked)
+    assert "\x1b" not in said(capsys, code, *words)
+
+
+def test_why_says_a_name_escaped(linked: Path, capsys: Run) -> None:
+    (linked / "a\x1b[31m\nb").touch()
+    assert main(["-C", str(linked), "why", str(linked / "a\x1b[31m\nb")]) == 3
+    assert capsys.readouterr().out.startswith("a\\x1b[31m\\nb: ")
+
+
+def test_a_choice_is_said_in_one_line(capsys: Run) -> None:
+    assert "\\n" not in said(capsys, 2, "completion")
+
+
+@pytest.mark.parametrize("closing", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_may_be_closed(linked: Path, closing: str) -> None:
+    command = f'"$0" -m dblike_cli -C "$1" config {closing}'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable, str(linked)], capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_terminal_without_the_characters_gets_escapes(linked: Path, capsys: Run) -> None:
+    assert main(["-C", str(linked), "config", "device", "Büro"]) == 0
+    command = [sys.executable, "-m", "dblike_cli", "-C", str(linked), "config", "device"]
+    given = os.environ | {"PYTHONIOENCODING": "ascii"}
+    for words, text in (([], b"B\\xfcro\n"), (["--json"], b'"B\\u00fcro"\n')):
+        done = subprocess.run([*command, *words], capture_output=True, check=False, env=given)
+        assert (done.returncode, done.stdout) == (0, text)
 
 
 def test_a_bug_is_one_line_unless_debugged(linked: Path, tmp_path: Path) -> None:
@@ -341,6 +445,19 @@ def test_completion_completes() -> None:
     assert "status" in done.stdout
 
 
+@pytest.mark.parametrize("command", ["cat", "ls", "push", "resolve", "restore --to", "why"])
+def test_paths_are_completed_by_the_shell(command: str) -> None:
+    words = f"dblike {command} a"
+    environment = os.environ | {
+        "_DBLIKE_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(words.count(" ")),
+    }
+    asked = [sys.executable, "-m", "dblike_cli"]
+    done = subprocess.run(asked, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("file,")
+
+
 def _view(version: str) -> VersionView:
     return VersionView(path="a", version=version, kind="file", time=1, device="d")
 
@@ -350,8 +467,10 @@ def test_versions_by_their_short_names() -> None:
     assert short(views[0].version) == "abababab.12"
     assert version_of("abababab.12", views) == views[0].version
     assert version_of(views[2].version, []) == views[2].version
-    for wrong in ("a.12", "abababab", "zz.1", "", "abababab.2"):
-        with pytest.raises(Usage):
+    with pytest.raises(Usage, match="several"):
+        version_of("a.12", views)
+    for wrong in ("abababab", "zz.1", "", "abababab.2"):
+        with pytest.raises(NotFound):
             version_of(wrong, views)
 
 

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import delete
 
 from dblike_cli.context import Settings
+from dblike_cli.exits import Exit
 from dblike_cli.report import Hints
 from dblike_delta.exchange import Request, Response, Transport
 from dblike_srv import accounts
@@ -265,6 +266,28 @@ def test_renames_lose_nothing(laptop: NewLaptop, what: str) -> None:
     assert one.tree() == two.tree() == expected
 
 
+@pytest.mark.parametrize("rule", ["build/", "*.o"])
+def test_what_was_synced_before_a_rule_is_deleted_nowhere_by_it(
+    laptop: NewLaptop, rule: str
+) -> None:
+    """Nor does the directory of it come back empty where it was deleted."""
+    one, two = laptop("one"), laptop("two")
+    one.write("build/x.o", "object")
+    one.write("build/sub/y.o", "another")
+    settle(one, two)
+    one.write(".dblikeignore", rule)
+    settle(one, two)
+    expected = two.tree()
+    shutil.rmtree(one.place("build"))
+    settle(one, two)
+    assert set(one.tree()) == {".dblikeignore"}
+    assert two.tree() == expected
+    one.write("build/new.c", "new")
+    settle(one, two)
+    came = set() if rule == "build/" else {"build/new.c"}
+    assert two.tree().keys() - expected.keys() == came
+
+
 def test_ignored_files_stay_here(laptop: NewLaptop) -> None:
     one, two = laptop("one"), laptop("two")
     one.write("keep.o", "synced before the rule")
@@ -276,6 +299,17 @@ def test_ignored_files_stay_here(laptop: NewLaptop) -> None:
     assert set(two.tree()) == {".dblikeignore", "keep.o"}
     assert set(one.tree()) == {".dblikeignore", "keep.o", "x.o", "build", "build/out"}
     assert one.sync().in_sync
+
+
+def test_a_used_up_quota_is_a_brake(laptop: NewLaptop, site: Site) -> None:
+    accounts.set_quota(site, "ada", 1000)
+    one = laptop("one")
+    one.write("large", random.Random(1).randbytes(5000))
+    one.write("small", "fits")
+    report = one.sync()
+    assert [item.path for item in report.refused] == [b"large"]
+    assert report.exit_code is Exit.BRAKE
+    assert one.sync().exit_code is Exit.BRAKE
 
 
 def test_random_edits_on_three_devices_converge(laptop: NewLaptop) -> None:
@@ -360,6 +394,36 @@ def test_a_site_that_was_restored_from_a_backup_undoes_nobody(
         before["d0/s0/f0"] = ("file", b"edited since")
         assert seen == before
         assert nothing_happened(one.sync())
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_who_was_behind_when_a_site_was_restored_just_catches_up(
+    laptop: NewLaptop, tmp_path: Path, lost: bool
+) -> None:
+    """What is here is old, and nobody's edit: also of what the site got again meanwhile."""
+    wire = Moving()
+    with serving(tmp_path / "data", wire):
+        one, two = laptop("one", transport=wire), laptop("two", transport=wire)
+        fill(one)
+        settle(one, two)
+        if lost:
+            shutil.copytree(tmp_path / "data", tmp_path / "backup")
+        one.write("d0/s0/f0", "edited")
+        one.place("d1/s1/f1").unlink()
+        one.sync()
+    if not lost:
+        shutil.copytree(tmp_path / "data", tmp_path / "backup")
+    with serving(tmp_path / "data", wire):
+        one.write("made", "after the backup")
+        one.sync()
+        expected = one.tree()
+    shutil.rmtree(tmp_path / "data")
+    (tmp_path / "backup").rename(tmp_path / "data")
+    with serving(tmp_path / "data", wire):
+        one.sync()
+        assert not two.sync().uploaded
+        settle(one, two)
+        assert two.tree() == one.tree() == expected
 
 
 @contextlib.contextmanager

@@ -195,6 +195,27 @@ def test_the_next_server_is_tried(
     assert heard.get(timeout=PATIENCE) == ""
 
 
+def test_the_site_that_serves_is_gone_back_to(
+    server: Server, listen: Callable[..., Events], heard: queue.Queue[str]
+) -> None:
+    """Another one may tell what the one that is asked has not heard yet."""
+    other = Server()
+    try:
+        listen(server.url, other.url)
+        site = server.next()
+        site.agree()
+        assert heard.get(timeout=PATIENCE) == ""
+        site.close()  # as when its server is started anew
+        server.next().close()
+        away = other.next()  # this one can't be had at once
+        away.agree()
+        away.say({"folder": FOLDER, "cursor": "c1"})
+        server.next().agree()
+        assert [heard.get(timeout=PATIENCE) for _ in range(4)] == ["lost", "", "c1", ""]
+    finally:
+        other.close()
+
+
 def test_a_server_that_stays_away_is_said_once(
     server: Server, listen: Callable[..., Events], heard: queue.Queue[str]
 ) -> None:

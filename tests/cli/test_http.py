@@ -217,7 +217,7 @@ def test_a_chunked_reply_that_is_cut_is_an_error(server: Server, cut: int) -> No
 
 def test_a_large_chunk_that_is_there_comes_in_one_piece(server: Server) -> None:
     """What decodes it then needs no copy of it."""
-    parts = [b"head" * 3_000, os.urandom(1 << 20), os.urandom(1 << 20)]
+    parts = [b"head" * 3_000, *(os.urandom(1 << 20) for _ in range(10))]
     server.answer = lambda *_: chunked(parts)
     pieces = list(transport(server.url).request(Request("GET", "/")).chunks())
     assert b"".join(pieces) == b"".join(parts)
@@ -326,6 +326,15 @@ def test_it_goes_home_between_two_pieces_of_work(server: Server) -> None:
     assert [name for name in moves if name in first.url] == moves[1:]
     assert carrier.find().name in first.url
     first.close()
+
+
+def test_no_more_connections_are_kept_than_are_used(server: Server) -> None:
+    """Each slow answer is a reason to ask whether the site is there, on a connection of its own."""
+    site = transport(server.url)._sites.all()[0]
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        site.probe("/healthz")
+    assert len(os.listdir("/proc/self/fd")) - before < 20  # with the other ends
 
 
 def test_what_several_find_at_once_is_one_failure() -> None:

@@ -43,6 +43,22 @@ def test_a_dead_holder_holds_nothing(tmp_path: Path, spawn: Spawn) -> None:
         pass
 
 
+def test_asking_for_the_holder_keeps_nobody_out(tmp_path: Path, spawn: Spawn) -> None:
+    file = tmp_path / "lock"
+    program = (
+        "import sys, pathlib; from dblike_cli import lock\n"
+        "print('asking', flush=True)\n"
+        "while True: lock.holder(pathlib.Path(sys.argv[1]))"
+    )
+    asking = spawn(sys.executable, "-c", program, file, stdout=-1)
+    assert asking.stdout is not None
+    assert asking.stdout.readline() == b"asking\n"
+    for _ in range(500):
+        with lock.hold(file, "watch"):
+            pass
+    assert asking.poll() is None
+
+
 def test_a_lock_is_no_way_to_another_file(tmp_path: Path) -> None:
     target = tmp_path / "precious"
     target.write_text("data")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dblike_cli import output
 from dblike_cli.eventlog import EventLog, last_events
-from dblike_cli.failure import describe, is_disk_full, is_temporary
+from dblike_cli.failure import describe, is_temporary
 from dblike_cli.output import CycleReporter, Output, escape, path_fields, plural, render_json, size
 from dblike_cli.report import Code, Outcome, Pending, Progress
 from dblike_delta.errors import IntegrityError
@@ -167,8 +167,3 @@ def test_errors_are_one_line_and_a_code(error: BaseException, code: int, tempora
     assert said == code
     assert text.isprintable()
     assert is_temporary(error) is temporary
-
-
-def test_a_full_disk_is_known() -> None:
-    assert is_disk_full(OSError(28, "x"))
-    assert not is_disk_full(OSError(2, "x"))

@@ -63,6 +63,30 @@ def test_mass_delete_here_is_held(laptop: NewLaptop) -> None:
     assert set(two.tree()) == {"new"}
 
 
+def test_mass_deletes_on_both_sides_are_both_held(laptop: NewLaptop) -> None:
+    one, two = laptop("one"), laptop("two")
+    for number in range(60):
+        one.write(f"here/f{number}", f"{number}")
+        one.write(f"there/f{number}", f"-{number}")
+    one.sync()
+    two.sync()
+    shutil.rmtree(two.place("there"))
+    two.sync(max_delete="100%")
+    shutil.rmtree(one.place("here"))
+    one.write("new", "still goes up")
+    report = one.sync(max_delete="50")
+    assert report.deleted == ()
+    assert report.uploaded == (b"new",)
+    assert len(one.tree()) == 62
+    assert report.brake is not None
+    assert report.brake.message == (
+        "61 of 122 paths disappeared from this folder, and 61 of 122 paths were deleted remotely; "
+        "if that is right, go on with --max-delete 61"
+    )
+    assert one.sync(max_delete="61").in_sync
+    assert set(one.tree()) == {"new"}
+
+
 def test_a_small_delete_is_not_held(laptop: NewLaptop) -> None:
     one = full(laptop, 50)
     for number in range(50):

@@ -14,6 +14,7 @@ import pytest
 from dblike_cli.fs import Stat
 from dblike_cli.ignore import Ignore
 from dblike_cli.realfs import RealFile, RealFS
+from dblike_cli.recover import recover
 from dblike_cli.report import Code
 from dblike_cli.scan import Look, Scan, scan
 from dblike_delta.plan import UNKNOWN, Entry
@@ -90,6 +91,16 @@ def test_what_links_another_folder_is_left_out(one: Laptop) -> None:
     assert set(look(one).pending) == {b"x/inner/.dblike"}
     below = b"x/inner/.dblike/credential"
     assert below not in look(one, paths=frozenset({below})).local
+
+
+def test_a_line_that_is_no_rule_is_said(one: Laptop) -> None:
+    one.write(".dblikeignore", "[z-a]\n*.o\n")
+    one.write("a.o", "ignored")
+    report = one.sync()
+    assert [(item.path, item.code) for item in report.pending] == [(b".dblikeignore", Code.RULE)]
+    assert report.uploaded == (b".dblikeignore",)
+    one.write(".dblikeignore", "*.o\n")
+    assert one.sync().in_sync
 
 
 def test_new_changed_and_gone(one: Laptop) -> None:
@@ -271,6 +282,28 @@ def test_a_change_of_the_rules_looks_everywhere(one: Laptop) -> None:
     one.write(".dblikeignore", "*.c")
     found = look(one, paths=[b".dblikeignore"])
     assert set(found.local) == {b".dblikeignore", b"x.o"}
+
+
+class ClearedFS(RealFS):
+    """Another process recovers whenever a file was made."""
+
+    other: Laptop | None = None
+
+    def create(self, path: bytes, mode: int = 0o600) -> RealFile:
+        file = super().create(path, mode)
+        if self.other is not None:
+            recover(self.other.context)
+        return file
+
+
+def test_a_look_does_not_mind_who_clears_up(laptop: NewLaptop) -> None:
+    one = laptop("one")
+    one.sync()
+    fs = ClearedFS(one.root)
+    status = laptop("status", fs=fs)
+    fs.other = one
+    one.write("a", "1")
+    assert list(look(status).local) == [b"a"]
 
 
 class WritingFile(RealFile):

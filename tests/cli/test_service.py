@@ -11,6 +11,8 @@ import pytest
 
 from dblike_cli import service
 from dblike_cli.config import unit_directory
+from dblike_cli.errors import NotLinked
+from dblike_cli.session import find_root
 
 
 def test_each_folder_has_a_unit_of_its_own() -> None:
@@ -46,3 +48,11 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
 def test_where_units_are() -> None:
     assert unit_directory({"XDG_CONFIG_HOME": "/x"}) == Path("/x/systemd/user")
     assert unit_directory({}) == Path.home() / ".config/systemd/user"
+
+
+def test_a_disk_that_is_not_mounted_yet_is_waited_for(tmp_path: Path) -> None:
+    with pytest.raises(NotLinked) as caught:
+        find_root(tmp_path)
+    text = service.unit_text(tmp_path)
+    never = next(line for line in text.splitlines() if line.startswith("RestartPrevent"))
+    assert str(int(caught.value.exit_code)) not in never.partition("=")[2].split()

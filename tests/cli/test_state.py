@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dblike_cli.errors import StateDamaged
+from dblike_cli.errors import Failed, StateDamaged
 from dblike_cli.exits import Exit
 from dblike_cli.report import Code, Pending
 from dblike_cli.state import Known, Sending, State, said_plainly
@@ -169,6 +169,12 @@ def test_damage_is_said_with_its_exit_code(tmp_path: Path) -> None:
     with pytest.raises(StateDamaged, match="doctor") as caught:
         State(tmp_path / "state.db")
     assert caught.value.exit_code is Exit.STATE_DAMAGED
+
+
+def test_a_disk_that_is_gone_is_no_damage(tmp_path: Path) -> None:
+    with pytest.raises(Failed, match="open") as caught:
+        State(tmp_path / "unmounted" / "state.db")
+    assert caught.value.exit_code is Exit.FAILED
 
 
 def test_a_flipped_page_is_damage_too(tmp_path: Path) -> None:

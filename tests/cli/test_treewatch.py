@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -197,6 +199,31 @@ def test_an_overflow_means_everywhere(inotify: InotifyTree, root: Path, heard: H
     assert heard.overflows == 1
     (root / "sub" / "file").write_text("x")
     heard.wait_for(b"sub/file")
+
+
+def test_what_could_not_be_watched_is_counted_anew(
+    inotify: InotifyTree, root: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = inotify._inotify.add_callback
+
+    def add_some(path: bytes, *rest: Any) -> Any:
+        if path.endswith(b"/deep"):
+            raise OSError(errno.ENOSPC, "no watches are left")
+        return add(path, *rest)
+
+    with monkeypatch.context() as used_up:
+        used_up.setattr(inotify._inotify, "add_callback", add_some)
+        for _ in range(3):
+            inotify.on_queue_overflow()
+            assert inotify.blind == 1
+        (root / "sub" / "deep").rmdir()
+        heard.wait_for(b"sub/deep")
+        assert inotify.blind == 0
+        (root / "sub" / "deep").mkdir()
+        with heard.changed:
+            assert heard.changed.wait_for(lambda: inotify.blind == 1, 10)
+    inotify.on_queue_overflow()
+    assert inotify.blind == 0
 
 
 def test_the_root_going_away_means_everywhere(

@@ -15,6 +15,8 @@ from dblike_cli.context import Settings
 from dblike_cli.report import Code
 from dblike_cli.state import Known
 from dblike_delta.exchange import Refused, Request, Response, Transport, Unreachable
+from dblike_srv import accounts
+from dblike_srv.site import Site
 from rig.devices import Laptop
 from rig.wsgi import WsgiTransport
 
@@ -142,6 +144,32 @@ def test_a_large_upload_goes_on_where_it_was_cut(
     assert two.read("a") == data
     if executor is not None:
         executor.shutdown()
+
+
+def test_a_large_upload_whose_commit_failed_is_not_sent_again(
+    laptop: NewLaptop, cutting: Wire, site: Site
+) -> None:
+    """The site takes all of it, and can't commit just then."""
+    settings = Settings(durable=False, whole_below=100_000, segment=1 << 20)
+    one, data = laptop("one", transport=cutting, settings=settings), os.urandom(5 << 20)
+    one.write("a", data)
+
+    def cut(request: Request) -> str:
+        if request.headers.get("Upload-Complete") == "?1":
+            accounts.set_quota(site, "ada", 1 << 20)
+        return ""
+
+    cutting.cut = cut
+    with pytest.raises(Refused, match="quota"):
+        one.push()
+    accounts.set_quota(site, "ada", 0)
+    cutting.cut = lambda _: ""
+    cutting.log.clear()
+    assert one.push().uploaded == (b"a",)
+    assert cutting.sent("uploads") == cutting.sent("commit") == 0
+    two = laptop("two")
+    two.sync()
+    assert two.read("a") == data
 
 
 @pytest.mark.parametrize("large", [False, True])

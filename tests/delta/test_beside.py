@@ -65,5 +65,16 @@ def test_an_error_ends_it_and_is_heard(executor: Executor) -> None:
     assert got == [1]
 
 
+def test_an_executor_that_takes_no_call_is_an_error_like_any_other() -> None:
+    executor = ThreadPoolExecutor(1)
+    executor.shutdown()
+    beside = Beside(executor)
+    with pytest.raises(RuntimeError, match="shutdown"):
+        beside.do(print)
+    for again in (lambda: beside.do(print), beside.settle):
+        with pytest.raises(RuntimeError, match="shutdown"):
+            again()
+
+
 def test_settling_nothing_is_at_once(executor: Executor) -> None:
     Beside(executor).settle()

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,22 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 def test_help_shows_an_example() -> None:
     for arguments in (["--help"], ["delta", "--help"]):
         assert b"old.sig" in run(*arguments).stdout
+
+
+def test_version() -> None:
+    assert run("--version").stdout == f"python -m dblike_delta {version('dblike')}\n".encode()
+
+
+@pytest.mark.parametrize("option", ["-b", "-S"])
+def test_what_is_no_number_is_said_plainly(option: str) -> None:
+    done = run("signature", option, "x", "old", "sig")
+    assert done.returncode == 2
+    assert b"'x' is not a number of bytes" in done.stderr
+
+
+def test_names_reach_the_terminal_escaped() -> None:
+    for arguments in (["inspect", "\x1b[31m"], ["inspect", "old", "\x1b[31m"]):
+        assert b"\\x1b[31m" in run(*arguments).stderr
 
 
 @pytest.mark.parametrize("kind", ["librsync", "xxh3"])

@@ -14,7 +14,7 @@ from dblike_srv.app import create_app, serve
 from dblike_srv.config import decode_config
 from dblike_srv.contents import PackReader, find_contents, pack_names
 from dblike_srv.db import Database
-from dblike_srv.folders import heads_of
+from dblike_srv.folders import journal_numbers
 from dblike_srv.metrics import Unmetered
 from dblike_srv.models import contents, devices, folders, journals, users
 from dblike_srv.registers import last_stamp
@@ -187,7 +187,7 @@ class SimSite:
 
         def work(connection: Connection) -> dict[bytes, dict[bytes, int]]:
             rows = connection.execute(select(folders.c.row, folders.c.id)).all()
-            return {bytes(uid): heads_of(connection, row) for row, uid in rows}
+            return {bytes(uid): journal_numbers(connection, row) for row, uid in rows}
 
         return self.database.read(work)
 

@@ -17,10 +17,14 @@ from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
 import dblike_delta
+from dblike_delta.commands import Copy
 from dblike_delta.delta import Delta
 from dblike_delta.exchange import Exchange, Request
+from dblike_delta.formats import encode_commands
 from dblike_delta.paths import MAX_PATH
 from dblike_delta.signature import Signature
+from dblike_srv import accounts
+from dblike_srv.site import Site
 from rig.wsgi import WsgiTransport
 
 FILES = "/v1/folders/home/files/"
@@ -37,7 +41,14 @@ class Person:
     def __call__(self, method: str, target: str, body: Any = None, **headers: str) -> TestResponse:
         """A request; `_` in a header's name stands for `-`."""
         given = {name.replace("_", "-"): value for name, value in headers.items()}
-        return self._client.open(target, method=method, data=body, headers={**self._token, **given})
+        chunked = {"wsgi.input_terminated": True} if "Transfer-Encoding" in given else {}
+        return self._client.open(
+            target,
+            method=method,
+            data=body,
+            headers={**self._token, **given},
+            environ_overrides=chunked,
+        )
 
     def raw(self, method: str, path: bytes, body: bytes | None = None, query: str = "") -> Any:
         """A request for a path of any bytes, each of them escaped."""
@@ -133,6 +144,14 @@ def test_directories(person: Person) -> None:
     assert person("GET", FILES + "d/f/").status_code == 400
 
 
+def test_directories_above_a_file_that_is_put_are_made_by_whoever_puts_it(person: Person) -> None:
+    assert person("PUT", FILES + "one/two/a", b"x").status_code == 200
+    for path in ("one", "one/two"):
+        [made] = person("GET", f"{FILES}{path}/versions").get_json()["versions"]
+        assert made["time"] > 0
+        assert made["device"] == "laptop"
+
+
 def test_a_file_does_not_take_the_place_of_a_directory(person: Person) -> None:
     """What is in the directory would be hidden or lost: 409, and nothing changed."""
     person("PUT", FILES + "d/inside", b"kept")
@@ -215,12 +234,41 @@ def test_old_versions_stay(person: Person) -> None:
         assert person("GET", FILES + f"f?version={bad}").status_code in (404, 422)
 
 
-def test_bad_wishes(person: Person) -> None:
-    bad = {"X_DBLike_Mode": "9", "X_DBLike_Mtime_Ns": "soon", "Content_Range": "bytes 0-1/2"}
-    for header, value in bad.items():
-        reply = person("PUT", FILES + "f", b"x", **{header: value})
-        assert (reply.status_code, reply.json["field"]) == (400, header.replace("_", "-"))
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("X-DBLike-Mode", "9"),
+        ("X-DBLike-Mtime-Ns", "soon"),
+        ("X-DBLike-Mtime-Ns", str(2**63)),
+        ("X-DBLike-Mtime-Ns", "9" * 19),
+        ("Content-Range", "bytes 0-1/2"),
+    ],
+)
+def test_bad_wishes(person: Person, header: str, value: str) -> None:
+    reply = person("PUT", FILES + "f", b"x", **{header.replace("-", "_"): value})
+    assert (reply.status_code, reply.json["field"]) == (400, header)
     assert person("GET", FILES + "f").status_code == 404
+
+
+def put_in_chunks(person: Person, data: bytes) -> TestResponse:
+    """A PUT that does not say how long it is, as of `curl -T -`."""
+    return person("PUT", FILES + "f", io.BytesIO(data), Transfer_Encoding="chunked")
+
+
+def test_a_file_of_unknown_length_counts_for_the_quota_as_it_comes(
+    person: Person, site: Site
+) -> None:
+    accounts.set_quota(site, "ada", 300_000)
+    assert put_in_chunks(person, b"hello").status_code == 200
+    assert person("GET", FILES + "f").data == b"hello"
+    assert put_in_chunks(person, os.urandom(400_000)).status_code == 507
+    assert person("GET", FILES + "f").data == b"hello"
+
+
+def test_the_farthest_time(person: Person) -> None:
+    farthest = str(2**63 - 1)
+    assert person("PUT", FILES + "f", b"x", X_DBLike_Mtime_Ns=farthest).status_code == 200
+    assert person("GET", FILES + "f").headers["X-DBLike-Mtime-Ns"] == farthest
 
 
 def delta_of(signature: Signature, new: bytes) -> bytes:
@@ -267,12 +315,24 @@ def test_a_delta_is_applied_once_and_to_nothing_else(person: Person) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["block=0", "block=x", "block=99999999999", "strong=1", "strong=33"]
+    "query",
+    ["block=0", "block=x", "block=8388609", "block=99999999999", "strong=1", "strong=33"],
 )
 def test_signatures_that_nobody_makes(person: Person, query: str) -> None:
     person("PUT", FILES + "f", b"x" * 1000)
     reply = person("GET", FILES + f"f/signature?{query}")
     assert (reply.status_code, reply.json["field"]) == (400, query.split("=", maxsplit=1)[0])
+
+
+def test_a_signature_is_no_larger_than_the_memory_for_it(person: Person) -> None:
+    """A file of many bytes is soon made of few; so would be a signature of twice as many."""
+    person("PUT", FILES + "f", bytes(1 << 20))
+    delta = encode_commands([Copy(0, 1 << 20)] * 256)
+    assert person("PATCH", FILES + "f", delta).json["size"] == 256 << 20
+    refused = person("GET", FILES + "f/signature?block=16")
+    assert (refused.status_code, refused.json["field"]) == (422, "block")
+    assert "have 128 bytes or more" in refused.json["detail"]
+    assert person("GET", FILES + "f/signature?block=8388608").status_code == 200
 
 
 @pytest.mark.parametrize("body", [b"", b"x", b"rs\x026", b"rs\x026\x00trailing", os.urandom(500)])

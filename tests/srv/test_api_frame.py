@@ -13,6 +13,8 @@ import msgspec
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from gunicorn.config import Config
+from gunicorn.http.parser import RequestParser
 
 from dblike_delta.changeset import Body
 from dblike_delta.commands import Copy, Literal
@@ -261,6 +263,30 @@ def test_large_replies_come_whole_in_chunks(gunicorn_server: Server, size: int) 
     events = exchange.fetch("home", [Want(record.device, record.counter)])
     body = b"".join(bytes(event.data) for event in events if isinstance(event, Body))
     assert whole_literal(memoryview(body)) == content
+
+
+@pytest.mark.parametrize(
+    "head", [b"Content-Length: 100", b"Transfer-Encoding: chunked"], ids=["length", "chunked"]
+)
+def test_a_login_that_trickles_is_cut(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, head: bytes
+) -> None:
+    """Whoever does not log in does not keep a thread."""
+    monkeypatch.setattr(inbound, "PATIENCE", 0.01)
+    monkeypatch.setattr(inbound, "LEAST_RATE", 1 << 30)
+    there, here = socket.socketpair()
+    with there, here:
+        here.settimeout(20)
+        there.sendall(b"POST /v1/login HTTP/1.1\r\nHost: x\r\n" + head + b"\r\n\r\n1")
+        request = next(RequestParser(Config(), here, ("127.0.0.1", 1)))
+        environ = {
+            "gunicorn.socket": here,
+            "wsgi.input": request.body,
+            "wsgi.input_terminated": True,
+            "CONTENT_LENGTH": "" if b"chunked" in head else "100",
+        }
+        reply = client.post("/v1/login", content_type="application/json", environ_overrides=environ)
+        assert reply.status_code == 408
 
 
 MALFORMED = (

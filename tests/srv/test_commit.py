@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from blake3 import blake3
 from sqlalchemy import delete
 
-from dblike_delta.changeset import Encoder
+from dblike_delta.changeset import Encoder, Part
 from dblike_delta.commands import Copy, Literal
-from dblike_delta.errors import DeltaError
+from dblike_delta.errors import DeltaError, LimitError
 from dblike_delta.formats import encode_commands
 from dblike_delta.messages import CursorMark, Record, Refusal, Trailer
 from dblike_delta.versions import Kind
+from dblike_srv import intake
 from dblike_srv.changes import changes, since
 from dblike_srv.errors import Gone, QuotaExceeded
 from dblike_srv.folders import cursor_of, list_folders
+from dblike_srv.intake import Intake
 from dblike_srv.models import contents, journal, packs, paths, users, versions
 from dblike_srv.store.local import LocalStore
+from dblike_srv.store.mem import MemoryStore
 from rig.core_site import DAY_MS, CoreSite, Device, SeededRandom, send, stream
 
 BLOB = SeededRandom(7).bytes(300_000)
@@ -360,6 +365,24 @@ def test_what_is_no_version_is_refused_and_the_rest_goes_on(
     assert set(core.records()) == {b"good"}
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"mtime_ns": -(2**63)}, {"mtime_ns": 2**63 - 1}, {"time": -(2**53)}, {"time": 2**53},
+        {"size": 2**63 - 1}, {"mode": 0o7777}, {"counter": 1 << 32}, {"counter": 2**63 - 1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_the_farthest_numbers_have_a_result(
+    core: CoreSite, laptop: Device, fields: dict[str, int]
+) -> None:
+    record = laptop.record(b"a", **{"hash": blake3(b"").digest(), **fields})
+    (result,) = statuses(core, laptop, record)
+    assert result in ("accepted", "refused")
+    if result == "accepted" and "mtime_ns" in fields:
+        assert core.records()[b"a"].mtime_ns == fields["mtime_ns"]
+
+
 def test_another_devices_dot_is_refused(core: CoreSite, laptop: Device) -> None:
     phone = core.device("phone")
     forged = phone.record(b"a", Kind.DIRECTORY)
@@ -468,6 +491,59 @@ def test_a_delta_bomb_stops_at_the_declared_size(core: CoreSite, laptop: Device)
     assert statuses(core, laptop, (record, encode_commands(bomb))) == ["bad-content"]
 
 
+def copied(laptop: Device, path: bytes, pairs: int) -> tuple[Record, bytes]:
+    """A version that two bytes of BLOB make, copied over and over."""
+    digest, base = blake3((BLOB[:1] + BLOB[2:3]) * pairs).digest(), blake3(BLOB).digest()
+    record = laptop.record(path, hash=digest, size=2 * pairs, body=True, base=base)
+    return record, encode_commands([Copy(0, 1), Copy(2, 1)] * pairs)
+
+
+def test_copies_of_a_whole_changeset_are_bounded(
+    core: CoreSite, laptop: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What there is no room for is sent in full."""
+    monkeypatch.setattr(intake, "MAX_PIECES", 1000)
+    laptop.put(b"base", BLOB)
+    few, more = copied(laptop, b"few", 250), copied(laptop, b"more", 251)
+    told = statuses(core, laptop, few, more, laptop.file(b"whole", b"x" * 1000))
+    assert told == ["accepted", "base-missing", "accepted"]
+
+
+def test_what_the_versions_of_a_changeset_say_is_bounded(core: CoreSite, laptop: Device) -> None:
+    """A context of zeros takes nothing on the wire."""
+    context, encoder = bytes(65_000), Encoder()
+    parts: list[Part] = []
+    for number in range(intake.MAX_SAID // len(context) + 1):
+        parts += encoder.record(laptop.record(b"p%d" % number, context=context))
+    data = b"".join([*parts, *encoder.finish()])
+    assert len(data) < 1 << 20
+    with pytest.raises(LimitError, match="say more than"):
+        send(core.site, laptop.identity, core.folder, data)
+
+
+def test_many_versions_of_long_paths_are_one_changeset(core: CoreSite, laptop: Device) -> None:
+    said = (b"x" * 200 + b"/") * 3
+    taken = Intake(MemoryStore().writer(), lambda _: None, file_limit=1, allowance=1)
+    record = laptop.record(said + b"a", Kind.DIRECTORY, context=bytes(600))
+    for number in range(intake.MAX_ITEMS):
+        taken.take(msgspec.structs.replace(record, counter=number + 1))
+    assert len(taken.items) == intake.MAX_ITEMS
+
+
+def test_copies_of_a_block_are_not_all_held(
+    core: CoreSite, laptop: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "MAX_PIECES", 1000)
+    laptop.put(b"base", BLOB)
+    item = copied(laptop, b"many", 150_000)
+    tracemalloc.start()
+    try:
+        assert statuses(core, laptop, item) == ["base-missing"]
+        assert tracemalloc.get_traced_memory()[1] < 25 << 20
+    finally:
+        tracemalloc.stop()
+
+
 def test_copies_count_for_the_quota(tmp_path: Path) -> None:
     """A few bytes of copy commands must not make a terabyte of files."""
     core = CoreSite(tmp_path, limits={"quota": 2_000_000})
@@ -486,6 +562,37 @@ def test_over_the_quota_is_said_before_a_byte_is_written(tmp_path: Path) -> None
     assert sum(map(len, core.store.inner.packs.values())) == 1000  # type: ignore[attr-defined]
     query = users.select()
     assert core.site.database.read(lambda c: c.execute(query).one()).used == 1000
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"context": b"no context"}, "refused"),
+        ({"counter": 1 << 40}, "refused"),
+        ({"device": b"x" * 16}, "refused"),
+        ({"counter": 1}, "dot-reused"),
+    ],
+)
+def test_what_is_refused_takes_nothing_of_the_quota(
+    tmp_path: Path, fields: dict[str, object], status: str
+) -> None:
+    core = CoreSite(tmp_path, limits={"quota": 310_000})
+    laptop = core.laptop
+    laptop.put(b"a", b"x")
+    before = tables(core)
+    assert statuses(core, laptop, laptop.file(b"b", BLOB, **fields)) == [status]
+    assert tables(core) == before
+    assert core.site.database.read(lambda c: c.execute(users.select()).one()).used == 1
+    assert laptop.put(b"c", BLOB).status == "accepted"
+
+
+def test_of_one_changeset_only_what_is_accepted_is_kept(core: CoreSite, laptop: Device) -> None:
+    """Also where a refused version said the same content first."""
+    bad, good = laptop.file(b"a", BLOB, context=b"no context"), laptop.file(b"b", BLOB)
+    other = laptop.file(b"c", b"other", context=b"no context")
+    assert statuses(core, laptop, bad, good, other) == ["refused", "accepted", "refused"]
+    assert core.count(contents) == 1
+    assert core.read(b"b") == BLOB
 
 
 def test_literals_that_were_not_declared_stop_at_the_quota(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -332,3 +333,16 @@ def test_a_url_that_is_not_encrypted(members: list[Member]) -> None:
     here.config = msgspec.structs.replace(here.config, replication=rules)
     with pytest.raises(Fault, match="not encrypted"):
         Link(here, "http://two.invalid").open(announce(here))
+
+
+def test_two_may_note_the_same_site_first(members: list[Member]) -> None:
+    """A server that starts asks all sites, beside the process that follows them."""
+    here, at_once = members[0].site, threading.Barrier(8)
+
+    def note(url: str) -> None:
+        at_once.wait()
+        following.note(here, url, problem="")
+
+    with ThreadPoolExecutor(8) as pool:
+        for n in range(20):
+            list(pool.map(note, [f"http://fresh/{n}"] * 8))

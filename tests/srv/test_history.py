@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from dblike_delta.messages import RestoreRequest, TreeList
 from dblike_delta.paths import is_below
+from dblike_delta.versions import Kind
 from dblike_srv import history
-from dblike_srv.errors import Invalid, NotFound
+from dblike_srv.errors import Conflict, Invalid, NotFound
 from dblike_srv.listing import walk
+from dblike_srv.models import versions
 from rig.core_site import HOUR_MS, CoreSite
 
 names = st.sampled_from((b"a", b"a-b", b"a.b", b"b", b"\xff", b"0"))
@@ -134,6 +136,87 @@ def test_restoring_to_another_place_leaves_the_first_alone(core: CoreSite) -> No
     assert restore(core, path="d", at=moment, to="back/then") == 2
     assert core.read(b"back/then/a") == b"old"
     assert core.read(b"d/a") == b"new"
+
+
+def test_the_whole_folder_comes_back_below_another_place(core: CoreSite) -> None:
+    core.laptop.put(b"d/a", b"old")
+    core.laptop.put(b"b", b"there")
+    moment = core.clock.now
+    core.clock.advance(HOUR_MS)
+    core.laptop.delete(b"d/a")
+    assert restore(core, at=moment, to="back/then") == 3
+    assert listed(core, b"back/then") == [
+        "back/then",
+        "back/then/b",
+        "back/then/d",
+        "back/then/d/a",
+    ]
+    assert core.read(b"back/then/d/a") == b"old"
+
+
+def test_a_version_comes_back_as_what_it_is_to_be_called(core: CoreSite) -> None:
+    core.laptop.put(b"d/a", b"old")
+    name = f"{core.laptop.identity.device.hex()}.1"
+    assert restore(core, version=name, to="back") == 1
+    assert core.read(b"back") == b"old"
+
+
+def test_directories_above_what_is_brought_back_have_a_time_and_an_author(core: CoreSite) -> None:
+    core.laptop.put(b"a", b"x")
+    core.clock.advance(HOUR_MS)
+    restored = restore(core, path="a", at=core.clock.now, to="one/two/a")
+    assert restored == 1
+    for path in (b"one", b"one/two"):
+        [made] = history.versions_of(core.site, core.folder, path).versions
+        assert (made.time, made.device) == (core.clock.now, "laptop")
+    logged = [view.path for view in history.log(core.site, core.folder).versions]
+    assert logged == ["one/two/a", "one/two", "one", "a"]
+
+
+def test_a_directory_comes_back_as_itself_and_once(core: CoreSite) -> None:
+    core.laptop.commit(core.laptop.record(b"d", Kind.DIRECTORY, mode=0o700))
+    core.laptop.put(b"d/a", b"x")
+    core.laptop.contexts = {path: record.context for path, record in core.records().items()}
+    for path in (b"d/a", b"d"):
+        core.laptop.delete(path)
+    assert restore(core, path="d") == 2
+    last = history.versions_of(core.site, core.folder, b"d").versions[0]
+    assert last.mode == 0o700
+    assert len(history.versions_of(core.site, core.folder, b"d").versions) == 3
+
+
+def test_a_directory_without_a_time_was_not_before_it_came(core: CoreSite) -> None:
+    before = core.clock.now
+    core.clock.advance(HOUR_MS)
+    core.laptop.put(b"d/a", b"x")
+    [made] = history.versions_of(core.site, core.folder, b"d").versions
+    assert made.time == 0
+    assert listed(core, at=before) == []
+    assert listed(core, at=core.clock.now) == ["d", "d/a"]
+
+
+@pytest.mark.parametrize("to", ["full", "empty", "a/below", "a/far/below"])
+def test_what_would_be_hidden_where_it_is_brought_back_is_refused(core: CoreSite, to: str) -> None:
+    core.laptop.put(b"a", b"x")
+    core.laptop.put(b"full/b", b"y")
+    core.laptop.make(b"empty")
+    core.laptop.put(b"gone", b"z")
+    core.laptop.delete(b"gone")
+    before = core.count(versions)
+    with pytest.raises(Conflict, match="director"):
+        restore(core, path="gone", to=to)
+    assert core.count(versions) == before
+
+
+def test_a_directory_comes_back_over_the_file_that_took_its_name(core: CoreSite) -> None:
+    core.laptop.put(b"d/a", b"old")
+    moment = core.clock.now
+    core.clock.advance(HOUR_MS)
+    core.laptop.contexts = {path: record.context for path, record in core.records().items()}
+    core.laptop.delete(b"d/a")
+    core.laptop.put(b"d", b"file")
+    assert restore(core, path="d", at=moment) == 2
+    assert set(core.records()) == {b"d", b"d/a"}
 
 
 @pytest.mark.parametrize(

@@ -62,13 +62,16 @@ class Peer:
 
     def notice(self) -> dict[str, object]:
         """The next notice; pings are answered."""
+        text = ""  # a message may come in parts
         while True:
             event = self.next()
             if isinstance(event, Ping):
                 self.send(event.response())
                 continue
             assert isinstance(event, TextMessage), event
-            return json.loads(event.data)
+            text += event.data
+            if event.message_finished:
+                return json.loads(text)
 
     def end(self) -> int:
         """The code of the close frame that comes; all else before it is passed over."""
@@ -129,6 +132,15 @@ def test_a_new_socket_hears_at_once_where_its_folders_stand(rig: Rig) -> None:
         "cursor": "b1",
         "time": pytest.approx(0, abs=1e15),
     }
+
+
+def test_a_new_socket_hears_of_all_its_folders(rig: Rig) -> None:
+    """More than the system takes at once, and more than is kept ready for it."""
+    rig.directory.folders[1] = {n.to_bytes(16, "big"): "c" * 100 for n in range(3000)}
+    peer = rig.connect(1)
+    wanted = {folder.hex() for folder in rig.directory.folders[1]}
+    while wanted:
+        wanted.discard(str(peer.notice()["folder"]))
 
 
 def test_a_notice_goes_to_those_whose_folder_it_is(rig: Rig) -> None:

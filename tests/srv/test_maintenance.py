@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from blake3 import blake3
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from dblike_delta.commands import Copy, Literal
 from dblike_delta.messages import Refusal, Want
 from dblike_delta.versions import Kind
 from dblike_srv import collect, compact
 from dblike_srv.config import decode_config
+from dblike_srv.contents import check_contents
+from dblike_srv.db import Database
 from dblike_srv.errors import Busy, Conflict
 from dblike_srv.housekeeping import take_turn
 from dblike_srv.maintenance import backup, gc, scrub
 from dblike_srv.models import contents, journal, packs, users, versions
+from dblike_srv.packs import Pack, SeenPack, name_pack, see_pack
 from dblike_srv.site import open_site
+from dblike_srv.store.base import Away
 from dblike_srv.store.local import LocalStore
 from dblike_srv.store.mem import MemoryStore
 from rig.core_site import DAY_MS, HOUR_MS, CoreSite, SeededRandom
@@ -106,6 +113,44 @@ def test_a_pack_that_is_being_deleted_is_as_good_as_gone(core: CoreSite) -> None
     assert gc(core.site).packs == 1
     assert core.laptop.put(b"b", BLOB).status == "accepted"
     assert core.read(b"b") == BLOB
+
+
+@pytest.mark.parametrize("before", ["a row", "no row"])
+def test_a_pack_that_went_before_it_was_named_is_no_pack(core: CoreSite, before: str) -> None:
+    """It was seen in the store, and then the collection of an older one of the same bytes ended."""
+    core.laptop.put(b"a", BLOB)
+    known = Pack(blake3(BLOB).digest(), len(BLOB))
+    pack = see_pack(core.site, known) if before == "a row" else SeenPack(known.name, known.size, 0)
+    mark_all(core)
+    give_up(core)
+    if before == "a row":
+        core.laptop.delete(b"a")
+        age(core, 31)
+        gc(core.site)
+        assert core.count(packs) == 0
+    with pytest.raises(Busy):
+        core.site.database.transact(lambda connection: name_pack(connection, pack, 1))
+
+
+class Watched(MemoryStore):
+    """Says whether somebody asked for a size while a transaction kept other writers waiting."""
+
+    database: Database
+
+    def size(self, name: bytes) -> int:
+        assert not self.database._writing.locked()
+        return super().size(name)
+
+
+def test_a_slow_store_keeps_no_writer_waiting(tmp_path: Path) -> None:
+    store = Watched()
+    core = CoreSite(tmp_path, store)
+    store.database = core.site.database
+    core.laptop.put(b"a", BLOB)
+    core.laptop.put(b"b", BLOB + b"more")
+    store.packs[bytes(32)] = b"orphan"
+    gc(core.site)
+    assert core.count(packs) == 3
 
 
 def test_a_base_that_is_being_deleted_is_missed(core: CoreSite) -> None:
@@ -245,6 +290,39 @@ def test_a_device_that_has_the_content_heals_it(core: CoreSite) -> None:
     assert core.read(b"a") == BLOB
 
 
+class Starved(LocalStore):
+    """A store of a process that has no descriptor left to read a pack with."""
+
+    def read(self, name: bytes, offset: int, length: int) -> bytes:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lowest = os.open(os.devnull, os.O_RDONLY)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        try:
+            return super().read(name, offset, length)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_trouble_of_the_host_is_no_damage(tmp_path: Path) -> None:
+    core = CoreSite(tmp_path / "data", LocalStore(tmp_path / "data", SeededRandom(3)))
+    core.laptop.put(b"a", BLOB)
+    digest = blake3(BLOB).digest()
+    sound = core.store.inner
+    core.store.inner = Starved(tmp_path / "data", SeededRandom(4))
+    with pytest.raises(Away):
+        check_contents(core.site, core.user, [digest])
+    with pytest.raises(Away):
+        scrub(core.site)
+    core.store.inner = sound
+    (tmp_path / "data" / "packs").rename(tmp_path / "unmounted")
+    with pytest.raises(Away):
+        scrub(core.site)
+    (tmp_path / "unmounted").rename(tmp_path / "data" / "packs")
+    assert core.read(b"a") == BLOB
+    assert scrub(core.site).sound
+
+
 def test_scrub_reads_what_came_as_a_delta(core: CoreSite) -> None:
     core.laptop.put(b"a", BLOB)
     core.laptop.edit(b"a", BLOB, [Copy(0, 100), Literal(b"x")])
@@ -269,6 +347,75 @@ def test_a_backup_is_a_site(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "copy" / "dblike.db") as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     database.close()
+
+
+def compact_beside_gc(
+    core: CoreSite, monkeypatch: pytest.MonkeyPatch, rounds: int = 1
+) -> dict[bytes, bytes]:
+    """Small files that are made one pack, which nothing needs yet when garbage is collected."""
+    wanted = {b"f%d" % n: b"content %d" % n for n in range(compact.ENOUGH)}
+    for path, data in wanted.items():
+        core.laptop.put(path, data)
+    core.clock.advance(2 * HOUR_MS)
+    copied = compact._copy
+
+    def copy(*what: Any) -> Any:
+        done = copied(*what)
+        for _ in range(rounds):
+            core.clock.advance(1000)
+            gc(core.site)
+        return done
+
+    monkeypatch.setattr(compact, "_copy", copy)
+    assert compact.compact(core.site).packs == 1
+    return wanted
+
+
+def test_a_new_pack_that_contents_moved_to_does_not_die(
+    core: CoreSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = compact_beside_gc(core, monkeypatch)
+    marks = core.site.database.read(lambda c: set(c.scalars(select(packs.c.dying))))
+    assert marks == {0}
+    assert {path: core.read(path) for path in wanted} == wanted
+
+
+def test_contents_do_not_move_to_a_pack_that_is_gone(
+    core: CoreSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compaction stood still until garbage collection had deleted what it wrote."""
+    monkeypatch.setattr(collect, "GRACE_MS", 0)
+    with pytest.raises(Busy):
+        compact_beside_gc(core, monkeypatch, rounds=2)
+    assert core.read(b"f0") == b"content 0"
+
+
+def mark_all(core: CoreSite) -> None:
+    """What garbage collection does to packs that contents come to need while it looks."""
+    marked = update(packs).values(dying=core.clock.now)
+    core.site.database.transact(lambda connection: connection.execute(marked))
+
+
+def test_a_backup_has_packs_that_were_marked_wrongly(tmp_path: Path) -> None:
+    core = CoreSite(tmp_path / "data", LocalStore(tmp_path / "data", SeededRandom(3)))
+    core.laptop.put(b"a", BLOB)
+    core.laptop.put(b"gone", BLOB[:1000])
+    mark_all(core)
+    core.site.store.delete(blake3(BLOB[:1000]).digest())
+    assert backup(core.site, tmp_path / "copy").packs == 1
+    copy = CoreSite.again(tmp_path / "copy", LocalStore(tmp_path / "copy", SeededRandom(4)))
+    assert copy.read(b"a") == BLOB
+    assert len(list(copy.site.store.names())) == 1
+
+
+def test_packs_that_were_marked_wrongly_are_compacted(core: CoreSite) -> None:
+    wanted = {b"f%d" % n: b"content %d" % n for n in range(compact.ENOUGH)}
+    for path, data in wanted.items():
+        core.laptop.put(path, data)
+    core.clock.advance(2 * HOUR_MS)
+    mark_all(core)
+    assert compact.compact(core.site).packs == 1
+    assert {path: core.read(path) for path in wanted} == wanted
 
 
 def test_a_crash_at_any_step_of_gc_loses_nothing(tmp_path: Path) -> None:

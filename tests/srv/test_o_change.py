@@ -13,7 +13,7 @@ from sqlalchemy import Connection, event
 
 from dblike_delta.commands import Copy, Literal
 from dblike_delta.messages import RestoreRequest, Want
-from dblike_delta.versions import Dot
+from dblike_delta.versions import Dot, Kind
 from dblike_srv import history
 from dblike_srv.changes import changes
 from dblike_srv.fetch import find_versions
@@ -135,6 +135,32 @@ def test_versions_are_found_for_as_much_in_a_large_folder(tmp_path: Path) -> Non
 
         steps.append(core.site.database.read(work))
     assert steps[0] == steps[1]
+
+
+def test_a_page_of_a_large_directory_is_looked_up_and_no_more(tmp_path: Path) -> None:
+    counts = []
+    for files in (20, 5000):
+        core = CoreSite(tmp_path / f"{files}")
+        many = [core.laptop.file(b"d/%05d" % n, b"%d" % n) for n in range(files)]
+        core.laptop.commit(core.laptop.record(b"d", Kind.DIRECTORY), *many)
+        with statements(core) as seen:
+            page = history.tree(core.site, core.folder, b"d", limit=10, after=b"d/00005")
+        assert [entry.path for entry in page.entries] == [f"d/{n:05}" for n in range(6, 16)]
+        counts.append(len(seen))
+    assert counts[0] == counts[1]
+
+
+def test_a_page_of_the_log_asks_as_much_however_many_paths_it_names(core: CoreSite) -> None:
+    items = [core.laptop.file(b"d/f%d" % n, b"%d" % n) for n in range(500)]
+    core.laptop.commit(*items)
+    counts = []
+    for limit in (1, 500):
+        with statements(core) as seen:
+            found = history.log(core.site, core.folder, limit=limit)
+        assert len(found.versions) == limit
+        assert all(version.current for version in found.versions)
+        counts.append(len(seen))
+    assert counts[0] == counts[1]
 
 
 def test_many_files_are_one_transaction(core: CoreSite) -> None:

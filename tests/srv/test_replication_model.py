@@ -129,7 +129,7 @@ def test_what_two_copies_of_a_device_wrote_lives_at_all_sites(worlds: Worlds) ->
     go(one, "s0")
     one.sync()
     copy.clone(one.image())
-    world.doubles = True
+    world.doubles.add(one.device.id)
     go(copy, "s1")
     for device, data in ((one, b"one's"), (copy, b"the copy's")):
         write(world, device, b"f", data)
@@ -306,11 +306,13 @@ _pages = st.lists(
             st.sampled_from(("x", "y")), _moments, st.booleans(), _moments,
         ),
         st.builds(
-            lambda which, token, at, revoked: DeviceState(
+            lambda which, token, at, revoked, parent: DeviceState(
                 bytes([which]) * 16, _USER, "name", 1,
                 token=token and token * 31 + bytes([which]), token_at=at, revoked=revoked,
+                parent=bytes([parent]) * 16 if parent else b"",
             ),
-            st.integers(1, 2), st.sampled_from((b"", b"s", b"t")), _moments, _moments,
+            st.integers(1, 3), st.sampled_from((b"", b"s", b"t")), _moments, _moments,
+            st.integers(0, 3),
         ),
         st.builds(
             lambda url, at, gone: SiteState(b"s" * 16, "site", url, at, gone),
@@ -364,7 +366,12 @@ def test_shared_rows_are_the_same_in_any_order(states: list[object], data: st.Da
             shared.take_in(other.site, page)
         shared.take_in(relay.site, shared.news(one.site, 0))
         shared.take_in(relay.site, shared.news(other.site, 0))
+        # Whoever saw a device while it was the child of a revoked one says that it is revoked, too.
+        for site in (one, other):
+            shared.take_in(site.site, shared.news(relay.site, 0))
+            shared.take_in(relay.site, shared.news(site.site, 0))
+        shared.take_in(one.site, shared.news(relay.site, 0))
         assert _rows(one) == _rows(other) == _rows(relay)
-        assert not shared.take_in(one.site, shared.news(relay.site, 0))
+        assert not shared.take_in(other.site, shared.news(relay.site, 0))
     finally:
         world.close()

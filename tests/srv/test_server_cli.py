@@ -17,8 +17,13 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from sqlalchemy import insert
 
+from dblike_srv import accounts
 from dblike_srv.__main__ import COMMANDS, main
+from dblike_srv.configfile import find_config
+from dblike_srv.models import devices
+from dblike_srv.site import open_site
 from rig.mariadb import PASSWORD as PASSWORD_THERE
 from rig.mariadb import MariaDB
 from rig.seaweed import SeaweedFS
@@ -108,7 +113,8 @@ def test_users(run: Run, made: Path) -> None:
     run("user", "disable", "ada", *at)
     (ada,) = json.loads(run("user", "list", "--json", *at).output)
     assert (ada["disabled"], ada["quota"]) == (True, 5 << 30)
-    run("user", "disable", "ada", "--undo", *at)
+    assert "log in again" in run("user", "disable", "ada", "--undo", *at).output
+    assert "1 user, 1 folder\n" in run("status", *at).output
     run("user", "quota", "ada", "none", *at)
     run("user", "passwd", "ada", "--password-stdin", *at, text="other\n")
     assert "ada" in run("user", "list", *at).output
@@ -126,6 +132,8 @@ def test_users(run: Run, made: Path) -> None:
         (("user", "add", "bob"), "", 2, "--password-stdin"),
         (("user", "disable", "bob"), "", 1, "no user bob"),
         (("user", "quota", "ada", "much"), "", 2, "no size"),
+        (("user", "quota", "ada", "8388608T"), "", 2, "too large"),
+        (("user", "quota", "ada", "999999999999999T"), "", 2, "too large"),
         (("device", "revoke", "zz"), "", 1, "no such device"),
         (("folder", "list", "--user", "bob"), "", 1, "no user bob"),
         (("nonsense",), "", 2, "No such command"),
@@ -138,6 +146,36 @@ def test_failures_are_one_line(
     result = run("--data", made, *words, text=text, code=code)
     assert said in result.output
     assert "Traceback" not in result.output
+
+
+def test_the_beginning_of_a_devices_id_is_enough_to_revoke_it(run: Run, made: Path) -> None:
+    site = open_site(find_config(None, made))
+    ada = accounts.find_user(site, "ada").id
+    rows = [
+        {"id": bytes.fromhex(uid * 16), "user": ada, "name": uid, "created": 0}
+        for uid in ("3f", "3e")
+    ]
+    site.database.transact(lambda connection: connection.execute(insert(devices), rows) and None)
+    site.close()
+    at = ("--data", made)
+    run("device", "revoke", "3", *at, code=2)
+    assert f"Revoked {'3f' * 16}." in run("device", "revoke", "3F", *at).output
+    listed = json.loads(run("device", "list", "--json", *at).output)["ada"]
+    assert [each["name"] for each in listed if each.get("revoked")] == ["3f"]
+
+
+@pytest.mark.parametrize("locale", ["C.UTF-8", "C"])
+def test_a_password_that_is_no_text_is_refused_in_one_line(made: Path, locale: str) -> None:
+    words = ("user", "add", "bob", "--password-stdin", "--data", str(made))
+    done = subprocess.run(
+        [*PROGRAM, *words],
+        input=b"caf\xe9\n",
+        capture_output=True,
+        env={**os.environ, "LC_ALL": locale},
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == b"dblike-server: a password has to be UTF-8\n"
 
 
 @pytest.mark.parametrize(
@@ -157,6 +195,8 @@ def test_nothing_is_made_by_accident(run: Run, tmp_path: Path, command: str) -> 
         ("[]", "must be an object"),
         ("{", "not valid JSON"),
         ('{"bnid": "x"}', "did you mean bind?"),
+        ('{"bnid": "x"}', "c.json: unknown key"),
+        ('{"proxies": ["foo"]}', "proxies: 'foo' is no address"),
         ('{"workers": "two"}', "workers"),
         ('{"workers": 0}', "workers"),
         ('{"retention": {"day": 3}}', "did you mean retention.days?"),
@@ -222,6 +262,7 @@ def test_maintenance(run: Run, made: Path, tmp_path: Path) -> None:
     assert json.loads(run("gc", "--dry-run", "--json", *at).output)["packs"] == 0
     assert json.loads(run("compact", "--json", *at).output)["packs"] == 0
     assert json.loads(run("scrub", "--json", *at).output)["damaged_packs"] == []
+    assert "damaged packs: none\n" in run("scrub", *at).output
     assert "nothing to do" in run("migrate", *at).output
     run("backup", tmp_path / "copy", *at)
     assert json.loads(run("status", "--json", "--data", tmp_path / "copy").output)["users"] == 1
@@ -249,6 +290,26 @@ def test_a_first_run_from_nothing(tmp_path: Path, spawn: Callable[..., Any]) -> 
     assert (tmp_path / "dblike-data" / "config.json").exists()
     server.send_signal(signal.SIGTERM)
     assert server.wait(20) == 0
+
+
+def test_one_server_runs_on_a_data_directory(
+    tmp_path: Path, spawn: Callable[..., Any], made: Path, run: Run
+) -> None:
+    words = [*PROGRAM, "run", "--data", made, "--bind", "127.0.0.1:0", "--workers", "1"]
+    first = spawn(*words, stdout=subprocess.PIPE)
+    assert b"serves at" in first.stdout.readline()
+    second = subprocess.run(words, capture_output=True, check=False)
+    assert second.returncode == 11
+    assert second.stderr.decode() == f"dblike-server: another server runs on {made}\n"
+    run("status", "--data", made)
+    run("gc", "--data", made)
+    first.send_signal(signal.SIGHUP)  # its workers change, it stays
+    assert subprocess.run(words, capture_output=True, check=False).returncode == 11
+
+    first.kill()  # alone: its workers go when they see it
+    first.wait()
+    third = spawn(*words, stdout=subprocess.PIPE)
+    assert b"serves at" in third.stdout.readline()
 
 
 def test_logs_for_machines(tmp_path: Path, spawn: Callable[..., Any], made: Path) -> None:

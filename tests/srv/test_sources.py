@@ -7,8 +7,18 @@ import pytest
 from flask import Flask
 
 from dblike_delta.changeset import Encoder, Part
+from dblike_delta.commands import Literal
 from dblike_delta.exchange import Exchange, Refused
-from dblike_delta.messages import TAKES_HEADER, CommitReply, LoginRequest, Record, Sources
+from dblike_delta.formats import encode_commands
+from dblike_delta.messages import (
+    TAKES_HEADER,
+    CommitReply,
+    LoginRequest,
+    Record,
+    Sources,
+    Trailer,
+    UploadStatus,
+)
 from dblike_delta.sources import name_sources, without_content
 from dblike_delta.vectors import vector_in
 from dblike_delta.versions import Dot, Kind
@@ -44,8 +54,8 @@ class Mover(Writer):
         return caught.value.status, caught.value.problem.field
 
 
-def stream(*events: Record | Sources) -> list[Part]:
-    encoder = Encoder()
+def stream(*events: Record | Sources, encoder: Encoder | None = None) -> list[Part]:
+    encoder = encoder or Encoder()
     parts: list[Part] = []
     for event in events:
         add = encoder.sources if isinstance(event, Sources) else encoder.record
@@ -119,11 +129,35 @@ def test_where_sources_have_no_place(mover: Mover) -> None:
     assert mover.refused(named) == invalid
     endless = Sources([(ONE, 1, 100_000), (ONE, 1, 100_000)], bytes(32))
     assert mover.refused(endless, record) == (413, "")
-    with pytest.raises(Refused) as caught:
-        mover.exchange.upload("home", "0f" * 16, 0, stream(named, record), complete=True)
-    assert caught.value.status == 422
     (result,) = mover.send(named, record, mover.moved(b"e", b"one")).results[1:]
     assert (result.status, result.detail) == ("refused", "a file needs content or the hash of one")
+
+
+def test_an_upload_takes_no_sources_and_loses_nothing(mover: Mover) -> None:
+    """What came in requests before stays; the same versions with their hashes are taken."""
+    mover.write({b"a": b"one"})
+    content = bytes(1 << 20)
+    large, bare = mover.record(b"large", content), mover.moved(b"d", b"one")
+    spelled = msgspec.structs.replace(bare, hash=mover.record(b"d", b"one").hash, size=3)
+
+    def upload(*events: Record | Sources) -> tuple[bytes, bytes]:
+        """A large file, and the events after it."""
+        encoder = Encoder(compress=0)
+        body = encode_commands([Literal(content)])
+        first = encoder.whole(large, [body], Trailer(large.hash, large.size))
+        return b"".join(first), b"".join(stream(*events, encoder=encoder))
+
+    exchange, name = mover.exchange, "0f" * 16
+    first, rest = upload(of((Dot(ONE, 1), b"one")), bare)
+    status = exchange.upload("home", name, 0, [first], complete=False)
+    assert status == UploadStatus(len(first))
+    with pytest.raises(Refused) as caught:
+        exchange.upload("home", name, len(first), [rest], complete=True)
+    assert (caught.value.status, caught.value.problem.field) == (409, "sources")
+    assert exchange.upload_offset("home", name) == len(first)
+    reply = exchange.upload("home", name, len(first), [upload(spelled)[1]], complete=True)
+    assert isinstance(reply, CommitReply)
+    assert [result.status for result in reply.results] == ["accepted", "accepted"]
 
 
 def test_what_moved_is_named_to_whom_the_cursor_says_holds_it(mover: Mover) -> None:

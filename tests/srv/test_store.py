@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from dblike_srv.store import spool
 from dblike_srv.store.base import PackStore
 from dblike_srv.store.local import LocalStore
 from dblike_srv.store.mem import MemoryStore
@@ -158,6 +161,21 @@ def test_adopting_works_from_another_file_system(tmp_path: Path) -> None:
     store.adopt(source, NAME)
     assert store.read(NAME, 0, 9) == b"from afar"
     assert not source.exists()
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_a_writer_that_gets_no_thread_lets_go_of_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = ThreadPoolExecutor(1)
+    threads.shutdown()
+    monkeypatch.setattr(spool, "_THREADS", threads)
+    open_files = len(os.listdir("/proc/self/fd"))
+    writer = LocalStore(tmp_path, SeededRandom()).writer()
+    with pytest.raises(RuntimeError):
+        writer.write(bytes(2 << 20))
+    writer.abort()
+    assert len(os.listdir("/proc/self/fd")) == open_files
     assert list((tmp_path / "tmp").iterdir()) == []
 
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
 import pytest
 from blake3 import blake3
+from sqlalchemy import update
 
 from dblike_delta.commands import Copy, Literal
 from dblike_delta.errors import DeltaError
 from dblike_delta.formats import encode_commands
 from dblike_delta.messages import CommitReply, UploadStatus
 from dblike_srv import uploads
-from dblike_srv.errors import Conflict, TooLarge
+from dblike_srv.errors import Conflict, QuotaExceeded, TooLarge
+from dblike_srv.models import users
+from dblike_srv.store.base import Away
 from dblike_srv.store.local import LocalStore
 from rig.core_site import CoreSite, Device, SeededRandom, stream
 
@@ -250,5 +256,142 @@ def test_a_write_that_failed_is_not_counted(core: CoreSite) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     reply = upload_all(core, data, [], hop=False)
+    assert {result.status for result in reply.results} == {"accepted"}
+    assert core.read(b"first") == BLOB
+
+
+class StoreAway(LocalStore):
+    """A store that can't be asked once: for the next `adopt`, or for the `size` after that."""
+
+    fails = ""
+
+    def adopt(self, path: Path, name: bytes) -> None:
+        self._fail("adopt")
+        super().adopt(path, name)
+
+    def size(self, name: bytes) -> int:
+        self._fail("size")
+        return super().size(name)
+
+    def _fail(self, what: str) -> None:
+        if self.fails == what:
+            self.fails = ""
+            raise Away("not now")
+
+
+@pytest.mark.parametrize("fails", ["adopt", "size"], ids=["before-the-pack-moves", "after"])
+def test_a_commit_that_failed_is_tried_again_without_the_bytes(
+    tmp_path: Path, core_site: Callable[..., CoreSite], fails: str
+) -> None:
+    store = StoreAway(tmp_path / "data", SeededRandom(2))
+    core = core_site(tmp_path / "data", store)
+    data = three_files(core)
+    store.fails = fails
+    open_files = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(Away):
+        append(core, 0, data, complete=True)
+    assert len(os.listdir("/proc/self/fd")) <= open_files
+    assert status(core) == len(data)
+    reply = append(core, len(data), b"", complete=True)
+    assert isinstance(reply, CommitReply)
+    assert {result.status for result in reply.results} == {"accepted"}
+    assert core.read(b"first") == BLOB
+    assert not list(Path(core.site.config.data).glob("uploads/*/*"))
+
+
+def test_what_was_over_quota_is_not_sent_again_when_there_is_room(core: CoreSite) -> None:
+    data = three_files(core)
+
+    def quota(size: int) -> None:
+        change = update(users).where(users.c.id == core.user).values(quota=size)
+        core.site.database.transact(lambda connection: connection.execute(change))
+
+    def chunks(_: object) -> Iterable[bytes]:
+        yield data
+        quota(1 << 20)  # while the last bytes come
+
+    identity = core.laptop.identity
+    with pytest.raises(QuotaExceeded):
+        uploads.append_upload(core.site, identity, core.folder, NAME, 0, chunks, complete=True)
+    for _ in range(2):
+        assert status(core) == len(data)
+        with pytest.raises(QuotaExceeded):
+            append(core, len(data), b"", complete=True)
+        with pytest.raises(Conflict) as caught:
+            append(core, 0, data, complete=True)
+        assert caught.value.offset == len(data)
+    quota(0)
+    reply = append(core, len(data), b"", complete=True)
+    assert isinstance(reply, CommitReply)
+    assert {result.status for result in reply.results} == {"accepted"}
+    assert core.read(b"first") == BLOB
+
+
+def test_an_adopted_pack_that_is_gone_begins_anew(
+    tmp_path: Path, core_site: Callable[..., CoreSite]
+) -> None:
+    """HEAD and PUT say the same."""
+    store = StoreAway(tmp_path / "data", SeededRandom(2))
+    core = core_site(tmp_path / "data", store)
+    data = three_files(core)
+    store.fails = "size"
+    with pytest.raises(Away):
+        append(core, 0, data, complete=True)
+    for name in list(store.names()):
+        store.delete(name)
+    assert status(core) is None
+    with pytest.raises(Conflict) as caught:
+        append(core, len(data), b"", complete=True)
+    assert caught.value.offset == 0
+
+
+def test_an_upload_that_is_whole_is_completed_by_another_worker(core: CoreSite) -> None:
+    data = three_files(core)
+    assert append(core, 0, data) == UploadStatus(len(data))
+    another_worker()
+    assert status(core) == len(data)
+    reply = append(core, len(data), b"", complete=True)
+    assert isinstance(reply, CommitReply)
+    assert core.read(b"first") == BLOB
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from dblike_delta.seams import SystemRandom
+from dblike_srv import uploads
+from dblike_srv.store.local import LocalStore
+from rig.core_site import CoreSite
+
+class Deadly(LocalStore):
+    def adopt(self, path, name):
+        if sys.argv[3] == "before":
+            os._exit(9)
+        super().adopt(path, name)
+        os._exit(9)
+
+data = Path(sys.argv[1])
+core = CoreSite.again(data, Deadly(data, SystemRandom()), database=sys.argv[4])
+stream = Path(sys.argv[2]).read_bytes()
+uploads.append_upload(
+    core.site, core.laptop.identity, core.folder, "5" * 32, 0, lambda _: [stream], complete=True
+)
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_process_that_is_killed_as_it_commits_costs_nothing(
+    tmp_path: Path, core: CoreSite, when: str
+) -> None:
+    data = stream([core.laptop.file(b"first", BLOB)])
+    (tmp_path / "stream").write_bytes(data)
+    database = core.site.config.database
+    arguments = [str(tmp_path / "data"), str(tmp_path / "stream"), when, database]
+    environment = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
+    done = subprocess.run([sys.executable, "-c", KILLED, *arguments], env=environment, check=False)
+    assert done.returncode == 9
+    assert status(core) == len(data)
+    reply = append(core, len(data), b"", complete=True)
+    assert isinstance(reply, CommitReply)
     assert {result.status for result in reply.results} == {"accepted"}
     assert core.read(b"first") == BLOB

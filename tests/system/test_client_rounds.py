@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import re
+import resource
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -124,6 +127,43 @@ def test_a_conflict_makes_a_copy_on_both(laptop: Program, desktop: Program) -> N
 
 
 @pytest.mark.parametrize(
+    ("choice", "said"),
+    [
+        ("--ours", "kept that of {winner}, .*; dropped that of {copy}, "),
+        ("--theirs", "kept that of {copy}, .*; dropped that of {winner}, "),
+        ("--both", "kept both, that of {winner}, .* and that of {copy}, "),
+    ],
+)
+def test_whose_edit_is_dropped_is_said(
+    laptop: Program, desktop: Program, choice: str, said: str
+) -> None:
+    laptop.write("a.txt", "laptop")
+    desktop.write("a.txt", "desktop")
+    laptop.ok("sync")
+    desktop.run("sync")
+    tree = desktop.tree()
+    winner = tree["a.txt"].decode()
+    copy = next(content.decode() for path, content in tree.items() if path != "a.txt")
+    done = desktop.ok("resolve", str(desktop.root / "a.txt"), choice)
+    assert re.search("a.txt: " + said.format(winner=winner, copy=copy), done), done
+
+
+def test_a_copy_does_not_replace_a_directory(laptop: Program, desktop: Program) -> None:
+    laptop.write("a", "1")
+    desktop.write("a", "2")
+    laptop.ok("sync")
+    desktop.run("sync")
+    (desktop.root / "a").unlink()
+    desktop.write("a/inside", "3")
+    desktop.run("sync")
+    done = desktop.run("resolve", str(desktop.root / "a"), "--theirs")
+    assert done.returncode == 1
+    assert "rename or remove it, or" in done.stderr
+    desktop.ok("resolve", str(desktop.root / "a"), "--both")
+    assert sorted(desktop.tree()) == ["a", "a (2)", "a/inside"]
+
+
+@pytest.mark.parametrize(
     ("choice", "kept"), [("--ours", ["a.txt"]), ("--both", ["a (2).txt", "a.txt"])]
 )
 def test_other_ways_to_settle(
@@ -229,6 +269,50 @@ def test_why(laptop: Program, desktop: Program) -> None:
     assert "neither file" in laptop.json("why", str(laptop.root / "pipe"))["verdict"]
 
 
+def test_what_is_nowhere_is_exit_4(laptop: Program) -> None:
+    laptop.write("a", "1")
+    laptop.ok("sync")
+    for words in (
+        ("cat", "a", "--version", "zzz"),
+        ("restore", "a", "--version", "12345678.1"),
+        ("sync", "nope"),
+        ("push", "--dry-run", "a", "typo/"),
+    ):
+        done = run(*words, cwd=laptop.root)
+        assert done.returncode == 4, (words, done.stderr)
+    (laptop.root / "a").unlink()
+    assert laptop.json("sync", str(laptop.root / "a"))["deleted"] == [{"path": "a"}]
+
+
+def test_a_path_that_is_on_the_server_alone_is_pulled(laptop: Program, desktop: Program) -> None:
+    laptop.write("docs/a", "1")
+    laptop.ok("sync")
+    desktop.ok("pull", str(desktop.root / "docs" / "a"))
+    assert desktop.tree() == laptop.tree()
+
+
+def test_cat_shows_files_alone(laptop: Program) -> None:
+    laptop.write("docs/versions", "of a poem")
+    (laptop.root / "link").symlink_to("docs/versions")
+    laptop.ok("sync")
+    assert laptop.ok("cat", str(laptop.root / "docs/versions")) == "of a poem"
+    for path in ("docs", "link"):
+        done = laptop.run("cat", str(laptop.root / path))
+        assert (done.returncode, done.stdout) == (1, "")
+        assert f"{path} is a directory or a symlink" in done.stderr
+
+
+def test_restore_of_what_is_there_says_so(laptop: Program) -> None:
+    laptop.write("docs/a", "1")
+    laptop.ok("sync")
+    for path in ("docs", "docs/a"):
+        done = laptop.run("restore", str(laptop.root / path))
+        assert done.returncode == 2
+        assert "is there" in done.stderr
+        assert "--version" in done.stderr
+    assert laptop.run("restore", str(laptop.root / "none")).returncode == 4
+
+
 def test_status(laptop: Program) -> None:
     laptop.write("a", "1")
     before = laptop.json("status", code=3)
@@ -249,6 +333,42 @@ def test_a_bundle_carries_the_contents(laptop: Program, desktop: Program, tmp_pa
     said = desktop.json("bundle", "apply", bundle)
     assert desktop.tree() == laptop.tree()
     assert said["bytes"]["received"] < 100_000, "the contents did not come over the network"
+
+
+def test_a_bundle_is_written_whole_or_not_at_all(laptop: Program, tmp_path: Path) -> None:
+    laptop.write("a", os.urandom(100_000))
+    laptop.ok("sync")
+    target = tmp_path / "out" / "files.bundle"
+    target.parent.mkdir()
+    target.write_bytes(b"before")
+    own = target.with_name("files.bundle.part")
+    own.write_bytes(b"own")
+    full = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (50_000, 50_000))
+    assert laptop.run("bundle", "create", str(target), preexec_fn=full).returncode == 1
+    assert (target.read_bytes(), own.read_bytes()) == (b"before", b"own")
+    laptop.ok("bundle", "create", str(target))
+    assert target.stat().st_size > 100_000
+    assert sorted(target.parent.iterdir()) == [target, own]
+    assert laptop.run("bundle", "create", "").returncode == 2
+
+
+def test_a_bundle_goes_into_a_pipe_and_to_standard_output(
+    laptop: Program, desktop: Program, tmp_path: Path
+) -> None:
+    laptop.write("a", "one")
+    laptop.ok("sync")
+    bundle = tmp_path / "files.bundle"
+    command = [*PROGRAM, "-C", str(laptop.root), "bundle", "create", "-"]
+    with bundle.open("wb") as target:
+        assert subprocess.run(command, check=True, stdout=target, stderr=subprocess.PIPE).stderr
+    desktop.ok("bundle", "apply", str(bundle))
+    assert desktop.tree() == {"a": b"one"}
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with open(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), "rb") as reader:
+        laptop.ok("bundle", "create", str(pipe))
+        assert len(reader.read()) == bundle.stat().st_size
+    assert pipe.is_fifo()
 
 
 def test_a_damaged_bundle_harms_nobody(laptop: Program, desktop: Program, tmp_path: Path) -> None:

@@ -204,6 +204,19 @@ def test_the_second_watch_hears_of_the_first(laptop: Program) -> None:
     laptop.ok("sync")
 
 
+def test_a_conflict_is_settled_beside_a_watch(laptop: Program, desktop: Program) -> None:
+    laptop.write("a.txt", "laptop's")
+    desktop.write("a.txt", "desktop's")
+    laptop.ok("sync")
+    watch = desktop.start_watch()
+    wait_until(lambda: len(desktop.tree()) == 2, "the conflict copy")
+    watch.wait_for("status", in_sync=True)
+    theirs = next(text for path, text in desktop.tree().items() if path != "a.txt")
+    laptop.watch()
+    desktop.ok("resolve", str(desktop.root / "a.txt"), "--theirs")
+    wait_until_same(laptop, desktop, also=lambda tree: tree == {"a.txt": theirs})
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_watch_ends_when_asked(laptop: Program, number: int) -> None:
     assert laptop.watch().end(number) == 0
@@ -267,6 +280,29 @@ def test_a_full_disk_pauses_and_resumes(
         assert watch.end() == 0
     finally:
         subprocess.run(["umount", "-l", small], check=True)
+
+
+def test_a_disk_that_goes_and_comes(laptop: Program, desktop: Program, tmp_path: Path) -> None:
+    """The mount point stays, empty; what is there in the end is another directory to the kernel."""
+    watch = laptop.watch()
+    laptop.write("a", "1")
+    watch.wait_for("upload", path="a")
+    root, away, back = laptop.root, tmp_path / "away", tmp_path / "back"
+    root.rename(away)
+    root.mkdir()
+    watch.wait_for("paused", exit_code=8)
+    assert list(root.iterdir()) == []
+    shutil.copytree(away, back)
+    back.rename(root)
+    watch.wait_for("resumed")
+    watch.forget()
+    laptop.write("b", "2")
+    watch.wait_for("upload", path="b")
+    busy = laptop.json("status", code=0)["busy"]
+    assert busy == f"dblike watch, process {watch.process.pid},"
+    desktop.ok("sync")
+    assert desktop.tree() == {"a": b"1", "b": b"2"}
+    assert watch.end() == 0
 
 
 def test_no_websocket_costs_only_time(

@@ -110,6 +110,9 @@ def test_what_can_not_join(one: Server, tmp_path: Path) -> None:
     wrong = "0" * 32
     said = run("join", one.url, "--cluster-key-stdin", *place, text=wrong, code=1)
     assert "cluster key" in said
+    nobody = "http://127.0.0.1:1"
+    run("join", nobody, "--cluster-key-stdin", *place, text=wrong, code=1)
+    assert not (tmp_path / "new" / "config.json").exists()
     assert "no http" in run("join", "one.example", *place, code=2)
     itself = run("join", one.url, "--url", f"{one.url}/", *place, code=2)
     assert "where another one is" in itself
@@ -117,8 +120,7 @@ def test_what_can_not_join(one: Server, tmp_path: Path) -> None:
     assert "peers" not in config_of(one.data)
     words = ("join", "http://two.invalid", "--cluster-key-stdin", "--data", str(tmp_path / "far"))
     assert "not encrypted" in run(*words, text="1" * 40, code=2)
-    run(*words, "--insecure", text="1" * 40, code=1)
-    assert config_of(tmp_path / "far")["replication"] == {"insecure": True}
+    assert "not encrypted" not in run(*words, "--insecure", text="1" * 40, code=1)
     assert "another cluster key" in run(
         "join", one.url, "--cluster-key-stdin", "--data", str(one.data), text="1" * 40, code=2
     )
@@ -149,3 +151,25 @@ def test_the_last_holder_stays(tmp_path: Path) -> None:
         assert config_of(two.data)["peers"] == []
         assert "Joined a at" in run("join", one.url, "--data", str(lost.data))
         assert status(lost.data)["site_id"] != gone
+
+
+def test_a_join_that_failed_is_repeated_with_other_words(one: Server, tmp_path: Path) -> None:
+    place = ("--data", str(tmp_path / "new"))
+    run("join", one.url, "--cluster-key-stdin", *place, text="0" * 32, code=1)
+    key = config_of(one.data)["cluster_key"]
+    assert "Joined one" in run("join", one.url, "--cluster-key-stdin", *place, text=key)
+    assert config_of(tmp_path / "new")["peers"] == [{"url": one.url}]
+
+
+def test_a_site_that_runs_already_keeps_its_peers_where_a_join_fails(one: Server) -> None:
+    place = ("--data", str(one.data))
+    before = config_of(one.data)
+    run("join", "http://127.0.0.1:1", *place, "--name", "other", code=1)
+    assert config_of(one.data) == before
+
+
+def test_a_site_that_is_alone_can_not_leave(one: Server) -> None:
+    place = ("--data", str(one.data))
+    assert "in no cluster" in run("leave", *place, code=1)
+    assert "in no cluster" in run("leave", "--force", *place, code=1)
+    assert status(one.data)["problem"] == ""

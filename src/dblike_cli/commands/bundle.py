@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
@@ -11,6 +14,7 @@ from dblike_cli.exits import Exit
 from dblike_cli.options import Common, command
 
 if TYPE_CHECKING:
+    from dblike_cli.bundle import Written
     from dblike_cli.session import Session
 
 
@@ -20,10 +24,12 @@ def bundle() -> None:
 
 
 @command("create")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
 @click.option("--since", metavar="TIME", help="Only what changed since: 2h, '2026-11-23 14:00'.")
-def create(common: Common, file: Path, since: str | None) -> Exit:
-    r"""Write what is synced here into FILE.  Exit 3 where a file was being changed and is left out.
+def create(common: Common, file: str, since: str | None) -> Exit:
+    r"""Write what is synced here into FILE (-: standard output).
+
+    Exit 3 where a file was being changed and is left out.
 
     \b
     Example:
@@ -31,24 +37,14 @@ def create(common: Common, file: Path, since: str | None) -> Exit:
       dblike bundle create today.bundle --since 24h
     """
     from dblike_cli.bundle import write_bundle
-    from dblike_cli.output import path_fields, plural, size
     from dblike_cli.session import open_session
     from dblike_delta.paths import display
 
     with open_session(common) as session:
         paths = _changed_since(session, since) if since else None
-        temporary = file.with_name(f"{file.name}.part")
-        with temporary.open("wb") as target:
+        with _writing(file) as target:
             done = write_bundle(target, session.root, session.state, paths, session.clock.now_ms())
-        temporary.replace(file)
-        document = {
-            "file": str(file),
-            "files": done.files,
-            "bytes": done.size,
-            "left_out": [path_fields(path) for path in done.left_out],
-        }
-        line = f"{plural(done.files, 'file')}, {size(done.size)}, in {file}"
-        session.output.result(document, [line])
+        _say(session, file, done)
         for path in done.left_out:
             session.output.note(f"left out, it changed: {display(path)}")
     return Exit.PENDING if done.left_out else Exit.DONE
@@ -81,6 +77,33 @@ def apply(common: Common, file: Path) -> Exit:
             report = cycle(session, Direction.PULL, Wish(), exchange)
         say(session.output, report, dry_run=False)
     return report.exit_code
+
+
+@contextlib.contextmanager
+def _writing(file: str) -> Iterator[BinaryIO]:
+    from dblike_cli.errors import Usage
+    from dblike_delta.outputs import whole
+
+    if not file:
+        raise Usage("the name of the bundle is empty")
+    if file == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    with whole(Path(file), durable=True) as target:  # the stick may be pulled out next
+        yield target
+
+
+def _say(session: Session, file: str, done: Written) -> None:
+    from dblike_cli.output import escape, path_fields, plural, size
+
+    line = f"{plural(done.files, 'file')}, {size(done.size)}, in {escape(file)}"
+    if file == "-":
+        session.output.note(line)
+        return
+    left_out = [path_fields(path) for path in done.left_out]
+    document = {"file": file, "files": done.files, "bytes": done.size, "left_out": left_out}
+    session.output.result(document, [line])
 
 
 def _changed_since(session: Session, since: str) -> frozenset[bytes]:

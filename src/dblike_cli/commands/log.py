@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dblike_cli.exits import Exit
-from dblike_cli.options import Common, command
+from dblike_cli.options import PATH, Common, command
 
 if TYPE_CHECKING:
     from dblike_cli.session import Session
@@ -18,8 +18,15 @@ _PAGE = 1000
 
 
 @command("log")
-@click.argument("path", metavar="[PATH]", default=".")
-@click.option("--limit", "limit", default=100, show_default=True, help="How many; 0 for all.")
+@click.argument("path", metavar="[PATH]", default=".", type=PATH)
+@click.option(
+    "--limit",
+    "limit",
+    type=click.IntRange(0),
+    default=100,
+    show_default=True,
+    help="How many; 0 for all.",
+)
 def log(common: Common, path: str, limit: int) -> Exit:
     r"""Show versions, newest first: version, when, which device, what, size, path.
 

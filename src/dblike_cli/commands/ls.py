@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dblike_cli.exits import Exit
-from dblike_cli.options import Common, command
+from dblike_cli.options import PATH, Common, command
 
 if TYPE_CHECKING:
     from dblike_cli.session import Session
@@ -18,7 +18,7 @@ _PAGE = 10_000
 
 
 @command("ls")
-@click.argument("path", metavar="[PATH]", default=".")
+@click.argument("path", metavar="[PATH]", default=".", type=PATH)
 @click.option("--at", "at", metavar="TIME", help="As it was at a time: 2h, '2026-11-23 14:00'.")
 @click.option("-R", "--recursive", is_flag=True, help="With everything below.")
 def ls(common: Common, path: str, at: str | None, *, recursive: bool) -> Exit:
@@ -30,9 +30,9 @@ def ls(common: Common, path: str, at: str | None, *, recursive: bool) -> Exit:
       dblike ls -R --at '3d ago' --json
     """
     from dblike_cli.errors import NotFound
-    from dblike_cli.output import escape, size, when
+    from dblike_cli.output import escape, size
     from dblike_cli.session import open_session
-    from dblike_cli.views import moment, path_of, view_document
+    from dblike_cli.views import moment, moment_of, path_of, view_document
     from dblike_delta.paths import parent
 
     with open_session(common) as session:
@@ -48,12 +48,20 @@ def ls(common: Common, path: str, at: str | None, *, recursive: bool) -> Exit:
         if len(found) > 1 or (found and found[0].kind == "directory"):
             found = [view for view in found if path_of(view) != below]
         lines = (
-            f"{view.kind[0]} {size(view.size):>9}  {when(view.time)}  {escape(view.path)}"
+            f"{view.kind[0]} {size(view.size):>9}  {moment_of(view)}  {escape(view.path)}"
             + (f" -> {escape(view.target)}" if view.kind == "symlink" else "")
             for view in found
         )
         session.output.result([view_document(view) for view in found], lines)
     return Exit.DONE
+
+
+def is_there(session: Session, path: bytes) -> bool:
+    """Whether the server has the path now; the folder itself is always there."""
+    from dblike_delta.messages import TreeList
+
+    target = session.query("tree", path=path, limit=1)
+    return not path or bool(session.exchange.get(target, TreeList).entries)
 
 
 def _tree(session: Session, below: bytes, at: int | None) -> Iterator[VersionView]:

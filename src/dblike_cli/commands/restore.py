@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 import click
 
 from dblike_cli.exits import Exit
-from dblike_cli.options import Common, command
+from dblike_cli.options import PATH, Common, command
 
 if TYPE_CHECKING:
     from dblike_cli.session import Session
-    from dblike_delta.messages import RestoreRequest
+    from dblike_delta.messages import RestoreReply, RestoreRequest
 
 
 @command("restore")
-@click.argument("path")
+@click.argument("path", type=PATH)
 @click.option("--version", "version", metavar="V", help="A version that `dblike log PATH` names.")
 @click.option("--at", "at", metavar="TIME", help="As it was at a time: 2h, '2026-11-23 14:00'.")
-@click.option("--to", "to", metavar="PATH", help="Bring it back under another name.")
+@click.option("--to", "to", metavar="PATH", type=PATH, help="Bring it back under another name.")
 def restore(common: Common, path: str, version: str | None, at: str | None, to: str | None) -> Exit:
     r"""Bring a version, a deleted file or a whole directory back.
 
@@ -33,24 +33,42 @@ def restore(common: Common, path: str, version: str | None, at: str | None, to: 
       dblike restore docs --at '3d ago' --to docs-of-friday
     """
     from dblike_cli.errors import Usage
-    from dblike_cli.output import plural
+    from dblike_cli.output import escape, plural
     from dblike_cli.session import open_session
     from dblike_cli.views import view_document
-    from dblike_delta.messages import RestoreReply
 
     if version and at:
         raise Usage("--version and --at: one of them is enough")
     with open_session(common) as session:
-        request = _request(session, session.path(path), version, at, to)
-        reply = session.exchange.post(session.target("restore"), request, RestoreReply)
+        where = session.path(path)
+        request = _request(session, where, version, at, to)
+        reply = _ask(session, where, request)
         if not reply.restored and not (version or at):
-            raise Usage(f"nothing of {path} is deleted; choose a --version (`dblike log`) or --at")
+            raise Usage(
+                f"{escape(path)} is there, and nothing of it is deleted; "
+                "choose a --version (`dblike log PATH`) or --at a time"
+            )
         views = [view_document(view) for view in reply.versions]
         session.output.result(
             {"restored": reply.restored, "versions": views},
             [f"{plural(reply.restored, 'path')} restored"],
         )
         return _pull(session, session.path(to or path)) if reply.restored else Exit.DONE
+
+
+def _ask(session: Session, path: bytes, request: RestoreRequest) -> RestoreReply:
+    """Have the server restore it: nothing, where all of it is there."""
+    from dblike_cli.commands.ls import is_there
+    from dblike_delta.exchange import Refused
+    from dblike_delta.messages import RestoreReply
+
+    try:
+        return session.exchange.post(session.target("restore"), request, RestoreReply)
+    except Refused as refused:
+        named = request.version or request.at is not None
+        if refused.status != 404 or named or not is_there(session, path):
+            raise
+        return RestoreReply(restored=0)
 
 
 def _request(

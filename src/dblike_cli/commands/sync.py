@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dblike_cli.errors import Usage
+from dblike_cli.errors import NotFound, Usage
 from dblike_cli.exits import Exit
-from dblike_cli.options import Common, command
+from dblike_cli.options import PATH, Common, command
+from dblike_delta.paths import display
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dblike_cli.session import Session
+
 _OPTIONS = [
-    click.argument("paths", metavar="[PATH…]", nargs=-1),
+    click.argument("paths", metavar="[PATH…]", nargs=-1, type=PATH),
     click.option("-n", "--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
     click.option(
         "--max-delete",
@@ -78,12 +82,23 @@ def _run(direction: str, common: Common, given: dict[str, Any]) -> Exit:
 
     with open_session(common, rates=rates_of(given["bwlimit"])) as session:
         wish = Wish(
-            tuple(session.path(path) for path in given["paths"]),
+            tuple(_existing(session, path) for path in given["paths"]),
             given["dry_run"],
             max_delete_of(given["max_delete"]),
             given["checksum"],
         )
         return run(session, Direction(direction), wish)
+
+
+def _existing(session: Session, given: str) -> bytes:
+    """A path as the user typed it; raises NotFound where neither side has it, nor had it here."""
+    from dblike_cli.commands.ls import is_there
+
+    path = session.path(given)
+    here = os.path.lexists(os.path.join(os.fsencode(session.root), path))
+    if not (here or session.state.tree.stamps(path) or is_there(session, path)):
+        raise NotFound(f"{display(path)} is neither here nor on the server")
+    return path
 
 
 def rates_of(text: str | None) -> tuple[int, int] | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from dblike_cli.exits import Exit
-from dblike_cli.options import Common, command
+from dblike_cli.options import PATH, Common, command
 
 if TYPE_CHECKING:
     from dblike_cli.session import Session
@@ -20,7 +20,7 @@ _EVENTS = 10
 
 
 @command("why")
-@click.argument("path")
+@click.argument("path", type=PATH)
 def why(common: Common, path: str) -> Exit:
     r"""Say why a path is in, out of, or not yet in sync: rule, state, last events.
 
@@ -30,12 +30,13 @@ def why(common: Common, path: str) -> Exit:
     """
     from dblike_cli.eventlog import last_events
     from dblike_cli.session import open_session
+    from dblike_delta.paths import display
 
     with open_session(common) as session:
         where = session.path(path)
         found = _find(session, where)
         found["events"] = last_events(session.own / "log", where, _EVENTS)
-        lines = [f"{path}: {found['verdict']}"]
+        lines = [f"{display(where) or path}: {found['verdict']}"]
         lines += [f"  {name}: {found[name]}" for name in ("local", "synced", "news") if found[name]]
         lines += [
             f"  {event['time']}  {event['action']}  {event['detail']}".rstrip()

@@ -74,6 +74,11 @@ STEPS: Final[Sequence[tuple[str, ...]]] = (
         "CREATE INDEX offers_short ON offers (path) WHERE site = ''",
     ),
     (),  # contexts may end with what no site sealed, which an older client would send
+    (
+        # Paths of the tree of which a site that went back in time has not said yet that it knows
+        # all that is known of them here.
+        "CREATE TABLE doubts (path BLOB PRIMARY KEY) WITHOUT ROWID",
+    ),
 )
 
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
 
 from dblike_cli.errors import ClientError, Failed, StateDamaged
 from dblike_cli.state.meta import Meta
@@ -18,6 +19,14 @@ from dblike_cli.state.tombs import Tombs
 from dblike_cli.state.tree import Tree
 from dblike_cli.state.view import View
 from dblike_delta.plan import Synced
+
+_PASSING: Final = (
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+)
+"""What SQLite says of a disk that is busy, read-only, broken or gone."""
 
 
 class State:
@@ -90,7 +99,7 @@ class State:
 
 @contextlib.contextmanager
 def said_plainly() -> Iterator[None]:
-    """SQLite's errors as the client's: StateDamaged, or Failed where it only can't be written."""
+    """SQLite's errors as the client's: StateDamaged, or Failed where that may pass."""
     try:
         yield
     except ClientError:
@@ -99,8 +108,8 @@ def said_plainly() -> Iterator[None]:
         code = error.sqlite_errorcode & 0xFF
         if code == sqlite3.SQLITE_FULL:
             raise Failed("the disk is full: the state can't be written") from error
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR):
-            raise Failed(f"the state can't be written: {error}") from error
+        if code in _PASSING:
+            raise Failed(f"the state can't be used: {error}") from error
         raise StateDamaged(_advice(error)) from error
     except sqlite3.DatabaseError as error:
         raise StateDamaged(_advice(error)) from error

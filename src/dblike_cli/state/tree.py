@@ -14,7 +14,8 @@ from dblike_delta.versions import Dot, Kind
 _INSERT = "INSERT OR REPLACE INTO tree VALUES (?,?,?,?,?,?,?,?,?,?,?)"
 _UNSETTLE = """UPDATE tree SET target = x'', mode = ?, device = zeroblob(16),
     stamp = CASE kind WHEN 2 THEN x'00' ELSE x'' END,
-    hash = CASE kind WHEN 1 THEN zeroblob(32) ELSE x'' END"""
+    hash = CASE kind WHEN 1 THEN zeroblob(32) ELSE x'' END
+    WHERE path IN (SELECT path FROM doubts)"""
 _MOST = 10_000
 NOTHING = Synced(Entry(Kind.FILE, bytes(32), 0, NO_MODE), b"", Dot(bytes(16), 0))
 """What no path can be, of a version that nobody made: whatever is here, or comes, is other."""
@@ -117,10 +118,30 @@ class Tree:
         rows = [(context, path) for path, context in contexts]
         self._connection.executemany("UPDATE tree SET context = ? WHERE path = ?", rows)
 
+    def doubt(self) -> None:
+        """The site went back in time: each path is in doubt until it says that it knows all that is
+        known of it here."""
+        self._connection.execute("INSERT OR IGNORE INTO doubts SELECT path FROM tree")
+
+    def has_doubts(self) -> bool:
+        """Whether anything is in doubt."""
+        return self._connection.execute("SELECT 1 FROM doubts LIMIT 1").fetchone() is not None
+
+    def in_doubt(self, path: bytes) -> bool:
+        """Whether the site may have lost what is known of the path here."""
+        query = "SELECT 1 FROM doubts WHERE path = ?"
+        return self._connection.execute(query, (path,)).fetchone() is not None
+
+    def settle(self, paths: Iterable[bytes]) -> None:
+        """The site knows all that is known of these."""
+        rows = [(path,) for path in paths]
+        self._connection.executemany("DELETE FROM doubts WHERE path = ?", rows)
+
     def unsettle(self) -> None:
-        """Nothing of it is agreed any more: each path is like NOTHING.  The contexts stay, for they
-        say what was known here."""
+        """Nothing is agreed any more of what is still in doubt: each path is like NOTHING.  The
+        contexts stay, for they say what was known here."""
         self._connection.execute(_UNSETTLE, (NO_MODE,))
+        self._connection.execute("DELETE FROM doubts")
 
 
 def is_unsettled(known: Known) -> bool:

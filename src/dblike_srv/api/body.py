@@ -7,9 +7,11 @@ Anywhere else, `wsgi.input` is read as usual.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import select
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -50,6 +52,37 @@ def body_chunks(
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise BodyCut("the body was cut short") from None
+
+
+@contextlib.contextmanager
+def hurry(environ: dict[str, Any], seconds: float) -> Iterator[None]:
+    """Have what is read of the body in here come within so many seconds; raises BodySlow.
+
+    One byte a minute is no silence, and the thread of a request is nobody else's as long.  What
+    reads chunks and TLS can't be told of a deadline, so the connection is closed for reading.
+    """
+    connection = environ.get("gunicorn.socket")
+    if not isinstance(connection, socket.socket):
+        yield
+        return
+    late = threading.Event()
+
+    def cut() -> None:
+        late.set()
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(connection, socket.SHUT_RD)  # below TLS: the reply goes out
+
+    timer = threading.Timer(seconds, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except BodyCut:
+        if late.is_set():
+            raise BodySlow("the body came too slowly") from None
+        raise
+    finally:
+        timer.cancel()
 
 
 def _length_reader(environ: dict[str, Any]) -> Any:

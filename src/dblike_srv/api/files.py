@@ -137,7 +137,7 @@ def _wish() -> FileWish:
         raise TooLarge(f"a file of {size} bytes; the limit is {limit}")
     given = MTIME_HEADER in request.headers
     return FileWish(
-        size=limit if size is None else size,
+        size=size,
         mode=_mode(files.FILE_MODE),
         mtime_ns=header_integer(MTIME_HEADER) if given else None,
     )

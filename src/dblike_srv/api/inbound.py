@@ -14,7 +14,7 @@ from flask import current_app, g, request
 from dblike_delta.messages import CHANGESET_TYPE, MSGPACK_TYPE
 from dblike_delta.paths import check_path
 from dblike_srv import accounts, folders
-from dblike_srv.api.body import body_chunks
+from dblike_srv.api.body import body_chunks, hurry
 from dblike_srv.api.problems import BadRequest, Unsupported
 from dblike_srv.errors import NotFound, TooLarge
 from dblike_srv.identity import FolderRef, Identity
@@ -23,6 +23,9 @@ from dblike_srv.site import Site
 JSON_TYPE = "application/json"
 MESSAGE = 256 << 10
 """Bytes of a message where a view says nothing else."""
+PATIENCE = 10.0
+LEAST_RATE = 4 << 10
+"""Seconds in which a message has to come, and bytes in each second beyond them."""
 
 _T = TypeVar("_T")
 
@@ -126,11 +129,13 @@ def small_body(largest: int = MESSAGE) -> bytes:
     """The whole body; raises TooLarge."""
     if (request.content_length or 0) > largest:
         raise TooLarge(f"the body has more than {largest} bytes")
+    length = largest if request.content_length is None else request.content_length
     body = bytearray()
-    for piece in chunks():
-        body += piece
-        if len(body) > largest:
-            raise TooLarge(f"the body has more than {largest} bytes")
+    with hurry(request.environ, PATIENCE + length / LEAST_RATE):
+        for piece in chunks():
+            body += piece
+            if len(body) > largest:
+                raise TooLarge(f"the body has more than {largest} bytes")
     return bytes(body)
 
 
@@ -182,7 +187,10 @@ def header_integer(name: str, default: int | None = None) -> int:
         return default
     if text is None or not text.isascii() or not text.isdecimal() or len(text) > 19:
         raise BadRequest(f"{name} must be an integer", field=name)
-    return int(text)
+    value = int(text)
+    if value >= 2**63:
+        raise BadRequest(f"{name} is out of range", field=name)
+    return value
 
 
 def flag(name: str) -> bool:

@@ -37,6 +37,7 @@ from dblike_srv.replication.messages import (
 
 blueprint = Blueprint("peer", __name__, url_prefix="/v1/peer")
 
+_HELLO = 16 << 10
 _WANTS = 16 << 20
 _HELD = 16 << 20
 
@@ -45,7 +46,7 @@ _HELD = 16 << 20
 @operation(Hello, gives=HelloReply, public=True)
 def hello() -> Response:
     """A proof that this site is of the cluster, and what the follower is to prove."""
-    here, said = site(), message(Hello)
+    here, said = site(), message(Hello, largest=_HELLO)
     if said.site == here.id:
         raise Invalid("this is the very same site", field="site")
     proof = keys.site_proof(here, here.id, said.site, said.nonce)
@@ -56,7 +57,7 @@ def hello() -> Response:
 @operation(Opening, gives=OpeningReply, public=True)
 def session() -> Response:
     """A token for a follower that has the cluster's key."""
-    here, said = site(), message(Opening)
+    here, said = site(), message(Opening, largest=_HELLO)
     keys.check_nonce(here, said.nonce)
     proof = keys.follower_proof(here, said.site.id, here.id, said.nonce)
     if not keys.same(proof, said.proof):

@@ -7,6 +7,7 @@ import base64
 import msgspec
 from flask import Blueprint, Response, request
 
+from dblike_delta.limits import DEFAULT_LIMITS
 from dblike_delta.messages import RestoreReply, RestoreRequest, VersionView
 from dblike_srv import files, history
 from dblike_srv.api.files import MATCH, precondition, read, view
@@ -32,7 +33,7 @@ SIGNATURE_TYPE = "application/vnd.librsync.signature"
 DELTA_TYPE = "application/vnd.librsync.delta"
 SIGNATURE = 256 << 20
 """Bytes of a signature that is sent here: that of some 20 GB in blocks of 2 KiB."""
-BLOCK = {"type": "integer", "minimum": 16, "maximum": 1 << 24}
+BLOCK = {"type": "integer", "minimum": 16, "maximum": DEFAULT_LIMITS.max_block_size}
 STRONG = {"type": "integer", "minimum": 8, "maximum": 32}
 
 
@@ -46,7 +47,7 @@ def signature(folder_name: str, path: str) -> Response:
     if flag("raw"):
         return read(folder_name, path)
     source, (name, _) = folder(folder_name), file_path(b"/signature")
-    block = number("block", 0, least=16, most=1 << 24) or None
+    block = number("block", 0, least=16, most=DEFAULT_LIMITS.max_block_size) or None
     strong = number("strong", 0, least=8, most=32) or None
     version = files.find_version(site(), source, name, request.args.get("version", ""))
     made = files.signature_of(site(), identity(), version, block_size=block, strong=strong)

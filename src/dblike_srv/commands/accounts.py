@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import partial
 
 import click
 
 from dblike_srv import accounts, devices, folders
 from dblike_srv.commands.options import USAGE, Place, emit, fail, placed, read_password
+from dblike_srv.site import Site
 
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 STDIN = click.option("--password-stdin", is_flag=True, help="The password is stdin's first line.")
+LARGEST = 2**63 - 1
+"""Bytes: what the database can hold."""
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -67,7 +71,10 @@ def disable(place: Place, name: str, undo: bool) -> None:
     """Refuse the user from now on; the data stay."""
     with place.site() as site:
         accounts.set_disabled(site, name, disabled=not undo)
-    click.echo(f"{'Enabled' if undo else 'Disabled'} {name}.")
+    if undo:
+        click.echo(f"Enabled {name}; all devices have to log in again.")
+    else:
+        click.echo(f"Disabled {name}.")
 
 
 @user.command(epilog="Example: dblike-server user quota ada 50G")
@@ -88,7 +95,10 @@ def _size(text: str) -> int:
     found = re.fullmatch(r"(\d{1,15})\s*([KMGT]?)i?B?", text, re.IGNORECASE)
     if found is None:
         fail(f"{text!r} is no size: a number with K, M, G or T, or none", USAGE)
-    return int(found[1]) * _UNITS[found[2].upper()]
+    size = int(found[1]) * _UNITS[found[2].upper()]
+    if size > LARGEST:
+        fail(f"{text!r} is too large: the most is {LARGEST:,} bytes, or none", USAGE)
+    return size
 
 
 @click.group()
@@ -103,7 +113,7 @@ def device() -> None:
 def list_devices(place: Place, name: str | None, as_json: bool) -> None:
     """All devices, with when they were last seen."""
     with place.site() as site:
-        names = [name] if name else [each.name for each in accounts.list_users(site)]
+        names = [name] if name else _names(site)
         found = {
             each: devices.list_devices(site, accounts.find_user(site, each).id) for each in names
         }
@@ -116,14 +126,28 @@ def list_devices(place: Place, name: str | None, as_json: bool) -> None:
             click.echo(f"{each.id}\t{owner}\t{each.name}\t{state}")
 
 
-@device.command(epilog="Example: dblike-server device revoke 3f…")
+@device.command(epilog="Example: dblike-server device revoke 3f")
 @click.argument("device_id", metavar="ID")
 @placed
 def revoke(place: Place, device_id: str) -> None:
-    """End a device's token for good."""
+    """End a device's token for good. Of the ID its beginning is enough."""
     with place.site() as site:
-        devices.revoke_device(site, devices.owner_of(site, device_id), device_id)
-    click.echo(f"Revoked {device_id}.")
+        whole = _whole_id(site, device_id.lower())
+        devices.revoke_device(site, devices.owner_of(site, whole), whole)
+    click.echo(f"Revoked {whole}.")
+
+
+def _whole_id(site: Site, beginning: str) -> str:
+    users = [each.id for each in map(partial(accounts.find_user, site), _names(site))]
+    known = [each.id for user in users for each in devices.list_devices(site, user)]
+    found = [each for each in known if each.startswith(beginning)]
+    if len(found) > 1:
+        fail(f"{len(found)} devices have an id that begins with {beginning!r}", USAGE)
+    return found[0] if found else beginning
+
+
+def _names(site: Site) -> list[str]:
+    return [each.name for each in accounts.list_users(site)]
 
 
 @click.group()
@@ -138,7 +162,7 @@ def folder() -> None:
 def list_folders(place: Place, name: str | None, as_json: bool) -> None:
     """All folders, with what they hold."""
     with place.site() as site:
-        names = [name] if name else [each.name for each in accounts.list_users(site)]
+        names = [name] if name else _names(site)
         found = {
             each: folders.list_folders(site, accounts.administrator(site, each)) for each in names
         }

@@ -11,8 +11,7 @@ import msgspec
 
 from dblike_delta.exchange import ExchangeError
 from dblike_srv.commands.options import FAILED, USAGE, Place, fail, placed
-from dblike_srv.config import Config
-from dblike_srv.configfile import Absent, change_config, create_config
+from dblike_srv.configfile import Absent, Draft, change_config, draft_change, draft_config
 from dblike_srv.errors import Gone
 from dblike_srv.replication.arrival import Fault
 from dblike_srv.replication.copies import lacking
@@ -57,12 +56,14 @@ def join(
         fail(f"{url!r} is no http:// or https:// URL", USAGE)
     if own and own.rstrip("/") == url.rstrip("/"):
         fail("--url is where this site is reached, and URL where another one is", USAGE)
-    config = _configure(place, url, own, name, bind, insecure, _read_key(cluster_key_stdin))
+    draft = _draft(place, url, own, name, bind, insecure, _read_key(cluster_key_stdin))
+    config = draft.config()
     site = open_site(config)
     try:
         if has_left(site, site.id):
-            renew(site, site.id)  # the old id left for good
+            renew(site, site.id, why="this site left its cluster before")
         there = _visit(site, url)
+        draft.write()  # only now, so that a join that fails may be repeated with other words
         welcome(site, there)
     finally:
         site.close()
@@ -79,7 +80,7 @@ def _read_key(from_stdin: bool) -> str:
     return ""
 
 
-def _configure(
+def _draft(
     place: Place,
     url: str,
     own: str | None,
@@ -87,15 +88,15 @@ def _configure(
     bind: str | None,
     insecure: bool,
     key: str,
-) -> Config:
-    """The config with the peer in it, made where there is none.  A site keeps the key it has."""
+) -> Draft:
+    """The config with the peer in it, a first one where there is none.  A site keeps its key."""
     try:
         config = place.read()
     except Absent:
         if not key:
             fail("a new site needs the cluster's key: use --cluster-key-stdin", USAGE)
         part = {k: v for k, v in (("name", name), ("url", own)) if v}
-        return create_config(
+        return draft_config(
             place.config, place.data,
             bind=bind, cluster_key=key, peers=[{"url": url}], site=part or None,
             replication={"insecure": True} if insecure else None,
@@ -114,7 +115,7 @@ def _configure(
         values["site"] = {"name": name or config.site.name, "url": own or config.site.url}
     if insecure:
         values["replication"] = msgspec.to_builtins(config.replication) | {"insecure": True}
-    return change_config(place.config, place.data, **values)
+    return draft_change(place.config, place.data, **values)
 
 
 def _visit(site: Site, url: str) -> SiteState:
@@ -124,7 +125,7 @@ def _visit(site: Site, url: str) -> SiteState:
         try:
             return link.open(announce(site))
         except Left:
-            renew(site, site.id)  # it was taken out, and was not told
+            renew(site, site.id, why="this site was taken out of its cluster")
             return link.open(announce(site))
     except (ExchangeError, Fault) as error:
         fail(f"{url}: {error}", FAILED)
@@ -165,12 +166,15 @@ def _part_with_other(site: Site, site_id: str) -> set[str]:
 
 
 def _leave(site: Site, force: bool) -> None:
+    known = [state for state in known_sites(site) if state.id != site.id]
+    if not known and not site.config.peers:
+        fail("this site is in no cluster")
     here = announce(site)
-    others = [state for state in known_sites(site) if state.id != site.id]
-    if others and not force:
-        _check_held(site, here, others)
+    if known and not force:
+        _check_held(site, here, known)
     gone = part_with(site, here)
-    told = [state.url for state in others if state.url and _told(site, state.url, gone)]
+    others = [state for state in known if state.url]
+    told = [state.url for state in others if _told(site, state.url, gone)]
     if others and not told:
         fail(
             "this site follows nobody any more, but no other site could be told: run "

@@ -110,6 +110,6 @@ def _tell(report: Any, as_json: bool) -> None:
         return
     for name, value in msgspec.to_builtins(report).items():
         shown = f"{value:,}" if isinstance(value, int) else value
-        if isinstance(value, list):
+        if isinstance(value, list | tuple):
             shown = "\n".join(["", *(f"  {each}" for each in value)]) if value else "none"
         click.echo(f"{name.replace('_', ' ')}: {shown}")

@@ -18,7 +18,7 @@ from dblike_srv.configfile import find_config
 from dblike_srv.errors import SiteError
 from dblike_srv.site import Site, open_site
 
-FAILED, USAGE = 1, 2
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 _CONFIG = click.option(
     "--config", type=click.Path(path_type=Path), help="Config file (JSON). Also: DBLIKE_CONFIG."
@@ -74,6 +74,8 @@ def _said() -> Iterator[None]:
     """A failure is one line on stderr, and an exit code."""
     try:
         yield
+    except click.Abort:
+        fail("interrupted", INTERRUPTED)
     except ConfigError as error:
         fail(str(error), USAGE)
     except SiteError as error:
@@ -102,12 +104,20 @@ def emit(value: Any) -> None:
 
 def read_password(from_stdin: bool) -> str:
     """A password from stdin's first line, or asked for twice on a terminal."""
-    if from_stdin:
-        password = sys.stdin.readline().rstrip("\r\n")
-    elif sys.stdin.isatty():
-        password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
-    else:
-        fail("no terminal to ask for the password: use --password-stdin", USAGE)
+    try:
+        password = _given_password(from_stdin)
+        password.encode()
+    except UnicodeError:
+        fail("a password has to be UTF-8", USAGE)
     if not 1 <= len(password) <= 1024:
         fail("a password has 1 to 1024 characters", USAGE)
     return password
+
+
+def _given_password(from_stdin: bool) -> str:
+    if from_stdin:
+        return sys.stdin.readline().rstrip("\r\n")
+    if sys.stdin.isatty():
+        asked: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+        return asked
+    fail("no terminal to ask for the password: use --password-stdin", USAGE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,6 +13,8 @@ from dblike_srv.commands.options import Place, fail, placed
 from dblike_srv.config import Config
 from dblike_srv.configfile import find_or_create, locate
 from dblike_srv.site import open_site
+
+LOCKED = 11
 
 
 @click.command(epilog="Example: dblike-server run --data /srv/dblike --bind 0.0.0.0:8384")
@@ -24,8 +27,17 @@ def run(place: Place, bind: str | None, workers: int | None) -> None:
 
     config, _ = find_or_create(place.config, place.data)
     with_options = _overlay(config, bind, workers)
-    server.check_bind(with_options.bind)
-    users = _prepare(with_options)
+    with server.alone(Path(with_options.data)) as alone:
+        if not alone:
+            fail(f"another server runs on {with_options.data}", LOCKED)
+        _serve(place, bind, workers, with_options)
+
+
+def _serve(place: Place, bind: str | None, workers: int | None, config: Config) -> None:
+    from dblike_srv import server
+
+    server.check_bind(config.bind)
+    users = _prepare(config)
     where = f"--config {place.config}" if place.config else f"--data {config.data}"
 
     def announce(url: str) -> None:

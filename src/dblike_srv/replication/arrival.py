@@ -22,11 +22,20 @@ from dblike_delta.versions import KINDS, Dot, Kind, Version, VersionVector
 from dblike_srv.commit import find_base, keep_pack, meter_contents
 from dblike_srv.contents import EMPTY_HASH, Content, State, find_contents
 from dblike_srv.errors import Busy
-from dblike_srv.folders import heads_of
+from dblike_srv.folders import journal_numbers
 from dblike_srv.identity import FolderRef
-from dblike_srv.intake import NEW_PACK, Intake, Item
+from dblike_srv.intake import NEW_PACK, Intake
+from dblike_srv.items import Item
 from dblike_srv.models import devices, users
-from dblike_srv.packs import Pack, claim_packs, name_pack, numbered, write_contents
+from dblike_srv.packs import (
+    Pack,
+    SeenPack,
+    claim_packs,
+    name_pack,
+    numbered,
+    see_pack,
+    write_contents,
+)
 from dblike_srv.replication.parts import Parts, take_parts
 from dblike_srv.site import Ahead, Site
 from dblike_srv.store.base import PackWriter
@@ -273,46 +282,48 @@ class Arrival:
         return self._wanted - came
 
     def _commit(self, entries: Sequence[tuple[bytes, int, Version]], pack: Pack | None) -> None:
-        def work(connection: Connection) -> dict[bytes, int]:
-            return self._write(connection, entries, pack)
+        seen = None if pack is None else see_pack(self._site, pack)
 
-        heads = self._site.database.transact(work)
+        def work(connection: Connection) -> dict[bytes, int]:
+            return self._write(connection, entries, seen)
+
+        held = self._site.database.transact(work)
         meter_contents(self._site, self._intake.items, pack, "site")
         self._site.meter.count('dblike_versions_total{status="replicated"}', len(entries))
-        self._told = self._site.seal.cursor(self._folder.id, heads)
+        self._told = self._site.seal.cursor(self._folder.id, held)
         self._site.notices.publish(self._folder.id, self._told)
 
     def _write(
         self,
         connection: Connection,
         entries: Sequence[tuple[bytes, int, Version]],
-        pack: Pack | None,
+        pack: SeenPack | None,
     ) -> dict[bytes, int]:
         now = self._site.clock.now_ms()
         owner = users.c.id == self._folder.user
         connection.execute(select(users.c.id).where(owner).with_for_update())
         tree = Tree(connection, self._folder.row, now=now)
-        heads = heads_of(connection, self._folder.row)
+        held = journal_numbers(connection, self._folder.row)
         self._keep_contents(connection, self._name(connection, pack, now), now)
-        new = [entry for entry in entries if entry[1] > heads.get(entry[0], 0)]
+        new = [entry for entry in entries if entry[1] > held.get(entry[0], 0)]
         tree.recall(version.dot for _, _, version in new)
         tree.load(version.path for _, _, version in new)
         for origin, position, version in new:
             if origin == tree.site:
                 raise Ahead(origin)
             tree.copy(origin, position, version)
-            heads[origin] = position
+            held[origin] = position
         tree.write()
         for origin in {origin for origin, _, _ in new}:
-            tree.reach(origin, heads[origin])
+            tree.reach(origin, held[origin])
         note_counters(connection, (version.dot for _, _, version in new))
-        return {**heads, tree.site: tree.head}
+        return {**held, tree.site: tree.head}
 
-    def _name(self, connection: Connection, pack: Pack | None, now: int) -> int:
+    def _name(self, connection: Connection, pack: SeenPack | None, now: int) -> int:
         """The number of the pack; its space is the user's, whatever the quota says."""
         if pack is None:
             return NEW_PACK
-        number, fresh = name_pack(connection, self._site, pack, now)
+        number, fresh = name_pack(connection, pack, now)
         if fresh:
             owner = update(users).where(users.c.id == self._folder.user)
             connection.execute(owner.values(used=users.c.used + pack.size))
@@ -341,9 +352,9 @@ def reach(site: Site, folder: FolderRef, numbers: dict[bytes, int]) -> None:
 
     def work(connection: Connection) -> None:
         tree = Tree(connection, folder.row)
-        heads = heads_of(connection, folder.row)
+        held = journal_numbers(connection, folder.row)
         for origin, number in numbers.items():
-            if number > heads.get(origin, 0):
+            if number > held.get(origin, 0):
                 if origin == tree.site:
                     raise Ahead(origin)
                 tree.reach(origin, number)

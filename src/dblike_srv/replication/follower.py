@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from dblike_delta.errors import DeltaError
 from dblike_delta.exchange import Refused, Unreachable
@@ -367,21 +367,18 @@ def _remember(site: Site, link: Link) -> None:
 
 def note(here: Site, url: str, **values: object) -> None:
     """Write down how following goes."""
-    mine = follows.c.url == url
-    if not here.database.transact(told(update(follows).where(mine).values(values))):
-        here.database.transact(told(insert(follows).values(url=url, **values)))
+    known = update(follows).where(follows.c.url == url).values(values)
+
+    def work(connection: Connection) -> None:  # whole, since others may note it at the same time
+        if not connection.execute(known).rowcount:
+            connection.execute(insert(follows).values(url=url, **values))
+
+    here.database.transact(work)
 
 
 def forget(site: Site, url: str) -> None:
     """It is followed no more."""
     site.database.transact(told(delete(follows).where(follows.c.url == url)))
-
-
-def forget_others(site: Site, urls: set[str]) -> None:
-    """All but these are followed no more: they were taken out of the config."""
-    known = site.database.read(lambda connection: connection.scalars(select(follows.c.url)).all())
-    for url in set(known) - urls:
-        forget(site, url)
 
 
 FAILURES: Final = (Unreachable, Refused, Fault, Unfinished, DeltaError, SiteError, OSError)

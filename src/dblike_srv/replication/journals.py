@@ -15,7 +15,7 @@ from dblike_delta.changeset import Encoder, Part
 from dblike_delta.messages import CursorMark, JournalMark, Record
 from dblike_delta.versions import Dot
 from dblike_srv.db import find_rows
-from dblike_srv.folders import heads_of
+from dblike_srv.folders import journal_numbers
 from dblike_srv.identity import FolderRef
 from dblike_srv.models import folders, journal, journals, versions
 from dblike_srv.replication.messages import Position, Positions
@@ -67,19 +67,19 @@ def _entries(
     lets them.  So whoever takes in some of them knows a time of this site, and never an edit
     without what it was made from: of that, conflicts would come that nobody made.
     """
-    heads = heads_of(connection, folder)
-    behind = {site: after for site in heads if (after := reached.get(site, 0)) < heads[site]}
+    numbers = journal_numbers(connection, folder)
+    behind = {site: after for site in numbers if (after := reached.get(site, 0)) < numbers[site]}
     pages = {site: _numbers(connection, folder, site, behind[site], limit) for site in behind}
     chosen = list(islice(heapq.merge(*(_timed(*page) for page in pages.items())), limit))
     taken = Counter(site for _, site, _, _ in chosen)
     for site, page in pages.items():
         if taken[site] == len(page) < limit:
-            reached[site] = heads[site]
+            reached[site] = numbers[site]
         elif taken[site]:
             reached[site] = page[taken[site] - 1][0]
     rows = _rows(connection, folder, [seq for _, _, _, seq in chosen])
     found = [(site, number, rows[seq]) for _, site, number, seq in chosen if seq in rows]
-    return found, any(reached.get(site, 0) < heads[site] for site in behind)
+    return found, any(reached.get(site, 0) < numbers[site] for site in behind)
 
 
 def _timed(site: bytes, page: Sequence[tuple[int, int]]) -> Iterator[tuple[int, bytes, int, int]]:
@@ -126,10 +126,10 @@ def positions(site: Site, after: bytes) -> Positions:
 
     def work(connection: Connection) -> list[tuple[bytes, dict[bytes, int]]]:
         rows = connection.execute(query).all()
-        return [(bytes(uid), heads_of(connection, row)) for row, uid in rows]
+        return [(bytes(uid), journal_numbers(connection, row)) for row, uid in rows]
 
     found = site.database.read(work)
-    told = [Position(uid, site.seal.cursor(uid, heads)) for uid, heads in found]
+    told = [Position(uid, site.seal.cursor(uid, numbers)) for uid, numbers in found]
     return Positions(told, more=len(found) == POSITIONS)
 
 
@@ -141,7 +141,7 @@ def folder_by_id(site: Site, uid: bytes) -> FolderRef | None:
 
 def numbers_of(site: Site, folder: FolderRef) -> dict[bytes, int]:
     """How much of each journal is here."""
-    return site.database.read(lambda connection: heads_of(connection, folder.row))
+    return site.database.read(lambda connection: journal_numbers(connection, folder.row))
 
 
 def dots_of(site: Site, folder: FolderRef, origin: bytes, after: int, limit: int) -> dict[int, Dot]:

@@ -18,7 +18,7 @@ class Parts(Unfinished):
 
     def __init__(self, site: Site, directory: Path, lock: int) -> None:
         self._lock = lock
-        super().__init__(directory, site.store.adopt)
+        super().__init__(directory, site.store)
         self._saved = self.writer.size
 
     def save_at_times(self, intake: Intake) -> None:

@@ -16,7 +16,15 @@ from sqlalchemy.exc import IntegrityError
 
 from dblike_srv.contents import batches
 from dblike_srv.models import devices, folders, sites, users
-from dblike_srv.registers import ACCOUNTS, highest_counter, last_stamp, next_stamp, user_uid
+from dblike_srv.registers import (
+    ACCOUNTS,
+    end_added,
+    end_all,
+    highest_counter,
+    last_stamp,
+    next_stamp,
+    user_uid,
+)
 from dblike_srv.replication.messages import (
     DeviceState,
     FolderState,
@@ -151,6 +159,7 @@ def take_in(site: Site, page: SharedPage) -> bool:
         taker = _Taker(connection, site.clock.now_ms() + _CENTURY_MS)
         changed = [taker.user(state) for state in page.users]
         changed += [taker.device(state) for state in page.devices]
+        taker.end_added()
         changed += [taker.folder(state) for state in page.folders]
         changed += [taker.site(state) for state in page.sites]
         return any(changed)
@@ -177,6 +186,7 @@ class _Taker:
         self._last = last
         self._stamp = 0
         self._rows: dict[bytes, int] = {}
+        self._owners: set[int] = set()  # of devices that changed
 
     def _put(self, table: Table, key: Any, values: dict[str, Any], *, fresh: bool) -> bool:
         if not values and not fresh:
@@ -207,7 +217,18 @@ class _Taker:
             theirs = (getattr(state, at), getattr(state, name))
             if theirs > (row[at], type(theirs[1])(row[name])):
                 values |= {name: int(theirs[1]) if name != "password" else theirs[1], at: theirs[0]}
+        self._end_tokens(row["id"], values)
         return self._put(users, users.c.uid == state.uid, values, fresh=False)
+
+    def _end_tokens(self, user: int, values: dict[str, Any]) -> None:
+        """With a new password also those end that were given out here for the old one since it was
+        changed: by its time alone each of them would be good.  What the change itself left good,
+        and what was given out for the new one, comes with a later time."""
+        mine = (devices.c.user == user) & devices.c.token.is_not(None)
+        if values.get("disabled"):
+            end_all(self._connection, mine, 0)
+        elif "password_at" in values:
+            end_all(self._connection, mine & (devices.c.token_at >= values["password_at"]), 0)
 
     def device(self, state: DeviceState) -> bool:
         self._check_times(state.token_at, state.revoked)
@@ -216,21 +237,31 @@ class _Taker:
         fresh = row is None
         if row is not None and row["user"] != user:
             raise Clash(f"the device {state.id.hex()} is another user's there")
-        held = row or {"revoked": 0, "token_at": -1, "token": None}
+        held = row or {"revoked": 0, "token_at": -1, "token": None, "name": "", "parent": None}
         values: dict[str, Any] = {}
         if fresh:
             highest = highest_counter(self._connection, user, state.id)
             values = {
                 "id": state.id, "user": user, "created": state.created, "highest": highest,
             }  # fmt: skip
-        if (state.token_at, state.token) > (held["token_at"], bytes(held["token"] or b"")):
+        theirs = (state.token_at, state.token, state.name, state.parent)
+        token, parent = bytes(held["token"] or b""), bytes(held["parent"] or b"")
+        if theirs > (held["token_at"], token, held["name"], parent):
             values |= {"name": state.name, "token": state.token or None,
                        "token_at": state.token_at, "parent": state.parent or None}  # fmt: skip
         if state.revoked and (not held["revoked"] or state.revoked < held["revoked"]):
             values["revoked"] = state.revoked
         if state.revoked or held["revoked"]:
             values |= {"token": None} if values else {}
-        return self._put(devices, devices.c.id == state.id, values, fresh=fresh)
+        changed = self._put(devices, devices.c.id == state.id, values, fresh=fresh)
+        if changed:
+            self._owners.add(user)
+        return changed
+
+    def end_added(self) -> None:
+        """A device that came may have a revoked one above it, or be a revoked one above others."""
+        for user in sorted(self._owners):
+            end_added(self._connection, user)
 
     def folder(self, state: FolderState) -> bool:
         if self._one(folders, folders.c.id == state.id) is not None:

@@ -23,15 +23,7 @@ from dblike_srv.metrics import Metrics, metrics_directory
 from dblike_srv.models import follows, leases
 from dblike_srv.registers import RETURNS
 from dblike_srv.replication.arrival import Fault
-from dblike_srv.replication.follower import (
-    AWAY,
-    FAILURES,
-    Follower,
-    forget,
-    forget_others,
-    healing,
-    note,
-)
+from dblike_srv.replication.follower import AWAY, FAILURES, Follower, forget, healing, note
 from dblike_srv.replication.link import Link
 from dblike_srv.replication.listener import Listener
 from dblike_srv.replication.sites import announce, has_left, known_sites
@@ -85,7 +77,7 @@ class Supervisor:
         """Whether there is anyone to follow."""
         try:
             urls = Following(self._site).urls()
-            forget_others(self._site, urls)  # nobody follows: this process could begin to
+            _forget_others(self._site, urls)  # nobody follows: this process could begin to
             return bool(urls)
         except Exception:
             log.exception("the other sites can't be looked up")
@@ -252,6 +244,13 @@ class Following:
             note(self._site, url, problem=_problem(error))
         except Exception:
             log.exception("the state of following can't be written")
+
+
+def _forget_others(site: Site, urls: set[str]) -> None:
+    """All but these are followed no more: they were taken out of the config."""
+    known = site.database.read(lambda connection: connection.scalars(select(follows.c.url)).all())
+    for url in set(known) - urls:
+        forget(site, url)
 
 
 def _met(site: Site, urls: set[str]) -> set[bytes]:

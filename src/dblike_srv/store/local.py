@@ -14,7 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dblike_delta.seams import Random
+from dblike_srv.store.base import Away
 from dblike_srv.store.spool import SpoolWriter, remove_older
+
+_BROKEN = (None, errno.EIO, errno.EBADMSG, errno.EUCLEAN)
+"""Errors of the pack itself: it is too short, or the disk can't read it."""
 
 
 class LocalStore:
@@ -46,20 +50,34 @@ class LocalStore:
     def read(self, name: bytes, offset: int, length: int) -> bytes:
         # Opened each time, for some microseconds: a descriptor that is kept would go on showing a
         # damaged file after another process has put a sound one in its place.
-        descriptor = os.open(self.path(name), os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            data = os.pread(descriptor, length, offset)
-            while len(data) < length:  # a pread gives at most 2 GiB, and less on a signal
-                more = os.pread(descriptor, length - len(data), offset + len(data))
-                if not more:
-                    raise OSError(f"pack {name.hex()} ends at byte {offset + len(data)}")
-                data += more
-        finally:
-            os.close(descriptor)
+        with self._asked():
+            descriptor = os.open(self.path(name), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                data = os.pread(descriptor, length, offset)
+                while len(data) < length:  # a pread gives at most 2 GiB, and less on a signal
+                    more = os.pread(descriptor, length - len(data), offset + len(data))
+                    if not more:
+                        raise OSError(f"pack {name.hex()} ends at byte {offset + len(data)}")
+                    data += more
+            finally:
+                os.close(descriptor)
         return data
 
     def size(self, name: bytes) -> int:
-        return self.path(name).stat().st_size
+        with self._asked():
+            return self.path(name).stat().st_size
+
+    @contextlib.contextmanager
+    def _asked(self) -> Iterator[None]:
+        """Errors that say nothing of the pack (no descriptors, no rights, a disk that is not
+        mounted, a server of files that is away) are the store's own."""
+        try:
+            yield
+        except OSError as error:
+            gone = isinstance(error, FileNotFoundError) and os.path.isdir(self._packs)
+            if gone or error.errno in _BROKEN:
+                raise
+            raise Away(f"the store can't be read: {error}") from error
 
     def delete(self, name: bytes) -> None:
         self.path(name).unlink(missing_ok=True)

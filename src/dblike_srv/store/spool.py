@@ -69,7 +69,11 @@ class SpoolWriter:
 
     def commit(self, name: bytes) -> None:
         self.flush()
-        os.fsync(self._descriptor)
+        try:
+            os.fsync(self._descriptor)
+        except OSError:
+            self.abort()  # what the disk did not take reads well for a while all the same
+            raise
         self._adopt(self._path, name)
         self.close()
 
@@ -80,7 +84,7 @@ class SpoolWriter:
 
     def close(self) -> None:
         """Let go of the file, and leave it."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(Exception):  # no write counts that was not settled before
             self._beside.settle()
         if self._descriptor >= 0:
             os.close(self._descriptor)

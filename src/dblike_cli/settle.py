@@ -1,0 +1,130 @@
+"""Settling a conflict: ordinary edits of the user's, which drop only what the server has.
+
+A file that goes is first brought out of the way and looked at, as when the site's changes are
+applied: whoever saves to it at that moment loses nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+from dblike_cli.context import Context
+from dblike_cli.entries import UNTRUSTED, kind_of, stamp_of, trusted_stamp
+from dblike_cli.errors import Failed
+from dblike_cli.fs import Stat
+from dblike_cli.hashing import StillWriting, disk_time, hash_file
+from dblike_cli.place import (
+    Displaced,
+    Expected,
+    Trouble,
+    drop_displaced,
+    move_file,
+    put_back,
+    take_directory,
+    take_file,
+)
+from dblike_delta.paths import display
+from dblike_delta.plan import Entry
+from dblike_delta.versions import Kind
+
+Choice = Literal["ours", "theirs", "both"]
+Agreed = Mapping[bytes, Expected | None]
+"""What both sides have at some paths; None where nothing is here."""
+
+
+def look_at(context: Context, paths: Iterable[bytes]) -> Agreed:
+    """What is at these paths; raises Failed where it is not what the server has."""
+    tick = disk_time(context)
+    return {path: _agreed(context, path, tick) for path in paths}
+
+
+def settle(context: Context, agreed: Agreed, winner: bytes, copy: bytes, choice: Choice) -> None:
+    """Make of a winner and its copy what was chosen; raises Failed where one was just edited."""
+    try:
+        match choice:
+            case "ours":
+                _drop(context, _take(context, copy, agreed[copy]))
+            case "theirs":
+                _replace(context, agreed, winner, copy)
+            case "both":
+                _move(context, agreed, copy, _free_name(context, winner))
+    except Trouble as trouble:
+        raise Failed(f"{display(copy)} is not settled: {trouble.reason}") from trouble
+
+
+def _replace(context: Context, agreed: Agreed, winner: bytes, copy: bytes) -> None:
+    former = _take(context, winner, agreed[winner])
+    try:
+        _move(context, agreed, copy, winner)
+    except (Trouble, OSError):
+        if former is not None:
+            put_back(context, former)
+        raise
+    _drop(context, former)
+
+
+def _move(context: Context, agreed: Agreed, source: bytes, target: bytes) -> None:
+    expected = agreed[source]
+    if expected is not None:
+        move_file(context, source, target, expected)
+
+
+def _take(context: Context, path: bytes, expected: Expected | None) -> Displaced | None:
+    """Bring what is to go out of the way."""
+    if expected is None or expected.entry is None:
+        return None
+    if expected.entry.kind is Kind.DIRECTORY:
+        take_directory(context, path)
+        return None
+    return take_file(context, path, expected)
+
+
+def _drop(context: Context, displaced: Displaced | None) -> None:
+    if displaced is not None:
+        drop_displaced(context, displaced)
+
+
+def _agreed(context: Context, path: bytes, tick: int) -> Expected | None:
+    known = context.state.tree.get(path)
+    entry = None if known is None else known.synced.entry
+    try:
+        st = _seen_as(context, path, entry)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if st is None:
+        raise Failed(f"{display(path)} has changes that the server lacks; `dblike sync` first")
+    return Expected(entry, stamp_of(st), doubtful=trusted_stamp(st, tick) == UNTRUSTED)
+
+
+def _seen_as(context: Context, path: bytes, entry: Entry | None) -> Stat | None:
+    """The lstat of what is at a path, if that is the entry, by its bytes."""
+    st = context.fs.lstat(path)
+    if entry is None or kind_of(st) is not entry.kind:
+        return None
+    match entry.kind:
+        case Kind.FILE:
+            try:
+                digest, st = hash_file(context.fs, path, context.config.read_size)
+            except StillWriting:
+                return None
+            return st if digest == entry.hash else None
+        case Kind.SYMLINK:
+            return st if context.fs.readlink(path) == entry.target else None
+        case _:
+            return st
+
+
+def _free_name(context: Context, winner: bytes) -> bytes:
+    """`report (2).txt`, or the first number that is free."""
+    stem, dot, extension = winner.rpartition(b".")
+    if not dot or b"/" in extension or not stem.rpartition(b"/")[2]:
+        stem, extension = winner, b""
+    number = 2
+    while True:
+        name = b"%b (%d)%b" % (stem, number, b"." + extension if extension else b"")
+        try:
+            context.fs.lstat(name)
+        except FileNotFoundError:
+            return name
+        number += 1

@@ -1,0 +1,70 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextlib.contextmanager
+def whole(
+    target: Path, *, staging: Path | None = None, durable: bool = False
+) -> Iterator[BinaryIO]:
+    """A new content for the file `target`, which takes its place when the block ends.
+
+    Until then it lies in `staging`, a directory of the same file system, or beside the target; an
+    error in the block leaves all as it was.  What is no plain file, such as a device or a pipe, is
+    written to, not replaced.  `durable`: it is on the disk before it takes its place.
+    """
+    if target.exists() and not target.is_file():
+        with target.open("wb") as file:
+            yield file
+        return
+    with in_the_name_of(target):
+        handle, temporary = tempfile.mkstemp(
+            prefix=f".{target.name[:32]}.", dir=staging or target.parent
+        )
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        with in_the_name_of(target):
+            Path(temporary).chmod(_mode(target))
+            Path(temporary).replace(target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    if durable:
+        _sync_directory(target.parent)
+
+
+@contextlib.contextmanager
+def in_the_name_of(target: Path) -> Iterator[None]:
+    """Let errors name the file that the user knows of."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(target)) from error
+
+
+def _mode(target: Path) -> int:
+    """That of the file to be replaced, or what a new file gets."""
+    if target.exists():
+        return target.stat().st_mode & 0o777
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,93 @@
+"""Settling a conflict drops nothing that the server lacks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dblike_cli.errors import Failed
+from dblike_cli.fs import Rename
+from dblike_cli.realfs import RealFS
+from dblike_cli.recover import prepare
+from dblike_cli.settle import Choice, look_at, settle
+from rig.devices import Laptop
+
+NewLaptop = Callable[..., Laptop]
+
+
+class SavedFS(RealFS):
+    """Somebody saves `victim` just before it is moved."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.root = root
+        self.victim = b""
+
+    def rename(self, source: bytes, target: bytes, how: Rename) -> None:
+        if source == self.victim:
+            self.victim = b""
+            draft = self.root / ".dblike" / "draft"
+            draft.write_text("saved at that moment")
+            draft.replace(self.root / os.fsdecode(source))
+        super().rename(source, target, how)
+
+
+@pytest.fixture
+def one(laptop: NewLaptop, tmp_path: Path) -> Laptop:
+    """A device with a conflict: "a.txt", and a copy of it."""
+    (tmp_path / "one").mkdir()
+    one, two = laptop("one", fs=SavedFS(tmp_path / "one")), laptop("two")
+    one.write("a.txt", "one's")
+    two.write("a.txt", "two's")
+    for device in (one, two, one, one):
+        device.sync()
+    prepare(one.context)
+    return one
+
+
+def copy_in(device: Laptop) -> bytes:
+    return next(os.fsencode(path) for path in device.tree() if path != "a.txt")
+
+
+def contents(device: Laptop) -> dict[str, bytes]:
+    return {path: device.read(path) for path in device.tree()}
+
+
+def test_each_choice(one: Laptop) -> None:
+    copy, ours = copy_in(one), one.read("a.txt")
+    theirs = one.read(copy)
+    agreed = look_at(one.context, [b"a.txt", copy])
+    settle(one.context, agreed, b"a.txt", copy, "both")
+    assert contents(one) == {"a.txt": ours, "a (2).txt": theirs}
+    one.place("a (2).txt").rename(one.place(copy))
+    settle(one.context, look_at(one.context, agreed), b"a.txt", copy, "theirs")
+    assert contents(one) == {"a.txt": theirs}
+
+
+def test_ours_drops_the_copy(one: Laptop) -> None:
+    copy, ours = copy_in(one), one.read("a.txt")
+    settle(one.context, look_at(one.context, [b"a.txt", copy]), b"a.txt", copy, "ours")
+    assert contents(one) == {"a.txt": ours}
+    assert list((one.root / ".dblike" / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize("when", ["between", "at once"])
+@pytest.mark.parametrize("choice", ["ours", "theirs"])
+def test_what_is_saved_meanwhile_stays(one: Laptop, choice: Choice, when: str) -> None:
+    copy = copy_in(one)
+    saved = copy if choice == "ours" else b"a.txt"
+    agreed = look_at(one.context, [b"a.txt", copy])
+    if when == "between":
+        one.write(saved, "saved at that moment")
+    else:
+        assert isinstance(one.fs, SavedFS)
+        one.fs.victim = saved
+    before = contents(one)
+    with pytest.raises(Failed, match="edited"):
+        settle(one.context, agreed, b"a.txt", copy, choice)
+    assert contents(one) == before | {os.fsdecode(saved): b"saved at that moment"}
+    with pytest.raises(Failed, match="sync` first"):
+        look_at(one.context, [saved])
