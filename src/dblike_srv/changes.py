@@ -7,7 +7,7 @@ from operator import itemgetter
 from typing import Any
 
 from msgspec.structs import replace
-from sqlalchemy import Connection, and_, bindparam, select
+from sqlalchemy import Connection, and_, bindparam, func, select
 
 from dblike_delta.messages import Record
 from dblike_delta.versions import Kind, Version, vector_in
@@ -19,7 +19,7 @@ from dblike_srv.identity import FolderRef
 from dblike_srv.models import journal, paths, versions
 from dblike_srv.replication.lost import are_lost
 from dblike_srv.site import Ahead, Site, own_ids, renew
-from dblike_srv.tree import VERSION_COLUMNS, path_key, site_id, version_of
+from dblike_srv.tree import VERSION_COLUMNS, path_key, version_of
 
 LARGEST_PAGE = 20_000
 
@@ -76,29 +76,36 @@ def since(
     """The same for a moment instead of a cursor: paths with versions that came from then on."""
 
     def work(connection: Connection) -> dict[bytes, int]:
-        held, own = journal_numbers(connection, folder.row), site_id(connection)
-        first = _first_since(connection, folder.row, own, epoch_ms, held.get(own, 0))
-        return {**held, own: first - 1}
+        first = _first_since(connection, folder.row, epoch_ms)
+        rows = connection.execute(_NUMBERS, {"folder": folder.row, "first": first})
+        return journal_numbers(connection, folder.row) | {
+            bytes(uid): least - 1 for uid, least in rows
+        }
 
     start = site.database.read(work)
     return changes(site, folder, site.seal.cursor(folder.id, start), limit)
 
 
-def _first_since(connection: Connection, folder: int, site: bytes, moment: int, head: int) -> int:
-    """The first number of the journal that came at a moment or later, by halving: numbers and
+_NUMBERS = (
+    select(journal.c.site, func.min(journal.c.number))
+    .where(journal.c.folder == bindparam("folder"), journal.c.seq >= bindparam("first"))
+    .group_by(journal.c.site)
+)
+"""Where versions begin in each journal that came here from one on."""
+
+
+def _first_since(connection: Connection, folder: int, moment: int) -> int:
+    """The first version that came here at a moment or later, from wherever, by halving: numbers and
     times grow together, as far as the site's clock does."""
-    low, high = 1, head + 1
+    last = select(func.max(versions.c.seq)).where(versions.c.folder == folder)
+    low, high = 1, (connection.scalar(last) or 0) + 1
     while low < high:
         middle = (low + high) // 2
         query = (
-            select(journal.c.number, versions.c.accepted)
-            .join(
-                versions,
-                and_(versions.c.folder == journal.c.folder, versions.c.seq == journal.c.seq),
-            )
-            .where(journal.c.folder == folder, journal.c.site == site)
-            .where(journal.c.number >= middle)  # this one may be forgotten
-            .order_by(journal.c.number)
+            select(versions.c.seq, versions.c.accepted)
+            .where(versions.c.folder == folder)
+            .where(versions.c.seq >= middle)  # this one may be forgotten
+            .order_by(versions.c.seq)
             .limit(1)
         )
         row = connection.execute(query).first()

@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -22,6 +23,11 @@ Natural = Annotated[int, msgspec.Meta(ge=0)]
 REDIS = ("redis://", "rediss://", "unix://")
 LEVELS = ("debug", "info", "warning", "error")
 _SHORTEST_TOKEN = 16
+PLAIN = (
+    "is not encrypted: hashes of passwords, tokens and files could be read on the way; use "
+    "https://, or set replication.insecure (join --insecure) where the network itself is safe"
+)
+"""Why such a URL is refused."""
 
 
 class ConfigError(Exception):
@@ -65,12 +71,14 @@ class LimitsConfig(_Part, frozen=True):
 class Replication(_Part, frozen=True):
     """How many sites shall hold a commit before it is answered, and how long to wait for them.
 
-    `follow` is "all" sites that are known of, or only the "peers" that are named here.
+    `follow` is "all" sites that are known of, or only the "peers" that are named here.  `insecure`
+    allows http:// to other machines.
     """
 
     copies: Positive = 1
     wait_ms: Natural = 1000
     follow: str = "all"
+    insecure: bool = False
 
 
 class Log(_Part, frozen=True):
@@ -164,11 +172,24 @@ def decode_config(values: dict[str, Any]) -> Config:
     return config
 
 
+def is_plain(url: str) -> bool:
+    """Whether it is http:// to another machine."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme != "http" or parts.hostname == "localhost":
+            return False
+        return not ipaddress.ip_address((parts.hostname or "").partition("%")[0]).is_loopback
+    except ValueError:  # a name, or what is no address
+        return True
+
+
 def _check_offered(config: Config) -> None:
     """Refuse what is none of the words or URLs that a key may have."""
     for url in (config.site.url, *(peer.url for peer in config.peers)):
         if url and not url.startswith(("http://", "https://")):
             raise ConfigError(f"site.url and peers: {url!r} is no http:// or https:// URL")
+        if url and is_plain(url) and not config.replication.insecure:
+            raise ConfigError(f"site.url and peers: {url} {PLAIN}")
     for proxy in config.proxies:
         if proxy != "unix" and not _is_network(proxy):
             raise ConfigError(f'proxies: {proxy!r} is no address, no network, and not "unix"')

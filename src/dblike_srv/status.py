@@ -12,6 +12,7 @@ from sqlalchemy import Connection, func, select
 from dblike_delta.versions import VersionVector
 from dblike_srv.models import folders, follows, holds, journals, packs, sites, users, versions
 from dblike_srv.readiness import check_ready
+from dblike_srv.replication.sites import present_sites
 from dblike_srv.site import Site
 
 LEAST_FREE: Final = 1 << 20
@@ -45,7 +46,8 @@ class PeerStatus(msgspec.Struct, frozen=True):
 
 
 class SiteStatus(msgspec.Struct, frozen=True):
-    """One look at a site.  `problem` is empty where all is well; `free` is -1 where unknown."""
+    """One look at a site.  `problem` is empty where all is well, `warning` where nothing waits in
+    vain; `free` is -1 where unknown."""
 
     site_id: str
     name: str
@@ -64,6 +66,7 @@ class SiteStatus(msgspec.Struct, frozen=True):
     peers: list[PeerStatus]
     time: int
     problem: str = ""
+    warning: str = ""
 
     def lines(self) -> Iterator[str]:
         """For people."""
@@ -80,6 +83,8 @@ class SiteStatus(msgspec.Struct, frozen=True):
             yield "peers: none"
         for peer in self.peers:
             yield peer.line(self.time)
+        if self.warning:
+            yield self.warning
         yield self.problem or "all is well"
 
 
@@ -97,6 +102,7 @@ def survey(site: Site) -> SiteStatus:
         peers=peers_of(site),
         time=site.clock.now_ms(),
         problem=check_ready(site) or _full(config.data),
+        warning=_too_few(site),
         **site.database.read(_counts),
     )
 
@@ -109,15 +115,17 @@ def peers_of(site: Site) -> list[PeerStatus]:
         gone = select(sites.c.gone).where(sites.c.id == own)
         if connection.execute(gone).scalar():
             return []
-        others = select(sites).where(sites.c.gone == 0, sites.c.id != own)
-        known = {bytes(row.id): row for row in connection.execute(others)}
+        known = present_sites(connection)
+        known.pop(own, None)
         ahead = _ahead(connection, own)
         found = []
         for row in connection.execute(select(follows).order_by(follows.c.url)):
             uid = bytes(row.site or b"")
             who = known.pop(uid, None)
-            found.append(_followed(row, "" if who is None else who.name, ahead(uid)))
-        return found + [_unfollowed(who, ahead(uid)) for uid, who in known.items()]
+            found.append(_followed(row, "" if who is None else who["name"], ahead(uid)))
+        urls = {peer.url for peer in found}
+        rest = {uid: who for uid, who in known.items() if who["url"].rstrip("/") not in urls}
+        return found + [_unfollowed(who, ahead(uid)) for uid, who in rest.items()]
 
     return site.database.read(work)
 
@@ -152,8 +160,9 @@ def _followed(row: Any, name: str, ahead: int) -> PeerStatus:
 
 
 def _unfollowed(who: Any, ahead: int) -> PeerStatus:
-    why = "not followed yet" if who.url else "it told no URL (site.url), so it can't be followed"
-    return PeerStatus(who.url, bytes(who.id).hex(), who.name, ahead=ahead, problem=why)
+    url = who["url"]
+    why = "not followed yet" if url else "it told no URL (site.url), so it can't be followed"
+    return PeerStatus(url, bytes(who["id"]).hex(), who["name"], ahead=ahead, problem=why)
 
 
 def _ahead(connection: Connection, own: bytes) -> Callable[[bytes], int]:
@@ -190,6 +199,20 @@ def _counts(connection: Connection) -> dict[str, int]:
         "packs": one(func.count(packs.c.id)),
         "pack_bytes": one(func.sum(packs.c.size)),
     }
+
+
+def _too_few(site: Site) -> str:
+    """Whether commits wait for more copies than there are sites that tell this one what they hold:
+    those do that follow it themselves, and not through another one."""
+    wanted, own = site.config.replication.copies, site.id
+
+    def count(connection: Connection) -> int:
+        told = {bytes(uid) for uid in connection.scalars(select(holds.c.site).distinct())}
+        return len(told & present_sites(connection).keys() - {own})
+
+    if wanted <= 1 or wanted <= 1 + (direct := site.database.read(count)):
+        return ""
+    return f"each commit waits in vain: {wanted} copies are wanted, {direct} sites follow this one"
 
 
 def _full(data: str) -> str:

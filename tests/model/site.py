@@ -87,7 +87,7 @@ class SimSite:
     ) -> None:
         self.name = name
         self._clock, self._random = clock, random
-        replication = {"copies": copies, "wait_ms": 0}
+        replication = {"copies": copies, "wait_ms": 0, "insecure": True}
         values = {
             "data": str(directory / name),
             "cluster_key": KEY,
@@ -103,7 +103,7 @@ class SimSite:
 
     def _start(self, database: bytes | None) -> None:
         self._starts += 1
-        self.compared: dict[str, set[tuple[bytes, bytes]]] = {}
+        self.compared: dict[str, dict[tuple[bytes, bytes], int]] = {}
         """By site, the journals of ours whose end there was looked at."""
         self.database = SimDatabase(self._random)
         if database is not None:

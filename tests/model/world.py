@@ -179,7 +179,7 @@ class World:
         link = Link(here.site, f"http://{other}", wire)
         try:
             with healing(here.site):
-                compared = here.compared.setdefault(other, set())
+                compared = here.compared.setdefault(other, {})
                 follower = Follower(here.site, link, compared=compared, page=page)
                 follower.connect()
                 if first:

@@ -282,6 +282,8 @@ class Cluster:
         for i, port in enumerate(ports):
             others = [j for j in range(count) if j != i] if follows is None else follows.get(i, ())
             rules = {"follow": "all" if follows is None else "peers", **(replication or {})}
+            if network:
+                rules["insecure"] = True
             peers = [{"url": urls[j]} for j in others]
             settings = {"cluster_key": self.key, "peers": peers, "replication": rules, **config}
             site = RealSite(root / "abcdefgh"[i], port, settings, hosts[i], spaces[i])

@@ -40,7 +40,8 @@ class Member:
     ) -> None:
         database = f"sqlite:///{directory}.db" if on_disk else "sqlite://"
         config = {"data": str(directory), "database": database, "cluster_key": key,
-                  "site": {"url": f"http://{directory.name}"}}  # fmt: skip
+                  "site": {"url": f"http://{directory.name}"},
+                  "replication": {"insecure": True}}  # fmt: skip
         self.site = open_site(decode_config(config), store=MemoryStore(), clock=clock)
         announce(self.site)
         self.app = create_app(self.site)

@@ -42,6 +42,10 @@ def test_a_file_the_environment_and_defaults(tmp_path: Path) -> None:
         ({"limits": {"quota": -1}}, "limits.quota"),
         ({"retention": 5}, "retention"),
         ({"peers": ["http://a"]}, "peers"),
+        ({"peers": [{"url": "ftp://a"}]}, "no http:// or https://"),
+        ({"peers": [{"url": "http://two.example"}]}, "not encrypted"),
+        ({"site": {"url": "http://10.0.0.1:8384"}}, "not encrypted"),
+        ({"site": {"url": "HTTP://127.0.0.1.example"}}, "http"),
         ({"metrics_token": "short"}, "metrics_token"),
         ({"log": {"level": "loud"}}, "log.level is one of debug"),
         ({"log": {"format": "xml"}}, "log.format"),
@@ -50,6 +54,16 @@ def test_a_file_the_environment_and_defaults(tmp_path: Path) -> None:
 def test_what_is_wrong_is_named(values: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         decode_config({"cluster_key": KEY, **values})
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://localhost", "http://[::1]:8384/x"])
+def test_this_machine_itself_needs_no_encryption(url: str) -> None:
+    assert decode_config({"site": {"url": url}, "peers": [{"url": url}]}).site.url == url
+
+
+def test_a_network_that_is_safe_is_named_so() -> None:
+    peers = [{"url": "http://two.example"}]
+    assert decode_config({"peers": peers, "replication": {"insecure": True}}).peers
 
 
 @pytest.mark.parametrize(

@@ -17,15 +17,20 @@ from dblike_delta.exchange import Request, Unreachable
 from dblike_delta.messages import FetchRequest
 from dblike_delta.seams import SystemClock
 from dblike_srv import accounts
+from dblike_srv.changes import since
 from dblike_srv.config import Peer
+from dblike_srv.folders import find_folder
 from dblike_srv.replication import follower as following
 from dblike_srv.replication import turns
+from dblike_srv.replication.arrival import Fault
 from dblike_srv.replication.follower import Follower
 from dblike_srv.replication.link import Link, SiteTransport
-from dblike_srv.replication.supervisor import Following
+from dblike_srv.replication.sites import announce
+from dblike_srv.replication.supervisor import Following, Supervisor
 from dblike_srv.replication.turns import Locks
 from dblike_srv.status import peers_of
 from dblike_srv.store.mem import MemoryStore, MemoryWriter
+from rig.cluster import eventually
 from rig.liar import Liar
 from rig.members import PASSWORD, Member, held, run
 from rig.wsgi import WsgiResponse, WsgiTransport
@@ -301,6 +306,57 @@ def test_a_site_is_followed_once(members: list[Member]) -> None:
     assert Following(here.site).urls() == {"http://liar"}
     following.note(here.site, "http://liar", problem="away: no answer")
     assert Following(here.site).urls() == {"http://liar", "http://honest"}
+
+
+def test_changes_since_a_moment_are_those_of_all_sites(tmp_path: Path) -> None:
+    """By when they came here, through whichever site, and however many of its own this one has."""
+    clock = Stepping()
+    here, there = Member(tmp_path / "here", clock=clock), Member(tmp_path / "there")
+    there.add_ada()
+    writer = there.writer("phone")
+    writer.write({b"early": b"1"})
+    here.follow(there)
+    laptop = here.writer("laptop")
+    laptop.write({b"own": b"2"})
+    writer.write({b"late": b"3", b"later": b"4"})
+    clock.moved = 3600
+    moment = clock.now_ms()
+    here.follow(there)
+    folder = find_folder(here.site, accounts.administrator(here.site, "ada"), "home")
+    assert folder is not None
+    found, cursor, more = since(here.site, folder, moment, 100)
+    assert {record.path for record in found} == {b"late", b"later"}
+    assert (cursor, more) == (laptop.exchange.folders()[0].cursor, False)
+    assert since(here.site, folder, clock.now_ms() + 1, 100)[0] == []
+    for member in (here, there):
+        member.close()
+
+
+@pytest.mark.parametrize("early", [True], indirect=True)
+def test_who_was_taken_out_of_the_config_is_listed_no_more(two: list[Member]) -> None:
+    """Also where nobody is left to be followed."""
+    here, there = two
+    here.follow(there)
+    assert any(peer.contact for peer in peers_of(here.site))
+    rules = msgspec.structs.replace(here.site.config.replication, follow="peers")
+    here.site.config = msgspec.structs.replace(here.site.config, replication=rules)
+    supervisor = Supervisor(here.site)
+    thread = threading.Thread(target=supervisor.run, daemon=True)
+    thread.start()
+    eventually(lambda: not any(peer.contact for peer in peers_of(here.site)))
+    supervisor.stop()
+    thread.join(60)
+
+
+def test_a_url_that_is_not_encrypted(members: list[Member]) -> None:
+    """Also where only others told it: nothing is sent there."""
+    here = members[0].site
+    with pytest.raises(Unreachable):
+        Link(here, "http://two.invalid").open(announce(here))
+    rules = msgspec.structs.replace(here.config.replication, insecure=False)
+    here.config = msgspec.structs.replace(here.config, replication=rules)
+    with pytest.raises(Fault, match="not encrypted"):
+        Link(here, "http://two.invalid").open(announce(here))
 
 
 def test_two_may_note_the_same_site_first(members: list[Member]) -> None:

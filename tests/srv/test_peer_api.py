@@ -8,18 +8,21 @@ import hashlib
 import re
 import socket
 import threading
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from flask.testing import FlaskClient
 
+from dblike_srv.errors import Conflict
 from dblike_srv.replication import keys
 from dblike_srv.replication.arrival import Fault
 from dblike_srv.replication.follower import Follower
-from dblike_srv.replication.link import Link
+from dblike_srv.replication.link import Left, Link
 from dblike_srv.replication.listener import Listener
-from dblike_srv.replication.sites import announce
+from dblike_srv.replication.sites import announce, part_with
+from dblike_srv.replication.supervisor import Following
 from rig.liar import Liar
 from rig.members import Member, held
 
@@ -151,3 +154,40 @@ def test_sessions_need_the_key(members: list[Member], asked: FlaskClient) -> Non
     assert opens(nonce=keys.make_nonce(other)) == 401
     assert opens(nonce=b"n" * 40) == 401
     assert opens(proof=keys.site_proof(here, other.id, here.id, nonce)) == 401
+
+
+def test_a_site_that_left_is_followed_by_nobody(members: list[Member], asked: FlaskClient) -> None:
+    """It tells nothing more, neither to who has a session nor to who asks for one, and sends
+    devices to the others; and who heard that it left does not ask."""
+    here, other = members[0].site, members[1].site
+    token = keys.make_token(here, other.id)
+    head = {"Authorization": f"Bearer {token}"}
+    assert asked.get("/readyz").status_code == 200
+    assert asked.get("/v1/peer/shared", headers=head).status_code == 200
+    part_with(other, announce(here))
+    with pytest.raises(Conflict, match="left the cluster"):
+        members[1].follow(members[0])
+    part_with(here, announce(here))
+    assert asked.get("/v1/peer/shared", headers=head).status_code == 401
+    with pytest.raises(Fault, match="left the cluster"):
+        Link(other, "http://here", Liar(members[0].app.wsgi_app)).open(announce(other))
+    assert asked.get("/readyz").status_code == 503
+
+
+def test_a_site_that_left_nobody_serves(tmp_path: Path) -> None:
+    """There is no other one to send its devices to."""
+    alone = Member(tmp_path / "alone")
+    part_with(alone.site, announce(alone.site))
+    assert alone.app.test_client().get("/readyz").status_code == 200
+    alone.close()
+
+
+def test_a_site_that_was_taken_out_learns_of_it(members: list[Member]) -> None:
+    """It was away when it was: whom it follows next tells it, and nothing else."""
+    here, other = members[0].site, members[1].site
+    part_with(here, announce(other))
+    assert members[1].app.test_client().get("/readyz").status_code == 200
+    with pytest.raises(Left):
+        members[1].follow(members[0])
+    assert Following(other).urls() == set()
+    assert members[1].app.test_client().get("/readyz").status_code == 503

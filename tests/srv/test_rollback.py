@@ -7,18 +7,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from dblike_delta.exchange import Exchange, Unreachable
 from dblike_delta.messages import LoginRequest
 from dblike_srv import accounts
 from dblike_srv.app import create_app
-from dblike_srv.config import decode_config
+from dblike_srv.config import SiteConfig, decode_config
 from dblike_srv.replication.arrival import Fault
 from dblike_srv.replication.follower import Follower, healing
 from dblike_srv.replication.link import Link
 from dblike_srv.replication.sites import announce
-from dblike_srv.site import open_site
+from dblike_srv.site import Ahead, open_site
+from dblike_srv.status import peers_of
 from rig.liar import Liar
 from rig.writer import Writer
 from rig.wsgi import WsgiTransport
@@ -151,3 +153,51 @@ def test_all_is_well(pair: Pair) -> None:
         assert other.follow(one)
         assert one.follow(other)
     assert one.seen(token) == other.seen(token)
+
+
+@pytest.fixture
+def twin(pair: Pair) -> Iterator[Member]:
+    """A copy of the first site that runs beside it, with the same id."""
+    one, other, write, _ = pair
+    write(one, 5)
+    assert other.follow(one)
+    one.back_up()
+    made = Member(one.data.with_suffix(".old"))
+    yield made
+    made.close()
+
+
+def test_a_copy_that_runs_is_noticed(pair: Pair, twin: Member) -> None:
+    """It has used a number for another version while this site, which was compared before, had used
+    more of them."""
+    one, other, write, token = pair
+    follower = Follower(one.site, Link(one.site, "http://x", Liar(other.app.wsgi_app)))
+    follower.connect()
+    follower.catch_up()
+    write(twin, 3)
+    assert other.follow(twin)
+    write(one, 5)
+    with pytest.raises(Ahead):
+        follower.catch_up()
+    assert not one.follow(other)
+    for _ in range(2):
+        assert one.follow(other)
+        assert other.follow(one)
+    assert one.seen(token) == other.seen(token)
+    assert len(one.seen(token)[1]) == 13
+
+
+def test_a_copy_at_another_url_is_told(
+    pair: Pair, twin: Member, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the log, and in what `status` says; a URL of our own that changed is no copy."""
+    one, other, _, _ = pair
+    for member, url in ((one, "http://one"), (one, "http://new"), (twin, "http://copy")):
+        part = SiteConfig(url=url)
+        member.site.config = msgspec.structs.replace(member.site.config, site=part)
+        announce(member.site)
+        assert other.follow(member)
+        assert one.follow(other)
+        said = [peer.problem for peer in peers_of(one.site) if peer.contact]
+        assert ("http://copy" in said[0]) == (member is twin), said
+    assert "another server has this site's id, at http://copy" in caplog.text

@@ -17,6 +17,7 @@ import pytest
 from dblike_delta.exchange import Exchange
 from dblike_delta.messages import LoginRequest
 from dblike_srv.replication.link import SiteTransport
+from rig.cluster import Cluster, eventually
 from rig.servers import PASSWORD, Server
 
 PATIENCE = 30.0
@@ -113,9 +114,43 @@ def test_what_can_not_join(one: Server, tmp_path: Path) -> None:
     run("join", nobody, "--cluster-key-stdin", *place, text=wrong, code=1)
     assert not (tmp_path / "new" / "config.json").exists()
     assert "no http" in run("join", "one.example", *place, code=2)
+    itself = run("join", one.url, "--url", f"{one.url}/", *place, code=2)
+    assert "where another one is" in itself
+    assert "this very site" in run("join", one.url, "--data", str(one.data), code=2)
+    assert "peers" not in config_of(one.data)
+    words = ("join", "http://two.invalid", "--cluster-key-stdin", "--data", str(tmp_path / "far"))
+    assert "not encrypted" in run(*words, text="1" * 40, code=2)
+    assert "not encrypted" not in run(*words, "--insecure", text="1" * 40, code=1)
     assert "another cluster key" in run(
         "join", one.url, "--cluster-key-stdin", "--data", str(one.data), text="1" * 40, code=2
     )
+
+
+def test_the_last_holder_stays(tmp_path: Path) -> None:
+    """What came from a site that is lost by now, and is at no other one, keeps a site from leaving;
+    what another one said that it holds is good only as long as it can be asked."""
+    with Cluster(tmp_path) as cluster:
+        one, two, lost = cluster
+        one.add_user()
+        ada = one.login()
+        cluster.converge(ada.token)
+        one.stop()
+        eventually(lambda: lost.at(ada.token).put("alone", b"from the lost one"))
+        cluster.converge(ada.token)
+        lost.kill()
+        place = ("leave", "--data", str(two.data))
+        said = run(*place, code=1)
+        assert "no other site holds all" in said
+        assert said.count("can't be asked") == 2
+        one.start()
+        cluster.converge(ada.token)
+        gone = status(lost.data)["site_id"]
+        run("leave", gone, "--data", str(one.data))
+        assert config_of(one.data)["peers"] == [{"url": two.url}]
+        assert "left the cluster" in run(*place)
+        assert config_of(two.data)["peers"] == []
+        assert "Joined a at" in run("join", one.url, "--data", str(lost.data))
+        assert status(lost.data)["site_id"] != gone
 
 
 def test_a_join_that_failed_is_repeated_with_other_words(one: Server, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from dblike_srv.api.outbound import reply
 from dblike_srv.errors import Busy
 from dblike_srv.openapi import describe
 from dblike_srv.readiness import check_ready
+from dblike_srv.replication.sites import has_left_others
 from dblike_srv.status import peer_gauges
 
 blueprint = Blueprint("ops", __name__)
@@ -37,8 +38,11 @@ def healthz() -> Response:
 @blueprint.get("/readyz")
 @operation(gives=JSON_TYPE, public=True)
 def readyz() -> Response:
-    """Whether the worker reaches its database and its store."""
+    """Whether the worker reaches its database and its store, and its site is one of its cluster:
+    what is saved at one that left comes to no other."""
     broken = check_ready(site())
+    if not broken and has_left_others(site()):
+        broken = "this site left the cluster"
     if broken:
         raise Busy(broken, retry_after=5)
     return Response(b'{"status":"ready"}', content_type=JSON_TYPE)

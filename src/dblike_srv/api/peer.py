@@ -62,8 +62,10 @@ def session() -> Response:
     proof = keys.follower_proof(here, said.site.id, here.id, said.nonce)
     if not keys.same(proof, said.proof):
         raise Unauthorized("the cluster keys of the two sites differ")
+    if sites.has_left(here, here.id):
+        raise Unauthorized("the site that was asked left the cluster")
     if sites.has_left(here, said.site.id):
-        raise Unauthorized("this site left the cluster; `dblike-server join` brings it back")
+        return reply(OpeningReply("", sites.announce(here), left=True))
     sites.welcome(here, said.site)
     here.notices.publish(RETURNS, "back")
     token = keys.make_token(here, said.site.id)
@@ -144,6 +146,8 @@ def _follower() -> bytes:
         g.follower = keys.follower_of(site(), bearer())
         if sites.has_left(site(), g.follower):
             raise Unauthorized("this site left the cluster")
+        if sites.has_left(site(), site().id):
+            raise Unauthorized("the site that was asked left the cluster")
     return cast("bytes", g.follower)
 
 

@@ -7,16 +7,25 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import click
+import msgspec
 
 from dblike_delta.exchange import ExchangeError
 from dblike_srv.commands.options import FAILED, USAGE, Place, fail, placed
 from dblike_srv.configfile import Absent, Draft, change_config, draft_change, draft_config
+from dblike_srv.errors import Gone
 from dblike_srv.replication.arrival import Fault
-from dblike_srv.replication.link import Link
+from dblike_srv.replication.copies import lacking
+from dblike_srv.replication.link import Left, Link
 from dblike_srv.replication.messages import SiteState
-from dblike_srv.replication.sites import announce, has_left, known_sites, part_with, welcome
+from dblike_srv.replication.sites import (
+    announce,
+    has_left,
+    known_sites,
+    part_with,
+    urls_of,
+    welcome,
+)
 from dblike_srv.site import Site, open_site, renew
-from dblike_srv.status import peers_of
 
 
 @click.command(epilog="Example: dblike-server join https://one.example --url https://two.example")
@@ -26,6 +35,7 @@ from dblike_srv.status import peers_of
 )
 @click.option("--name", metavar="NAME", help="What this site is called.")
 @click.option("--bind", metavar="HOST:PORT", help="Address to listen at.")
+@click.option("--insecure", is_flag=True, help="Allow http:// to other machines.")
 @click.option("--cluster-key-stdin", is_flag=True, help="The cluster's key is stdin's first line.")
 @placed
 def join(
@@ -34,6 +44,7 @@ def join(
     own: str | None,
     name: str | None,
     bind: str | None,
+    insecure: bool,
     cluster_key_stdin: bool,
 ) -> None:
     """Make this a site of the cluster that URL is of. It fills itself while it serves.
@@ -43,13 +54,15 @@ def join(
     """
     if urlsplit(url).scheme not in ("http", "https"):
         fail(f"{url!r} is no http:// or https:// URL", USAGE)
-    draft = _draft(place, url, own, name, bind, _read_key(cluster_key_stdin))
+    if own and own.rstrip("/") == url.rstrip("/"):
+        fail("--url is where this site is reached, and URL where another one is", USAGE)
+    draft = _draft(place, url, own, name, bind, insecure, _read_key(cluster_key_stdin))
     config = draft.config()
     site = open_site(config)
     try:
         if has_left(site, site.id):
             renew(site, site.id, why="this site left its cluster before")
-        there = _visit(site, url, announce(site))
+        there = _visit(site, url)
         draft.write()  # only now, so that a join that fails may be repeated with other words
         welcome(site, there)
     finally:
@@ -68,7 +81,13 @@ def _read_key(from_stdin: bool) -> str:
 
 
 def _draft(
-    place: Place, url: str, own: str | None, name: str | None, bind: str | None, key: str
+    place: Place,
+    url: str,
+    own: str | None,
+    name: str | None,
+    bind: str | None,
+    insecure: bool,
+    key: str,
 ) -> Draft:
     """The config with the peer in it, a first one where there is none.  A site keeps its key."""
     try:
@@ -80,6 +99,7 @@ def _draft(
         return draft_config(
             place.config, place.data,
             bind=bind, cluster_key=key, peers=[{"url": url}], site=part or None,
+            replication={"insecure": True} if insecure else None,
         )  # fmt: skip
     if key and key.encode() != config.key:
         fail(
@@ -87,18 +107,26 @@ def _draft(
             "cluster_key in its config first, then all of its devices log in again",
             USAGE,
         )
+    if not own and config.site.url.rstrip("/") == url.rstrip("/"):
+        fail(f"{url} is this very site (site.url): name another one", USAGE)
     peers = [peer.url for peer in config.peers]
     values: dict[str, Any] = {"peers": [{"url": each} for each in dict.fromkeys([*peers, url])]}
     if own or name:
         values["site"] = {"name": name or config.site.name, "url": own or config.site.url}
+    if insecure:
+        values["replication"] = msgspec.to_builtins(config.replication) | {"insecure": True}
     return draft_change(place.config, place.data, **values)
 
 
-def _visit(site: Site, url: str, mine: SiteState) -> SiteState:
+def _visit(site: Site, url: str) -> SiteState:
     """Say who we are at a site; who it is."""
     link = Link(site, url)
     try:
-        return link.open(mine)
+        try:
+            return link.open(announce(site))
+        except Left:
+            renew(site, site.id, why="this site was taken out of its cluster")
+            return link.open(announce(site))
     except (ExchangeError, Fault) as error:
         fail(f"{url}: {error}", FAILED)
     finally:
@@ -116,20 +144,25 @@ def leave(place: Place, site_id: str | None, force: bool) -> None:
     """
     with place.site() as site:
         if site_id:
-            _part_with_other(site, site_id)
-            return
-        _leave(site, force)
-    if site.config.peers:
-        change_config(place.config, place.data, peers=[])
+            theirs = _part_with_other(site, site_id)
+        else:
+            _leave(site, force)
+            theirs = {peer.url for peer in site.config.peers}
+    rest = [{"url": peer.url} for peer in site.config.peers if peer.url not in theirs]
+    if len(rest) < len(site.config.peers):
+        change_config(place.config, place.data, peers=rest)
 
 
-def _part_with_other(site: Site, site_id: str) -> None:
+def _part_with_other(site: Site, site_id: str) -> set[str]:
+    """Where it was reached, among our peers."""
     others = [state for state in known_sites(site) if state.id != site.id]
     found = [state for state in others if state.id.hex().startswith(site_id.lower())]
     if len(found) != 1:
         fail(f"{len(found)} other sites have an id that begins with {site_id!r}", USAGE)
     part_with(site, found[0])
     click.echo(f"{found[0].name or found[0].url or site_id} is no site of the cluster any more.")
+    urls = {found[0].url.rstrip("/"), *urls_of(site, found[0].id)}
+    return {peer.url for peer in site.config.peers if peer.url.rstrip("/") in urls}
 
 
 def _leave(site: Site, force: bool) -> None:
@@ -137,11 +170,10 @@ def _leave(site: Site, force: bool) -> None:
     if not known and not site.config.peers:
         fail("this site is in no cluster")
     here = announce(site)
-    others = [state for state in known if state.url]
-    lacking = [peer for peer in peers_of(site) if peer.ahead]
-    if others and len(lacking) == len(peers_of(site)) and not force:
-        fail("no other site has said that it holds all that this one does: wait, or use --force")
+    if known and not force:
+        _check_held(site, here, known)
     gone = part_with(site, here)
+    others = [state for state in known if state.url]
     told = [state.url for state in others if _told(site, state.url, gone)]
     if others and not told:
         fail(
@@ -149,6 +181,35 @@ def _leave(site: Site, force: bool) -> None:
             f"`dblike-server leave {site.id.hex()}` at one of them",
         )
     click.echo("This site left the cluster; it goes on by itself with what it has.")
+
+
+def _check_held(site: Site, here: SiteState, others: list[SiteState]) -> None:
+    """Fail where none of the others holds all that is here, whichever site took it first.  They are
+    asked: what one said once may have gone since, with its disk."""
+    why: list[str] = []
+    for other in others:
+        lack = _lack(site, here, other)
+        if not lack:
+            return
+        why.append(f"{other.name or other.url or other.id.hex()} {lack}")
+    said = "; ".join(why)
+    fail(f"no other site holds all that this one does: wait, or use --force ({said})")
+
+
+def _lack(site: Site, here: SiteState, other: SiteState) -> str:
+    """What keeps another site from holding all that is here; empty where it does."""
+    if not other.url:
+        return "has no URL to be asked at"
+    link = Link(site, other.url)
+    try:
+        if link.open(here).id != other.id:
+            return "is another site now"
+        missing = lacking(site, link.positions())
+    except (ExchangeError, Fault, Gone) as error:
+        return f"can't be asked: {error}"
+    finally:
+        link.close()
+    return f"lacks {missing:,} versions" if missing else ""
 
 
 def _told(site: Site, url: str, gone: SiteState) -> bool:

@@ -7,18 +7,21 @@ from collections.abc import Iterable
 from typing import Final
 
 import msgspec
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from dblike_delta.messages import CommitReply
 from dblike_delta.versions import VersionVector
 from dblike_srv.identity import FolderRef
-from dblike_srv.models import folders, holds, sites
+from dblike_srv.models import folders, holds
+from dblike_srv.replication.journals import all_numbers
 from dblike_srv.replication.messages import Position
+from dblike_srv.replication.sites import present_sites
 from dblike_srv.site import Site, own_ids
 from dblike_srv.tree import site_id
 
 LOOK: Final = 0.005
 """Seconds between looks for what followers say."""
+_TOLD: Final = select(holds.c.site, holds.c.numbers).where(holds.c.folder == bindparam("folder"))
 
 
 def note_held(site: Site, follower: bytes, positions: Iterable[Position]) -> None:
@@ -49,39 +52,54 @@ def count_copies(site: Site, folder: FolderRef, cursor: str) -> int:
     Of whatever journal: a version that is offered again may have come here from another site.
     """
     wanted = _vector(site.seal.open_cursor(folder.id, cursor))
-    query = (
-        select(holds.c.numbers)
-        .join(sites, sites.c.id == holds.c.site)
-        .where(holds.c.folder == folder.row, sites.c.gone == 0)
-    )
 
     def work(connection: Connection) -> int:
-        former = own_ids(connection) - {site_id(connection)}
-        if any(map(wanted.get, former)) and not wanted.get(site_id(connection)):
+        own = site_id(connection)
+        if any(map(wanted.get, own_ids(connection) - {own})) and not wanted.get(own):
             return 1  # the id changed since: what others said of the former one is not of it
-        rows = connection.execute(query).all()
-        return 1 + sum(wanted <= VersionVector.unpack(bytes(packed)) for (packed,) in rows)
+        return 1 + _count(_held_elsewhere(connection, folder, own), wanted)
 
     return site.database.read(work)
+
+
+def lacking(site: Site, positions: Iterable[Position]) -> int:
+    """How many of the versions that are here, of whatever journal, a site lacks whose folders stand
+    at these positions.  Raises Gone for a position that no site of the cluster made."""
+    there = {p.folder: site.seal.open_cursor(p.folder, p.cursor) for p in positions}
+    return sum(
+        max(0, number - there.get(folder, {}).get(origin, 0))
+        for folder, numbers in all_numbers(site).items()
+        for origin, number in numbers.items()
+    )
 
 
 def note_spread(site: Site, folder: FolderRef, reply: CommitReply) -> CommitReply:
     """The reply, with who took the commit, and how many sites had all that was here before it."""
     wanted = _vector(site.seal.open_cursor(folder.id, reply.before))
-    here = (holds.c.site == sites.c.id) & (holds.c.folder == folder.row)
-    query = select(sites.c.id, holds.c.numbers).outerjoin(holds, here).where(sites.c.gone == 0)
 
-    def work(connection: Connection) -> tuple[bytes, list[bytes]]:
-        rows = connection.execute(query).all()
-        mine = own_ids(connection) if rows else set()
-        others = [bytes(packed or b"") for uid, packed in rows if bytes(uid) not in mine]
-        return site_id(connection) if others else b"", others
+    def work(connection: Connection) -> tuple[bytes, list[VersionVector | None]]:
+        own = site_id(connection)
+        return own, _held_elsewhere(connection, folder, own)
 
     own, others = site.database.read(work)
     if not others:
         return reply
-    held = 1 + sum(wanted <= VersionVector.unpack(packed) for packed in others if packed)
+    held = 1 + _count(others, wanted)
     return msgspec.structs.replace(reply, site=own.hex(), held=held)
+
+
+def _held_elsewhere(
+    connection: Connection, folder: FolderRef, own: bytes
+) -> list[VersionVector | None]:
+    """What each of the other sites said that it holds; None where it said nothing yet."""
+    rows = connection.execute(_TOLD, {"folder": folder.row})
+    told = {bytes(uid): bytes(packed) for uid, packed in rows}
+    others = present_sites(connection).keys() - {own}
+    return [VersionVector.unpack(told[uid]) if uid in told else None for uid in others]
+
+
+def _count(held: Iterable[VersionVector | None], wanted: VersionVector) -> int:
+    return sum(numbers is not None and wanted <= numbers for numbers in held)
 
 
 def _vector(numbers: dict[bytes, int]) -> VersionVector:

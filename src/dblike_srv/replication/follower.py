@@ -19,13 +19,13 @@ from dblike_delta.exchange import Refused, Unreachable
 from dblike_delta.messages import CursorMark
 from dblike_delta.versions import Dot
 from dblike_srv.db import asked, told
-from dblike_srv.errors import Gone, SiteError
+from dblike_srv.errors import Conflict, Gone, SiteError
 from dblike_srv.identity import FolderRef
 from dblike_srv.models import follows
 from dblike_srv.replication import arrival, journals, shared, sites
 from dblike_srv.replication.arrival import Damaged, Fault, Unfinished
-from dblike_srv.replication.link import Link
-from dblike_srv.replication.messages import Position
+from dblike_srv.replication.link import Left, Link
+from dblike_srv.replication.messages import Position, SiteState
 from dblike_srv.replication.runs import Answer, Page, Question, Run, check_order, in_runs
 from dblike_srv.replication.turns import Locks, Turn
 from dblike_srv.site import Ahead, Site, renew
@@ -54,18 +54,20 @@ class Follower:
         site: Site,
         link: Link,
         locks: Locks | None = None,
-        compared: set[tuple[bytes, bytes]] | None = None,
+        compared: dict[tuple[bytes, bytes], int] | None = None,
         *,
         page: int = PAGE,
         early: bool = False,
     ) -> None:
-        """`compared` are the journals of ours (site, folder) whose end there needs no look.  With
-        `early` what comes next is asked for, in a thread, while something is written."""
+        """`compared` is how far journals of ours (site, folder) went there when their ends were
+        looked at.  With `early` what comes next is asked for, in a thread, while something is
+        written."""
         self._site = site
         self._link = link
         self._locks = locks or Locks()
         self._limit, self._early = page, early
-        self._compared = compared if compared is not None else set()
+        self._compared = compared if compared is not None else {}
+        self._double = ""
         self._continued: set[bytes] = set()
         self._held: dict[bytes, str] = {}
         self._told: dict[bytes, int] = {}
@@ -74,8 +76,15 @@ class Follower:
         self._said_at = -math.inf
 
     def connect(self) -> None:
-        """Open a session.  Raises Unreachable, Refused, Fault."""
-        self._link.open(sites.announce(self._site))
+        """Open a session.  Raises Unreachable, Refused, Fault, and Conflict where it left."""
+        mine = sites.announce(self._site)
+        try:
+            peer = self._link.open(mine)
+        except Left:
+            sites.part_with(self._site, mine)  # nobody else tells us
+            raise
+        if sites.has_left(self._site, peer.id):
+            raise Conflict("it left the cluster: take it out of `peers`")
         _remember(self._site, self._link)
 
     def catch_up(self) -> None:
@@ -87,7 +96,7 @@ class Follower:
             self.folder(position)
         self.acknowledge()
         self.report(force=True)
-        self._note(problem=self._link.clocks)
+        self._note(problem=self._double or self._link.clocks)
 
     def look_back(self) -> list[tuple[Position, int]]:
         """Where folders stand there of which there is something new, and how many versions that is.
@@ -112,9 +121,10 @@ class Follower:
 
     def _compare(self, uid: bytes, there: dict[bytes, int]) -> None:
         """Whether the last entries of our own journal there are ours: a disk that went back, and
-        was written to before any other site was met, has used their numbers for other versions."""
+        was written to before any other site was met, has used their numbers for other versions; so
+        has a copy of this site that runs, and whose entries go there as well."""
         own = self._site.id
-        if (own, uid) in self._compared:
+        if self._compared.get((own, uid)) == there[own]:
             return
         folder = journals.folder_by_id(self._site, uid)
         if folder is None:
@@ -127,7 +137,7 @@ class Follower:
             dot = Dot(record.device, record.counter)
             if origin == own and ours.get(number, dot) != dot:
                 raise Ahead(own)
-        self._compared.add((own, uid))
+        self._compared[own, uid] = there[own]
 
     def report(self, *, force: bool = False) -> None:
         """Write down, now and then, that the site answers and how far behind we are."""
@@ -147,12 +157,23 @@ class Follower:
                 since = 0
             if page.upto > LARGEST or (page.more and page.upto <= since):
                 raise Fault("changes of accounts that do not end")
+            self._look_for_double(page.sites)
             try:
                 shared.take_in(self._site, page)
             except shared.Clash as clash:
                 raise Fault(str(clash)) from None
             since, more = page.upto, page.more
             self._note(stamp=since)
+
+    def _look_for_double(self, states: Sequence[SiteState]) -> None:
+        """Whether somebody else said who we are, later than we did: only a copy of us does."""
+        for state in states:
+            if state.id != self._site.id:
+                continue
+            mine = sites.announce(self._site)
+            if state.changed > mine.changed and state.url != mine.url:
+                self._double = f"another server has this site's id, at {state.url or 'no URL'}"
+                log.error("%s, says %s: one's data are a copy", self._double, self._link.url)
 
     def folder(self, position: Position) -> None:
         """What is new of a folder, given where it stands there."""

@@ -15,6 +15,7 @@ import urllib3
 
 from dblike_delta import messages as m
 from dblike_delta.exchange import Exchange, Refused, Request, Unreachable
+from dblike_srv.config import PLAIN, is_plain
 from dblike_srv.replication import keys
 from dblike_srv.replication.arrival import Entry, Fault, Piece
 from dblike_srv.replication.messages import (
@@ -39,6 +40,10 @@ _LEAST: Final = 32 << 10
 """Seconds without a byte after which nothing more is waited for; bytes that have to come in as many
 seconds, since one a second is no better than none."""
 _PIECE: Final = 1 << 20
+
+
+class Left(Fault):
+    """The other site was told that we are no site of the cluster any more."""
 
 
 class _Answer:
@@ -111,6 +116,7 @@ class Link:
         self._site = site
         self.url = url
         self._transport = transport or SiteTransport(url)
+        self._refused = transport is None and is_plain(url) and not site.config.replication.insecure
         self._exchange = Exchange(self._transport, agent="dblike-server", root=ROOT)
         self.peer: SiteState | None = None
         self.prompt = False
@@ -126,7 +132,12 @@ class Link:
         return self._exchange.trace
 
     def open(self, mine: SiteState) -> SiteState:
-        """Prove to each other that both are of the cluster; who the other one is."""
+        """Prove to each other that both are of the cluster; who the other one is.
+
+        A URL that others told is none of our config's, which would be refused.
+        """
+        if self._refused:
+            raise Fault(f"{self.url} {PLAIN}")
         nonce = self._site.random.bytes(16)
         self._exchange.token = ""
         hello = self._post("hello", Hello(mine.id, nonce), HelloReply)
@@ -141,6 +152,8 @@ class Link:
         reply = self._post("session", Opening(mine, hello.nonce, proof), OpeningReply)
         if reply.site.id != hello.site:
             raise Fault("it gave two different site ids")
+        if reply.left:
+            raise Left("this site left the cluster; `dblike-server join` brings it back")
         self._exchange.token = reply.token
         self.peer, self.prompt = reply.site, reply.prompt
         return reply.site

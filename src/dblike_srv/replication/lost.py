@@ -7,6 +7,7 @@ from typing import Final
 from sqlalchemy import Connection, select
 
 from dblike_srv.models import follows, sites
+from dblike_srv.replication.sites import present_sites
 from dblike_srv.site import own_ids
 
 LATELY_MS: Final = 90_000
@@ -19,11 +20,8 @@ def are_lost(connection: Connection, origins: set[bytes], now_ms: int) -> bool:
     That is so where one of them left, or another site answers at its URL, and all that are there
     were followed lately to their ends.
     """
-    rows = connection.execute(select(sites).order_by(sites.c.changed)).all()
-    at_url = {row.url: row.id for row in rows if row.url and not row.gone}
-    there = {bytes(r.id) for r in rows if not r.gone and at_url.get(r.url, r.id) == r.id}
-    there |= own_ids(connection)
-    if not origins & {bytes(row.id) for row in rows} - there:
+    there = present_sites(connection).keys() | own_ids(connection)
+    if not origins & {bytes(uid) for uid in connection.scalars(select(sites.c.id))} - there:
         return False
     good = (follows.c.problem == "") & (follows.c.behind == 0)
     query = select(follows.c.site).where(good, follows.c.contact > now_ms - LATELY_MS)

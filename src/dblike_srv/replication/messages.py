@@ -98,11 +98,16 @@ class Opening(_Said, frozen=True):
 
 
 class OpeningReply(_Said, frozen=True):
-    """A token for the requests that follow.  `prompt`: say at once what came to be held."""
+    """A token for the requests that follow.
+
+    `prompt`: say at once what came to be held.  `left`: the follower is no site of the cluster any
+    more, and gets no token.
+    """
 
     token: str
     site: SiteState
     prompt: bool = False
+    left: bool = False
 
 
 class Position(msgspec.Struct, frozen=True, array_like=True):

@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 from sqlalchemy import Connection, bindparam, insert, select, update
 
-from dblike_srv.models import sites
+from dblike_srv.models import follows, sites
 from dblike_srv.registers import ACCOUNTS, next_stamp
 from dblike_srv.replication.messages import SharedPage, SiteState
 from dblike_srv.replication.shared import site_state, take_in
-from dblike_srv.site import Site
+from dblike_srv.site import Site, own_ids
+from dblike_srv.tree import site_id
 
 _GONE = select(sites.c.gone).where(sites.c.id == bindparam("site"))
+_HERE = select(sites).where(sites.c.gone == 0)
+
+
+def present_sites(connection: Connection) -> dict[bytes, Any]:
+    """The rows, by their ids, of all sites that are there, this one among them where it has said
+    who it is.
+
+    A site that lost its disk, or was set back, goes on under another id: of those that have a URL
+    only the last one is there.  Whatever others said of a former id is of a disk that is no more.
+    """
+    rows = connection.execute(_HERE).mappings().all()
+    former = own_ids(connection) - {site_id(connection)}
+    known = {bytes(row["id"]): row for row in rows if bytes(row["id"]) not in former}
+    by_time = sorted(known.values(), key=lambda row: row["changed"])
+    last = {row["url"]: bytes(row["id"]) for row in by_time if row["url"]}
+    return {uid: row for uid, row in known.items() if last.get(row["url"], uid) == uid}
 
 
 def known_sites(site: Site) -> list[SiteState]:
-    """All that did not leave, this one among them where it has said who it is."""
-    query = select(sites).where(sites.c.gone == 0).order_by(sites.c.id)
-    rows = site.database.read(lambda c: c.execute(query).mappings().all())
-    return [site_state(row) for row in rows]
+    """The same as states, by their ids."""
+    rows = site.database.read(present_sites)
+    return [site_state(rows[uid]) for uid in sorted(rows)]
 
 
 def site_urls(site: Site) -> list[str]:
@@ -53,6 +71,17 @@ def announce(site: Site) -> SiteState:
 def has_left(site: Site, uid: bytes) -> bool:
     """Whether the site of this id left the cluster."""
     return bool(site.database.read(lambda connection: connection.scalar(_GONE, {"site": uid})))
+
+
+def has_left_others(site: Site) -> bool:
+    """Whether this site left a cluster that goes on without it."""
+    return has_left(site, site.id) and bool(site.database.read(present_sites))
+
+
+def urls_of(site: Site, uid: bytes) -> set[str]:
+    """Where the site of this id answered."""
+    query = select(follows.c.url).where(follows.c.site == uid)
+    return set(site.database.read(lambda connection: connection.scalars(query).all()))
 
 
 def welcome(site: Site, state: SiteState) -> None:

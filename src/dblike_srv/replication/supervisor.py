@@ -76,7 +76,9 @@ class Supervisor:
     def _is_needed(self) -> bool:
         """Whether there is anyone to follow."""
         try:
-            return bool(Following(self._site).urls())
+            urls = Following(self._site).urls()
+            _forget_others(self._site, urls)  # nobody follows: this process could begin to
+            return bool(urls)
         except Exception:
             log.exception("the other sites can't be looked up")
             return False
@@ -155,7 +157,7 @@ class _Work:
     def __init__(self) -> None:
         self.ended = threading.Event()
         self.prodded = threading.Event()
-        self.compared: set[tuple[bytes, bytes]] = set()
+        self.compared: dict[tuple[bytes, bytes], int] = {}
 
     def end(self) -> None:
         """No longer."""
@@ -242,6 +244,13 @@ class Following:
             note(self._site, url, problem=_problem(error))
         except Exception:
             log.exception("the state of following can't be written")
+
+
+def _forget_others(site: Site, urls: set[str]) -> None:
+    """All but these are followed no more: they were taken out of the config."""
+    known = site.database.read(lambda connection: connection.scalars(select(follows.c.url)).all())
+    for url in set(known) - urls:
+        forget(site, url)
 
 
 def _met(site: Site, urls: set[str]) -> set[bytes]:

@@ -1,0 +1,88 @@
+"""Which sites are there: a site that lost its disk, or was set back, is one and not two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from dblike_srv import accounts
+from dblike_srv.folders import cursor_of, find_folder
+from dblike_srv.replication.copies import count_copies
+from dblike_srv.replication.sites import announce, known_sites, welcome
+from dblike_srv.site import renew
+from dblike_srv.status import peer_gauges, peers_of, survey
+from rig.members import Member
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Member]:
+    """A site with some files."""
+    made = Member(tmp_path / "here")
+    made.add_ada()
+    made.writer("phone").write({b"one": b"1", b"two": b"2"})
+    yield made
+    made.close()
+
+
+def copies(member: Member) -> int:
+    """How many sites hold all that is there."""
+    folder = find_folder(member.site, accounts.administrator(member.site, "ada"), "home")
+    assert folder is not None
+    return count_copies(member.site, folder, cursor_of(member.site, folder))
+
+
+def test_a_site_that_lost_its_disk(here: Member, tmp_path: Path) -> None:
+    """What the lost disk held counts for nothing, and only the new one is listed."""
+    lost = Member(tmp_path / "there")
+    lost.follow(here)
+    assert copies(here) == 2
+    lost.close()
+    empty = Member(tmp_path / "there")
+    welcome(here.site, announce(empty.site))
+    assert copies(here) == 1
+    empty.follow(here)
+    assert copies(here) == 2
+    ids = {here.site.id, empty.site.id}
+    assert {state.id for state in known_sites(here.site)} == ids
+    assert [peer.site_id for peer in peers_of(here.site)] == [empty.site.id.hex()]
+    series = [line.split()[0] for line in peer_gauges(here.site) if line[0] != "#"]
+    assert len(series) == len(set(series)) == 4
+    empty.close()
+
+
+def test_a_former_id_of_this_site(here: Member, tmp_path: Path) -> None:
+    """Also where it was known at another URL: it is no peer, and devices are not sent there."""
+    other = Member(tmp_path / "there")
+    other.follow(here)
+    part = here.site.config.site
+    moved = msgspec.structs.replace(part, url="http://moved")
+    here.site.config = msgspec.structs.replace(here.site.config, site=moved)
+    renew(here.site, here.site.id)
+    announce(here.site)
+    assert {state.id for state in known_sites(here.site)} == {here.site.id, other.site.id}
+    assert [peer.site_id for peer in peers_of(here.site)] == [other.site.id.hex()]
+    assert copies(here) == 1
+    other.follow(here)
+    assert copies(here) == 2
+    other.close()
+
+
+def test_copies_that_no_commit_can_have(here: Member, tmp_path: Path) -> None:
+    """A site hears what those hold that follow it themselves: `status` warns of more copies."""
+    near, far = Member(tmp_path / "near"), Member(tmp_path / "far")
+    near.follow(here)
+    far.follow(near)
+    rules = msgspec.structs.replace(here.site.config.replication, copies=3)
+    here.site.config = msgspec.structs.replace(here.site.config, replication=rules)
+    assert copies(here) == 2
+    report = survey(here.site)
+    assert report.warning.endswith("3 copies are wanted, 1 sites follow this one")
+    assert report.warning in list(report.lines())
+    far.follow(here)
+    assert copies(here) == 3
+    assert not survey(here.site).warning
+    for member in (near, far):
+        member.close()
