@@ -253,15 +253,17 @@ def _remember_same(context: Context, found: Scan) -> None:
 
 
 def _take_back(context: Context, look: Look, plan: Plan) -> None:
-    """What the site refused is refused no more where it is gone, or as agreed."""
-    refused = context.state.notes.refused()
+    """What the site refused is refused no more where it is gone, or as agreed.  What was refused
+    of the site's own, which no entry here stands for, is left."""
+    notes = context.state.notes
+    refused = [item.path for item in notes.refused() if not notes.refusal(item.path, None)]
     if not refused:
         return
     left = {step.path for steps in (plan.uploads, plan.held) for step in steps}
-    over = [item.path for item in refused if item.path not in left and look.covers(item.path)]
+    over = [path for path in refused if path not in left and look.covers(path)]
     if over:
         with context.state.transaction():
-            context.state.notes.unrefuse(over)
+            notes.unrefuse(over)
 
 
 def _after(found: Scan, sent: Uploads) -> Scan:
