@@ -228,8 +228,9 @@ class User:
         self._request("DELETE", path)
 
     def patch(self, path: str, delta: bytes) -> None:
-        """Change a file by a librsync delta."""
-        self._request("PATCH", path, delta)
+        """Change a file, as it is there now, by a librsync delta."""
+        tag = self._request("HEAD", path).headers["ETag"]
+        self._request("PATCH", path, delta, {"If-Match": tag})
 
     def _request(
         self, method: str, path: str, data: bytes = b"", more: Mapping[str, str] | None = None

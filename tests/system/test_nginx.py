@@ -153,8 +153,11 @@ def test_hosts_behind_nginx(tmp_path: Path) -> None:
     """Two hosts with one database and store: one is killed under clients, who see nothing of it."""
     with Cluster(tmp_path, 1, proxies=["127.0.0.1"]) as made:
         made[0].add_user("ada")
-        other = RealSite(made[0].data, Cluster(tmp_path / "none", 1)[0].port, made[0].config)
-        other.options = ("--bind", f"127.0.0.1:{other.port}")
+        first = made[0].data
+        shared = {"database": f"sqlite:///{first / 'dblike.db'}", "store": f"file:{first}"}
+        port = Cluster(tmp_path / "none", 1)[0].port
+        bind = {"bind": f"127.0.0.1:{port}"}
+        other = RealSite(tmp_path / "host", port, made[0].config | shared | bind)
         other.start()
         nginx = Nginx(tmp_path, [made[0].port, other.port])
         try:
