@@ -184,7 +184,7 @@ class _Applier:
         room = self._context.fs.free_space() - _RESERVE
         for step in steps:
             entry = file_of(step)
-            needed = entry.size - min(part_size(self._context, entry.hash), entry.size)
+            needed = entry.size - part_size(self._context, entry)
             if needed <= room or entry.size <= _RESERVE:
                 room -= needed
                 yield step

@@ -103,7 +103,7 @@ def _copy(context: Context, path: bytes, entry: Entry) -> Made:
         data = small.content()
         check_content(entry, data)
         return write_small(context, entry, data)
-    large = LargeFile(context, entry, path, 0)
+    large = LargeFile(context, entry, path, 0, entry.hash)
     try:
         large.copy_base()
         return large.finish()
@@ -192,10 +192,7 @@ class _Fetch:
         have = []
         if old is not None and old.kind is Kind.FILE and entry.size >= _DELTA_FROM:
             have = [old.hash]
-        start = 0
-        if entry.size >= self._context.config.whole_below:
-            start = min(part_size(self._context, entry.hash), entry.size)
-        return Want(dot.device, dot.counter, have, start)
+        return Want(dot.device, dot.counter, have, part_size(self._context, entry))
 
     def _events(self, wants: list[Want]) -> Iterator[Record | Body | Trailer | Refusal]:
         try:
@@ -234,7 +231,7 @@ class _Fetch:
         if entry.size < self._context.config.whole_below:
             self._open = step, SmallFile(self._context, entry, base)
         else:
-            self._open = step, LargeFile(self._context, entry, base, record.start)
+            self._open = step, LargeFile(self._context, entry, base, record.start, record.base)
 
     def _finish(self) -> Staged | None:
         assert self._open is not None

@@ -14,7 +14,7 @@ from dblike_cli.fs import OWN, File, Rename, Stat
 from dblike_cli.hashing import read_whole
 from dblike_cli.noting import Noting
 from dblike_cli.place import discard, temporary
-from dblike_cli.signatures import new_builder, save_signature
+from dblike_cli.signatures import load_signature, new_builder, save_signature
 from dblike_delta.beside import Beside
 from dblike_delta.commands import Copy, Data, Literal
 from dblike_delta.errors import IntegrityError
@@ -131,10 +131,13 @@ class LargeFile:
     is how much was there when this began.
     """
 
-    def __init__(self, context: Context, entry: Entry, base: bytes, start: int) -> None:
+    def __init__(
+        self, context: Context, entry: Entry, base: bytes, start: int, base_hash: bytes = b""
+    ) -> None:
         """`base` is the path of the file that copies are taken from, or empty."""
         self._context, self._entry = context, entry
-        self._noting = Noting(context, entry.size)
+        known = load_signature(context.fs, base_hash) if base_hash else None
+        self._noting = Noting(context, entry.size, known)
         self._writing = Beside(context.executor)
         self._base: File | None = None
         self._whole = False
@@ -200,9 +203,10 @@ class LargeFile:
         self._file.truncate(start)
         return start
 
-    def _put(self, data: Data) -> None:
+    def _put(self, data: Data, at: int | None = None) -> None:
+        """The next bytes; those of a copy are `at` this place of the base."""
         self._writing.do(lambda: self._file.write(data))
-        self._noting.update(data)
+        self._noting.update(data, at)
         self._size += len(data)
 
     def _copy(self, copy: Copy) -> None:
@@ -212,7 +216,7 @@ class LargeFile:
             data = self._base.pread(min(end - at, self._context.config.read_size), at)
             if not data:
                 raise IntegrityError("the base became shorter while it was read")
-            self._put(data)
+            self._put(data, at)
             at += len(data)
 
     def _close(self) -> None:
@@ -228,10 +232,12 @@ def part_of(digest: bytes) -> bytes:
     return b"%s/%s.part" % (STAGING, digest.hex().encode())
 
 
-def part_size(context: Context, digest: bytes) -> int:
-    """How much of a content is there from an interrupted download."""
+def part_size(context: Context, entry: Entry) -> int:
+    """How much of a file's content is there from an interrupted download."""
+    if entry.size < context.config.whole_below:
+        return 0
     try:
-        return context.fs.lstat(part_of(digest)).st_size
+        return min(context.fs.lstat(part_of(entry.hash)).st_size, entry.size)
     except OSError:
         return 0
 

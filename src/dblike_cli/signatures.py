@@ -20,11 +20,19 @@ DIRECTORY: Final = OWN + b"/signatures"
 _LARGEST: Final = 1 << 30
 
 
-def new_builder(context: Context, size: int) -> SignatureBuilder | None:
-    """What signs a file of that size while it streams by; None for one that is not worth it."""
+def new_builder(
+    context: Context, size: int, known: Signature | None = None
+) -> SignatureBuilder | None:
+    """What signs a file of that size while it streams by; None for one that is not worth it.
+
+    `known` is the signature of a content that it may have blocks of.
+    """
     if size < context.config.signature_from:
         return None
-    return SignatureBuilder(choose_block_size(size), context.random.bytes(SEED_BYTES))
+    block = choose_block_size(size)
+    if known is not None and known.block_size == block:
+        return SignatureBuilder(block, known=known)
+    return SignatureBuilder(block, context.random.bytes(SEED_BYTES))
 
 
 def load_signature(fs: FileSystem, digest: bytes) -> Signature | None:

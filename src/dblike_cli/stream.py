@@ -26,7 +26,7 @@ from dblike_delta.exchange import Refused, Unreachable
 from dblike_delta.formats import DELTA_MAGIC, END, encode_literal_header
 from dblike_delta.messages import CommitReply, Trailer
 from dblike_delta.reconcile import same_entry
-from dblike_delta.signature import Signature
+from dblike_delta.signature import Signature, SignatureBuilder
 
 _TRIES = 3
 _FULL = 507
@@ -159,10 +159,12 @@ def _stream(
     signature = None if whole else base_signature(context, item)
     encoder = Encoder(compress=context.config.compress)
     sink.add(encoder.record(record_for(context, item, signature.hash if signature else b"")))
-    noting, body, size = Noting(context, before.st_size), _Body(signature, before.st_size), 0
+    noting, size = Noting(context, before.st_size, signature), 0
+    body = _Body(signature, before.st_size, noting.builder)
+    note = noting.update if signature is None else noting.hash
     for data in read_pieces(file, before.st_size, context.config.read_size):
         size += len(data)
-        noting.update(data)
+        note(data)
         for piece in body.update(data):
             sink.add(encoder.data(piece))
         _tell(context, item, size, before.st_size)
@@ -181,10 +183,12 @@ def _stream(
 
 
 class _Body:
-    """The delta of a file that streams by."""
+    """The delta of a file that streams by; a search has the `signer` sign what it finds."""
 
-    def __init__(self, signature: Signature | None, size: int) -> None:
-        self._search = DeltaEncoder(signature) if signature is not None else None
+    def __init__(
+        self, signature: Signature | None, size: int, signer: SignatureBuilder | None
+    ) -> None:
+        self._search = DeltaEncoder(signature, signer=signer) if signature is not None else None
         self._head = DELTA_MAGIC
         if self._search is None and size:
             self._head += encode_literal_header(size)

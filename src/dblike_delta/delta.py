@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import IO, Final, Self, cast
 
@@ -13,7 +14,7 @@ from dblike_delta.errors import LimitError
 from dblike_delta.formats import DELTA_MAGIC, END, DeltaDecoder, encode_copy, encode_literal_header
 from dblike_delta.limits import DEFAULT_LIMITS, Limits
 from dblike_delta.parameters import parameters
-from dblike_delta.signature import Signature
+from dblike_delta.signature import Signature, SignatureBuilder
 from dblike_delta.streams import (
     Progress,
     Readable,
@@ -37,19 +38,30 @@ class DeltaEncoder:
 
     Both give the commands that are settled, joined; literals have at most 1 MiB.  The buffer may be
     reused after `update` returns; the search runs without the GIL.  `vain_limit`: bytes that may be
-    hashed in vain, against a signature that somebody prepared; over it, LimitError.
+    hashed in vain, against a signature that somebody prepared; over it, LimitError.  `signer`: is
+    given the file to sign, whose bytes must then not change until `finish`; made with `signature`
+    as the known one it need not hash what was found.
     """
 
-    def __init__(self, signature: Signature, *, vain_limit: int | None = None) -> None:
+    def __init__(
+        self,
+        signature: Signature,
+        *,
+        vain_limit: int | None = None,
+        signer: SignatureBuilder | None = None,
+    ) -> None:
         capacity = 4 * signature.block_size + _ROOM
         numbers = parameters(signature.header)
         self._scanner = kernel.Scanner(
             numbers, signature.rows, signature.size, capacity, vain_limit
         )
         self._joined = Coalescer()
+        self._signing = None if signer is None else _Signing(signer)
 
     def update(self, data: Data) -> list[Command]:
         """The file's next bytes; LimitError over `vain_limit`."""
+        if self._signing is not None:
+            self._signing.add(data)
         try:
             return self._join(self._scanner.feed(data))
         except OverflowError:
@@ -84,10 +96,40 @@ class DeltaEncoder:
                 self._joined.copy(*op)
             else:
                 self._joined.literal(op)
+        if self._signing is not None:
+            self._signing.found(ops)
         return self._joined.take()
 
     def _too_much(self) -> LimitError:
         return LimitError("the signature's sums collide too often: more work than it is worth")
+
+
+class _Signing:
+    """Signs what was searched, as far as that has come: the rest waits."""
+
+    def __init__(self, signer: SignatureBuilder) -> None:
+        self._signer = signer
+        self._waiting: deque[memoryview] = deque()
+
+    def add(self, data: Data) -> None:
+        self._waiting.append(memoryview(data))
+
+    def found(self, ops: list[tuple[int, int] | bytes]) -> None:
+        for op in ops:
+            if isinstance(op, tuple):
+                self._sign(op[1], op[0])
+            else:
+                self._sign(len(op), None)
+
+    def _sign(self, length: int, at: int | None) -> None:
+        while length:
+            piece = self._waiting.popleft()
+            if len(piece) > length:
+                self._waiting.appendleft(piece[length:])
+                piece = piece[:length]
+            self._signer.update(piece, at)
+            length -= len(piece)
+            at = None if at is None else at + len(piece)
 
 
 class Delta:

@@ -143,7 +143,8 @@ class SignatureBuilder:
 
     `seed`: 16 random bytes, so that nobody can prepare colliding blocks; drawn where not given.
     `strong_size`: bytes of a strong sum, 8 to 16, or 1 to 32 in rdiff's format; the most where not
-    given.  ValueError for a size that can't be.
+    given.  `known`: a signature of the same block size and kind, of a file that this one has blocks
+    of; its sums are used, and its seed.  ValueError for a size that can't be.
     """
 
     def __init__(
@@ -153,24 +154,49 @@ class SignatureBuilder:
         *,
         format: str = "xxh3",  # noqa: A002 - the name of the public promise
         strong_size: int | None = None,
+        known: Signature | None = None,
     ) -> None:
         magic = _magic(format)
-        if magic == Magic.XXH3:
-            seed = os.urandom(SEED_BYTES) if seed is None else seed
+        if known is not None:
+            seed = known.header.seed if seed is None else seed
+            strong_size = known.header.strong_size if strong_size is None else strong_size
+        elif magic == Magic.XXH3 and seed is None:
+            seed = os.urandom(SEED_BYTES)
         self._header = SignatureHeader(
             magic=magic,
             block_size=_checked_block(block_size),
             strong_size=_checked_strong(magic, strong_size),
             seed=_checked_seed(magic, seed),
         )
+        self._known = None if known is None else _Known(known, self._header)
         self._signer = kernel.Signer(parameters(self._header))
         self._rows = bytearray()
         self._rest = bytearray()
         self.size = 0
 
-    def update(self, data: Data) -> None:
-        """The file's next bytes."""
-        block, view = self._header.block_size, memoryview(data)
+    def update(self, data: Data, at: int | None = None) -> None:
+        """The file's next bytes; `at` is where the known file has the same ones, if it does."""
+        view = memoryview(data)
+        if at is not None and self._known is not None:
+            view = self._take_known(view, at)
+        self._sum(view)
+
+    def _take_known(self, view: memoryview, at: int) -> memoryview:
+        """What is left of the bytes when the rows of the known blocks were taken."""
+        block = self._header.block_size
+        if (at - self.size) % block:
+            return view
+        begun = -self.size % block
+        self._sum(view[:begun])
+        assert self._known is not None
+        rows = self._known.rows(at + begun, len(view) - begun)
+        whole = len(rows) // self._header.row_size * block
+        self._rows += rows
+        self.size += whole
+        return view[begun + whole :]
+
+    def _sum(self, view: memoryview) -> None:
+        block = self._header.block_size
         self.size += len(view)
         if self._rest:
             room = block - len(self._rest)
@@ -198,6 +224,25 @@ class SignatureBuilder:
         if header.magic == Magic.XXH3:
             header = msgspec.structs.replace(header, size=self.size, hash=content_hash)
         return Signature(header, bytes(self._rows))
+
+
+class _Known:
+    """The signature of a file that another one has blocks of."""
+
+    def __init__(self, known: Signature, header: SignatureHeader) -> None:
+        """ValueError where its sums are others than those of `header`."""
+        size = known.header.size
+        if msgspec.structs.replace(known.header, size=header.size, hash=header.hash) != header:
+            raise ValueError("the known signature is of another kind or block size")
+        # The last block may be a short one.
+        whole = max(known.blocks - 1, 0) if size is None else size // header.block_size
+        self._rows = memoryview(known.rows)[: whole * header.row_size]
+        self._block, self._row = header.block_size, header.row_size
+
+    def rows(self, offset: int, length: int) -> memoryview:
+        """Those of the whole blocks from an offset on, which is where one begins."""
+        first, count = offset // self._block, max(length, 0) // self._block
+        return self._rows[first * self._row : (first + count) * self._row]
 
 
 def signature(

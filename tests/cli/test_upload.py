@@ -84,7 +84,10 @@ def test_a_rename_and_a_copy_send_no_content(laptop: NewLaptop, cutting: Wire) -
 
 
 @pytest.mark.parametrize("size", [100_000, 6 << 20])
-def test_an_edit_travels_as_a_delta(laptop: NewLaptop, cutting: Wire, size: int) -> None:
+@pytest.mark.parametrize("replaced", [0, 8], ids=["inserted", "in place"])
+def test_an_edit_travels_as_a_delta(
+    laptop: NewLaptop, cutting: Wire, size: int, replaced: int
+) -> None:
     """One byte changed, whole file uploaded."""
     one, two = laptop("one", transport=cutting), laptop("two")
     one.write("a", os.urandom(size))
@@ -92,7 +95,8 @@ def test_an_edit_travels_as_a_delta(laptop: NewLaptop, cutting: Wire, size: int)
     two.sync()
     for device in (one, two, one):
         data = bytearray(device.read("a"))
-        data[size // 2 : size // 2] = b"inserted"
+        at = size // 2
+        data[at : at + replaced] = os.urandom(8)
         device.write("a", bytes(data))
         cutting.log.clear()
         report = device.sync()

@@ -5,17 +5,19 @@ from __future__ import annotations
 import io
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from blake3 import blake3
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dblike_delta import SignatureBuilder, choose_block_size, signature
+from dblike_delta import DeltaEncoder, SignatureBuilder, choose_block_size, kernel, signature
+from dblike_delta.commands import Copy
 from dblike_delta.errors import DeltaError, FormatError, IntegrityError, LimitError
 from dblike_delta.limits import Limits
 from dblike_delta.signature import Signature
-from edits import BLOCKS, FILES, SEED, noise, signed
+from edits import BLOCKS, FILES, SEED, commands_for, noise, pairs, signed
 
 
 class Dribble:
@@ -47,6 +49,61 @@ def test_pieces_do_not_matter(data: bytes, block: int, cuts: list[int]) -> None:
         at += cut
     builder.update(data[at:])
     assert builder.finish() == signed(data, block)
+
+
+@settings(max_examples=300)
+@given(pairs(), BLOCKS, st.sampled_from(["xxh3", "librsync"]), st.integers(1, 5000))
+def test_a_file_is_signed_while_it_is_compared(
+    pair: tuple[bytes, bytes], block: int, kind: str, step: int
+) -> None:
+    """Blocks that are found in the old file are not hashed again; the signature is no worse."""
+    old, new = pair
+    known = signature(io.BytesIO(old), block_size=block, format=kind, strong_size=16)
+    builder = SignatureBuilder(block, format=kind, known=known)
+    search = DeltaEncoder(known, signer=builder)
+    for at in range(0, len(new), step):
+        search.update(new[at : at + step])
+    search.finish()
+    made = builder.finish()
+    assert Signature.unpack(made.pack()) == made
+    strong = [_strong_sums(each) for each in (made, signed(new, block, **_like(known)))]
+    assert strong[0] == strong[1]
+    assert commands_for(made, new) == ([Copy(0, len(new))] if new else [])
+
+
+def _like(known: Signature) -> dict[str, Any]:
+    kind = "xxh3" if known.header.seed else "librsync"
+    return {"seed": known.header.seed or None, "format": kind, "strong_size": 16}
+
+
+def _strong_sums(made: Signature) -> list[bytes]:
+    size = made.header.row_size
+    return [made.rows[at + size - 16 : at + size] for at in range(0, len(made.rows), size)]
+
+
+def test_known_blocks_are_not_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
+    block, old = 1024, noise(1, 100 * 1024 + 300)
+    known, new = signed(old, block), old[:50_000] + b"!" * 100 + old[50_100:]
+    hashed = []
+
+    class Signer(kernel.Signer):
+        def rows(self, data: Any) -> bytes:
+            hashed.append(len(data))
+            return super().rows(data)
+
+    monkeypatch.setattr(kernel, "Signer", Signer)
+    builder = SignatureBuilder(block, known=known)
+    search = DeltaEncoder(known, signer=builder)
+    search.update(new)
+    search.finish()
+    assert commands_for(builder.finish(), new) == [Copy(0, len(new))]
+    assert sum(hashed) == block + 300
+
+
+@pytest.mark.parametrize("options", [{"block_size": 512}, {"seed": b"t" * 16}, {"strong_size": 8}])
+def test_a_known_signature_must_be_of_the_same_kind(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="another kind"):
+        SignatureBuilder(**{"block_size": 1024, **options}, known=signed(b"", 1024))
 
 
 @given(FILES, BLOCKS, st.sampled_from(["xxh3", "librsync"]), st.sampled_from([8, 12, 16]))
