@@ -23,7 +23,7 @@ from dblike_srv.auth.plugins import load_gate
 from dblike_srv.directory import SiteDirectory
 from dblike_srv.hub import Hub, HubSettings
 from dblike_srv.metrics import Metrics, metrics_directory
-from dblike_srv.registers import RETURNS
+from dblike_srv.registers import INTERNAL
 from dblike_srv.site import Site
 
 
@@ -51,7 +51,7 @@ def serve(app: Flask, site: Site) -> None:
     )
 
     def pass_on(folder: bytes, cursor: str) -> None:
-        if folder != RETURNS:
+        if folder not in INTERNAL:
             hub.notify(folder, cursor)
 
     site.notices.subscribe(pass_on)

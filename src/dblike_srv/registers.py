@@ -22,6 +22,10 @@ ACCOUNTS: Final = bytes(16)
 """In a notice, in place of a folder's id: rows that all sites share have changed."""
 RETURNS: Final = b"\xff" * 16
 """Likewise: a site began to follow this one, so it can be reached, too."""
+HELD: Final = b"\xfe" * 16
+"""Likewise: more is known of what another site holds."""
+INTERNAL: Final = frozenset((RETURNS, HELD))
+"""What no device and no other site is told."""
 
 
 _LAST: Final = select(counters.c.value).where(counters.c.name == STAMPS)

@@ -202,17 +202,17 @@ def _counts(connection: Connection) -> dict[str, int]:
 
 
 def _too_few(site: Site) -> str:
-    """Whether commits wait for more copies than there are sites that tell this one what they hold:
-    those do that follow it themselves, and not through another one."""
+    """Whether commits wait for more copies than there are sites of which this one hears what they
+    hold."""
     wanted, own = site.config.replication.copies, site.id
 
     def count(connection: Connection) -> int:
         told = {bytes(uid) for uid in connection.scalars(select(holds.c.site).distinct())}
         return len(told & present_sites(connection).keys() - {own})
 
-    if wanted <= 1 or wanted <= 1 + (direct := site.database.read(count)):
+    if wanted <= 1 or wanted <= 1 + (others := site.database.read(count)):
         return ""
-    return f"each commit waits in vain: {wanted} copies are wanted, {direct} sites follow this one"
+    return f"each commit waits in vain: {wanted} copies are wanted, {others} sites follow this one"
 
 
 def _full(data: str) -> str:

@@ -174,6 +174,23 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, 
         yield cluster, _logged_in(cluster)
 
 
+@pytest.mark.parametrize(
+    "follows", [{0: [1], 1: [0, 2], 2: [1]}, {0: [1], 1: [2], 2: [0]}], ids=["chain", "ring"]
+)
+def test_copies_are_counted_however_sites_are_connected(
+    tmp_path: Path, follows: dict[int, list[int]]
+) -> None:
+    """The site at the other end of a chain is followed by none of ours: the middle one tells."""
+    rules = {"copies": 3, "wait_ms": 10_000}
+    with Cluster(tmp_path, follows=follows, replication=rules) as cluster:
+        ada = _logged_in(cluster)
+        writer = Writer(ada.exchange, ada.login("ada", "far"))
+        eventually(lambda: writer.write({b"first": b"of all"}).copies == 3)
+        for number in range(5):
+            assert writer.write({b"copy-%d" % number: b"%d" % number * 5000}).copies == 3
+        assert "in vain" not in cluster[0].command("status")
+
+
 def test_what_one_site_held_alone_comes_from_its_device(tmp_path: Path, spawn: Spawn) -> None:
     """It is lost before the other one could follow it."""
     with Cluster(tmp_path, 2) as cluster:

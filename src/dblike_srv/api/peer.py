@@ -24,7 +24,7 @@ from dblike_srv.fetch import fetch as fetch_contents
 from dblike_srv.hub_client import Session
 from dblike_srv.identity import FolderRef, Identity
 from dblike_srv.registers import RETURNS
-from dblike_srv.replication import copies, journals, keys, shared, sites
+from dblike_srv.replication import journals, keys, relay, shared, sites
 from dblike_srv.replication.messages import (
     Held,
     Hello,
@@ -122,8 +122,8 @@ def damage(folder_id: str) -> Response:
 @blueprint.post("/held")
 @operation(Held, status=204)
 def held() -> Response:
-    """What the follower holds."""
-    copies.note_held(site(), _follower(), message(Held, largest=_HELD).positions)
+    """What the follower holds, and what others hold of whom it heard."""
+    relay.take_in(site(), _follower(), message(Held, largest=_HELD))
     return nothing()
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, Final
 
 import msgspec
 from sqlalchemy import Connection, bindparam, insert, select, update
@@ -24,26 +24,62 @@ LOOK: Final = 0.005
 _TOLD: Final = select(holds.c.site, holds.c.numbers).where(holds.c.folder == bindparam("folder"))
 
 
-def note_held(site: Site, follower: bytes, positions: Iterable[Position]) -> None:
-    """A follower holds this much of folders, durably."""
+def note_held(
+    site: Site, holder: bytes, positions: Iterable[Position], *, relayed: bool = False
+) -> list[bytes]:
+    """A site holds this much of folders, durably; the folders of which that was not known.
+
+    What was `relayed` may be old: it takes nothing back.
+    """
     told = {p.folder: site.seal.open_cursor(p.folder, p.cursor) for p in positions}
 
-    known = (holds.c.folder == folders.c.row) & (holds.c.site == follower)
+    known = (holds.c.folder == folders.c.row) & (holds.c.site == holder)
     query = select(folders.c.row, folders.c.id, holds.c.numbers).outerjoin(holds, known)
 
-    def work(connection: Connection) -> None:
-        rows = connection.execute(query.where(folders.c.id.in_(told))).all()
+    def work(connection: Connection) -> list[bytes]:
+        rows, news = connection.execute(query.where(folders.c.id.in_(told))).all(), []
         for row, uid, before in rows:
-            packed = _vector(told[bytes(uid)]).pack()
+            now = _vector(told[bytes(uid)])
+            if relayed and before is not None:
+                now = now.join(VersionVector.unpack(bytes(before)))
+            packed = now.pack()
             if before is None:
-                values = {"folder": row, "site": follower, "numbers": packed}
+                values = {"folder": row, "site": holder, "numbers": packed}
                 connection.execute(insert(holds).values(values))
             elif bytes(before) != packed:
-                mine = (holds.c.folder == row) & (holds.c.site == follower)
+                mine = (holds.c.folder == row) & (holds.c.site == holder)
                 connection.execute(update(holds).where(mine).values(numbers=packed))
+            else:
+                continue
+            news.append(bytes(uid))
+        return news
 
-    if told:
-        site.database.transact(work)
+    return site.database.transact(work) if told else []
+
+
+def held_by(
+    site: Site, holder: bytes = b"", among: Collection[bytes] = ()
+) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Site, folder, and how much of each journal (packed) other sites said that they hold; of one
+    site and these folders, or of all that are there."""
+    query = select(holds.c.site, folders.c.id, holds.c.numbers).join(
+        folders, folders.c.row == holds.c.folder
+    )
+    if holder:
+        query = query.where(holds.c.site == holder, folders.c.id.in_(among))
+
+    def work(connection: Connection) -> tuple[Sequence[Any], Collection[bytes]]:
+        return connection.execute(query).all(), present_sites(connection).keys()
+
+    rows, there = site.database.read(work)
+    for uid, folder, packed in rows:
+        if bytes(uid) in there:
+            yield bytes(uid), bytes(folder), bytes(packed)
+
+
+def cursor_of(site: Site, folder: bytes, packed: bytes) -> str:
+    """What says that much of each journal to another site."""
+    return site.seal.cursor(folder, dict(VersionVector.unpack(packed).items()))
 
 
 def count_copies(site: Site, folder: FolderRef, cursor: str) -> int:

@@ -25,7 +25,8 @@ from dblike_srv.models import follows
 from dblike_srv.replication import arrival, journals, shared, sites
 from dblike_srv.replication.arrival import Damaged, Fault, Unfinished
 from dblike_srv.replication.link import Left, Link
-from dblike_srv.replication.messages import Position, SiteState
+from dblike_srv.replication.messages import Held, Position, SiteState
+from dblike_srv.replication.relay import POSITIONS, Outlet, Relay
 from dblike_srv.replication.runs import Answer, Page, Question, Run, check_order, in_runs
 from dblike_srv.replication.turns import Locks, Turn
 from dblike_srv.site import Ahead, Site, renew
@@ -58,10 +59,13 @@ class Follower:
         *,
         page: int = PAGE,
         early: bool = False,
+        relay: Relay | None = None,
     ) -> None:
         """`compared` is how far journals of ours (site, folder) went there when their ends were
         looked at.  With `early` what comes next is asked for, in a thread, while something is
-        written."""
+        written.  `relay` knows who else hears what is held here."""
+        self.outlet: Outlet | None = None
+        self.relay = relay or Relay(site)
         self._site = site
         self._link = link
         self._locks = locks or Locks()
@@ -94,6 +98,8 @@ class Follower:
         self._behind = {position.folder: missing for position, missing in wanted}
         for position, _ in wanted:
             self.folder(position)
+        if self.outlet is not None and self._link.prompt:
+            self.outlet.look()
         self.acknowledge()
         self.report(force=True)
         self._note(problem=self._double or self._link.clocks)
@@ -335,11 +341,15 @@ class Follower:
             raise Ahead(self._site.id)
 
     def acknowledge(self) -> None:
-        """Say what is held here now."""
+        """Say what is held here now, and what of others it has to be told."""
         held, self._held = self._held, {}
         positions = [Position(folder, cursor) for folder, cursor in held.items()]
-        for at in range(0, len(positions), 1000):
-            self._link.held(positions[at : at + 1000])
+        told = self.relay.peers()
+        for at in range(0, len(positions), POSITIONS):
+            self._link.held(Held(positions[at : at + POSITIONS], told))
+        if self.outlet is not None:
+            for other in self.outlet.take():
+                self._link.held(Held([], elsewhere=[other]))
 
     # --- what is remembered of the site that is followed
 

@@ -185,9 +185,9 @@ class Link:
         """Say which contents came wrong; the answer is those that it found to be damaged."""
         return self._exchange.report_damage(folder.hex(), hashes)
 
-    def held(self, positions: list[Position]) -> None:
-        """Say what is held here, durably."""
-        self._exchange.tell(f"{ROOT}/held", Held(positions))
+    def held(self, said: Held) -> None:
+        """Say what is held here, durably, or elsewhere."""
+        self._exchange.tell(f"{ROOT}/held", said)
 
     def close(self) -> None:
         """End the session's connections."""

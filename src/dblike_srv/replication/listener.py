@@ -15,6 +15,7 @@ from dblike_srv.registers import ACCOUNTS
 from dblike_srv.replication.follower import Follower
 from dblike_srv.replication.link import ROOT, Link
 from dblike_srv.replication.messages import Position
+from dblike_srv.replication.relay import Outlet
 from dblike_srv.site import Site
 
 SHARED_EVERY: Final = 2.0
@@ -40,10 +41,20 @@ class Listener:
 
     def run(self) -> None:
         """Catch up, then react; raises what following raises."""
-        with contextlib.closing(self._connect()) as client:
+        assert self._link.peer is not None
+        peer, prompt = self._link.peer.id, self._link.prompt
+        with (
+            contextlib.closing(self._connect()) as client,
+            self._follower.relay.following(peer, self._wake, prompt=prompt) as outlet,
+        ):
+            self._follower.outlet = outlet
             threading.Thread(target=self._listen, args=(client,), daemon=True).start()
             self._catch_up()
-            self._react()
+            self._react(outlet)
+
+    def _wake(self) -> None:
+        with self._heard:
+            self._heard.notify()
 
     def _connect(self) -> Any:
         """The socket; opened before catching up, so that nothing falls in between."""
@@ -95,11 +106,11 @@ class Listener:
                 self._all_at = 0.0
             self._heard.notify()
 
-    def _react(self) -> None:
+    def _react(self, outlet: Outlet) -> None:
         now = self._site.clock.monotonic
         asked_at = now()
         while not self._ended.is_set():
-            folders = self._wait()
+            folders = self._wait(outlet)
             if folders is None:
                 return
             for folder, cursor in folders.items():
@@ -107,7 +118,10 @@ class Listener:
                     self._follower.shared()
                 else:
                     self._follower.folder(Position(folder, cursor))
-            if not folders or now() - asked_at > SHARED_EVERY:  # news may come all the time
+            quiet = not folders and not outlet.waiting
+            if outlet.waiting or (folders and self._link.prompt):
+                self._follower.acknowledge()
+            if quiet or now() - asked_at > SHARED_EVERY:  # news may come all the time
                 self._follower.shared()
                 self._follower.acknowledge()
                 self._follower.report()
@@ -119,10 +133,10 @@ class Listener:
         self._follower.catch_up()
         self._all_at = self._site.clock.monotonic() + ALL_EVERY
 
-    def _wait(self) -> dict[bytes, str] | None:
+    def _wait(self, outlet: Outlet) -> dict[bytes, str] | None:
         """What was heard since: folders and where they stand; None where the connection ended."""
         with self._heard:
-            self._heard.wait_for(lambda: self._news or self._over, SHARED_EVERY)
+            self._heard.wait_for(lambda: self._news or self._over or outlet.waiting, SHARED_EVERY)
             if self._over:
                 return None
             news, self._news = self._news, {}

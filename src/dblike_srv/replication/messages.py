@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
@@ -124,7 +124,24 @@ class Positions(_Said, frozen=True):
     more: bool = False
 
 
-class Held(_Said, frozen=True):
-    """What the follower holds durably."""
+_Held = Annotated[list[Position], msgspec.Meta(max_length=2000)]
+MOST_TOLD: Final = 256
+"""Sites that are named as knowing something; to tell one more of them does no harm."""
+_Told = Annotated[list[Uid], msgspec.Meta(max_length=MOST_TOLD)]
 
-    positions: Annotated[list[Position], msgspec.Meta(max_length=2000)]
+
+class Elsewhere(_Said, frozen=True):
+    """What another site holds, as the follower heard; `told` are sites that know."""
+
+    site: Uid
+    positions: _Held
+    told: _Told = []
+
+
+class Held(_Said, frozen=True):
+    """What the follower holds durably, and others of whom it heard.  `told`: whom else it tells of
+    itself."""
+
+    positions: _Held
+    told: _Told = []
+    elsewhere: Annotated[list[Elsewhere], msgspec.Meta(max_length=256)] = []

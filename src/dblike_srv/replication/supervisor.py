@@ -26,6 +26,7 @@ from dblike_srv.replication.arrival import Fault
 from dblike_srv.replication.follower import AWAY, FAILURES, Follower, forget, healing, note
 from dblike_srv.replication.link import Link
 from dblike_srv.replication.listener import Listener
+from dblike_srv.replication.relay import Relay
 from dblike_srv.replication.sites import announce, has_left, known_sites
 from dblike_srv.replication.turns import Locks
 from dblike_srv.site import Site
@@ -171,6 +172,7 @@ class Following:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._locks = Locks()
+        self._relay = Relay(site)
         self._work: dict[str, _Work] = {}
 
     def look(self) -> None:
@@ -182,8 +184,9 @@ class Following:
             work = self._work[url] = _Work()
             threading.Thread(target=self._follow, args=(url, work), name=url, daemon=True).start()
 
-    def hear(self, what: bytes, _: str) -> None:
+    def hear(self, what: bytes, text: str) -> None:
         """A notice: where it says that a site came back, those that are away are tried at once."""
+        self._relay.hear(what, text)
         if what == RETURNS:
             for work in tuple(self._work.values()):
                 work.prodded.set()
@@ -223,7 +226,9 @@ class Following:
         link = Link(self._site, url)
         try:
             with healing(self._site):
-                follower = Follower(self._site, link, self._locks, work.compared, early=True)
+                follower = Follower(
+                    self._site, link, self._locks, work.compared, early=True, relay=self._relay
+                )
                 follower.connect()
                 Listener(self._site, link, follower, work.ended).run()
         except FAILURES as error:
