@@ -12,18 +12,15 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from sqlalchemy import Connection, delete, insert, select, update
-
 from dblike_delta.errors import DeltaError
 from dblike_delta.exchange import Refused, Unreachable
 from dblike_delta.messages import CursorMark
 from dblike_delta.versions import Dot
-from dblike_srv.db import asked, told
 from dblike_srv.errors import Conflict, Gone, SiteError
 from dblike_srv.identity import FolderRef
-from dblike_srv.models import follows
 from dblike_srv.replication import arrival, journals, shared, sites
 from dblike_srv.replication.arrival import Damaged, Fault, Unfinished
+from dblike_srv.replication.followed import note, remember, taken_in
 from dblike_srv.replication.link import Left, Link
 from dblike_srv.replication.messages import Held, Position, SiteState
 from dblike_srv.replication.relay import POSITIONS, Outlet, Relay
@@ -39,8 +36,6 @@ CONTACT: Final = 10.0
 """Seconds between notes of how far behind we are; that it answers, where that stays the same."""
 LAST: Final = 20
 """Entries of our own journal that are compared with what another site has of it."""
-AWAY: Final = "away"
-"""How the problem of a site begins that can't be reached."""
 LARGEST: Final = 2**53
 """No journal has as many versions."""
 
@@ -89,7 +84,8 @@ class Follower:
             raise
         if sites.has_left(self._site, peer.id):
             raise Conflict("it left the cluster: take it out of `peers`")
-        _remember(self._site, self._link)
+        assert self._link.peer is not None
+        remember(self._site, self._link.url, self._link.peer.id)
 
     def catch_up(self) -> None:
         """Shared rows, then every folder."""
@@ -154,7 +150,7 @@ class Follower:
 
     def shared(self) -> None:
         """What is new of the rows that all sites share.  Raises Fault."""
-        since, more = self._since(), True
+        since, more = taken_in(self._site, self._link.url), True
         while more:
             page = self._link.shared(since)
             if page.upto < since:
@@ -351,44 +347,8 @@ class Follower:
             for other in self.outlet.take():
                 self._link.held(Held([], elsewhere=[other]))
 
-    # --- what is remembered of the site that is followed
-
-    def _since(self) -> int:
-        mine = follows.c.url == self._link.url
-        rows = self._site.database.read(asked(select(follows.c.stamp).where(mine)))
-        return int(rows[0][0]) if rows else 0
-
     def _note(self, **values: object) -> None:
         note(self._site, self._link.url, **values)
-
-
-def _remember(site: Site, link: Link) -> None:
-    """Who answers at the URL; of another site than before nothing was taken yet."""
-    assert link.peer is not None
-    uid, mine = link.peer.id, follows.c.url == link.url
-    rows = site.database.read(asked(select(follows.c.site, follows.c.problem).where(mine)))
-    values: dict[str, object] = {"site": uid, "contact": site.clock.now_ms()}
-    if not rows or rows[0].site is None or bytes(rows[0].site) != uid:
-        values["stamp"] = 0
-    if rows and rows[0].problem.startswith(AWAY):
-        values["problem"] = ""  # any other one lasts until all that it says was taken in
-    note(site, link.url, **values)
-
-
-def note(here: Site, url: str, **values: object) -> None:
-    """Write down how following goes."""
-    known = update(follows).where(follows.c.url == url).values(values)
-
-    def work(connection: Connection) -> None:  # whole, since others may note it at the same time
-        if not connection.execute(known).rowcount:
-            connection.execute(insert(follows).values(url=url, **values))
-
-    here.database.transact(work)
-
-
-def forget(site: Site, url: str) -> None:
-    """It is followed no more."""
-    site.database.transact(told(delete(follows).where(follows.c.url == url)))
 
 
 FAILURES: Final = (Unreachable, Refused, Fault, Unfinished, DeltaError, SiteError, OSError)

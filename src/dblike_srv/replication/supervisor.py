@@ -20,10 +20,11 @@ from dblike_delta.exchange import Refused, Unreachable
 from dblike_srv import companion
 from dblike_srv.errors import Busy
 from dblike_srv.metrics import Metrics, metrics_directory
-from dblike_srv.models import follows, leases
+from dblike_srv.models import leases
 from dblike_srv.registers import RETURNS
 from dblike_srv.replication.arrival import Fault
-from dblike_srv.replication.follower import AWAY, FAILURES, Follower, forget, healing, note
+from dblike_srv.replication.followed import AWAY, forget, forget_others, met, note
+from dblike_srv.replication.follower import FAILURES, Follower, healing
 from dblike_srv.replication.link import Link
 from dblike_srv.replication.listener import Listener
 from dblike_srv.replication.relay import Relay
@@ -78,7 +79,7 @@ class Supervisor:
         """Whether there is anyone to follow."""
         try:
             urls = Following(self._site).urls()
-            _forget_others(self._site, urls)  # nobody follows: this process could begin to
+            forget_others(self._site, urls)  # nobody follows: this process could begin to
             return bool(urls)
         except Exception:
             log.exception("the other sites can't be looked up")
@@ -199,8 +200,8 @@ class Following:
         named = {peer.url.rstrip("/") for peer in config.peers}
         if config.replication.follow == "peers":
             return named
-        met = _met(self._site, named) | {here}
-        known = {s.url.rstrip("/") for s in known_sites(self._site) if s.url and s.id not in met}
+        near = met(self._site, named) | {here}
+        known = {s.url.rstrip("/") for s in known_sites(self._site) if s.url and s.id not in near}
         return (named | known) - {config.site.url.rstrip("/")}
 
     def _follow(self, url: str, work: _Work) -> None:
@@ -249,20 +250,6 @@ class Following:
             note(self._site, url, problem=_problem(error))
         except Exception:
             log.exception("the state of following can't be written")
-
-
-def _forget_others(site: Site, urls: set[str]) -> None:
-    """All but these are followed no more: they were taken out of the config."""
-    known = site.database.read(lambda connection: connection.scalars(select(follows.c.url)).all())
-    for url in set(known) - urls:
-        forget(site, url)
-
-
-def _met(site: Site, urls: set[str]) -> set[bytes]:
-    """Who is followed at these without trouble, and needs not be at another URL of theirs, too."""
-    query = select(follows.c.site).where(follows.c.url.in_(urls), follows.c.problem == "")
-    rows = site.database.read(lambda connection: connection.scalars(query).all())
-    return {bytes(uid) for uid in rows if uid is not None}
 
 
 def _is_passing(error: Exception | None) -> bool:
