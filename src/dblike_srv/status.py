@@ -18,6 +18,8 @@ from dblike_srv.site import Site
 LEAST_FREE: Final = 1 << 20
 """Bytes that a site needs free to take anything at all."""
 
+_NOT_YET = "not followed yet"
+
 
 class PeerStatus(msgspec.Struct, frozen=True):
     """Another site, as far as this one knows.
@@ -37,12 +39,15 @@ class PeerStatus(msgspec.Struct, frozen=True):
 
     def line(self, now: int) -> str:
         """For people."""
-        seen = f"heard {_ago(now - self.contact)} ago" if self.contact else "never heard"
-        lag = f"we are {self.behind:,} versions behind it"
-        if self.ahead >= 0:
-            lag += f", it is {self.ahead:,} behind us"
+        seen = "never heard"
+        if self.contact:
+            seen = (
+                f"heard {_ago(now - self.contact)} ago, we are {self.behind:,} versions behind it"
+            )
+        if self.ahead >= 0 and (self.contact or self.site_id):
+            seen += f", it is {self.ahead:,} behind us"
         who = f"{self.name} {self.url or 'without a URL'}".strip()
-        return f"peer {who}: {seen}, {lag}" + (f": {self.problem}" if self.problem else "")
+        return f"peer {who}: {seen}" + (f": {self.problem}" if self.problem else "")
 
 
 class SiteStatus(msgspec.Struct, frozen=True):
@@ -85,7 +90,9 @@ class SiteStatus(msgspec.Struct, frozen=True):
             yield peer.line(self.time)
         if self.warning:
             yield self.warning
-        yield self.problem or "all is well"
+        ill = sum(bool(peer.problem) for peer in self.peers)
+        well = f"this site is well, {ill} of its peers not (see above)" if ill else "all is well"
+        yield self.problem or well
 
 
 def survey(site: Site) -> SiteStatus:
@@ -108,8 +115,8 @@ def survey(site: Site) -> SiteStatus:
 
 
 def peers_of(site: Site) -> list[PeerStatus]:
-    """The other sites: those that we follow, and those that only follow us."""
-    own = site.id
+    """The other sites: those that we follow or are to follow, and those that only follow us."""
+    own, named = site.id, {peer.url.rstrip("/") for peer in site.config.peers}
 
     def work(connection: Connection) -> list[PeerStatus]:
         gone = select(sites.c.gone).where(sites.c.id == own)
@@ -125,7 +132,10 @@ def peers_of(site: Site) -> list[PeerStatus]:
             found.append(_followed(row, "" if who is None else who["name"], ahead(uid)))
         urls = {peer.url for peer in found}
         rest = {uid: who for uid, who in known.items() if who["url"].rstrip("/") not in urls}
-        return found + [_unfollowed(who, ahead(uid)) for uid, who in rest.items()]
+        found += [_unfollowed(who, ahead(uid)) for uid, who in rest.items()]
+        named.difference_update([peer.url.rstrip("/") for peer in found])
+        named.discard(site.config.site.url.rstrip("/"))
+        return found + [PeerStatus(url, problem=_NOT_YET) for url in sorted(named)]
 
     return site.database.read(work)
 
@@ -161,7 +171,7 @@ def _followed(row: Any, name: str, ahead: int) -> PeerStatus:
 
 def _unfollowed(who: Any, ahead: int) -> PeerStatus:
     url = who["url"]
-    why = "not followed yet" if url else "it told no URL (site.url), so it can't be followed"
+    why = _NOT_YET if url else "it told no URL (site.url), so it can't be followed"
     return PeerStatus(url, bytes(who["id"]).hex(), who["name"], ahead=ahead, problem=why)
 
 

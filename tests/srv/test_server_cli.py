@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -19,10 +20,14 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import insert
 
+from dblike_delta.exchange import Unreachable
 from dblike_srv import accounts
 from dblike_srv.__main__ import COMMANDS, main
 from dblike_srv.configfile import find_config
 from dblike_srv.models import devices
+from dblike_srv.replication.followed import note
+from dblike_srv.replication.link import Link
+from dblike_srv.replication.sites import announce
 from dblike_srv.site import open_site
 from rig.mariadb import PASSWORD as PASSWORD_THERE
 from rig.mariadb import MariaDB
@@ -103,6 +108,21 @@ def test_options_stand_before_or_after_the_command(run: Run, made: Path) -> None
     before = run("--data", made, "status", "--json").output
     assert json.loads(after)["site_id"] == json.loads(before)["site_id"]
     assert json.loads(after)["problem"] == ""
+
+
+def test_a_peer_that_was_never_heard_is_not_well(run: Run, made: Path) -> None:
+    url = "http://127.0.0.1:1"
+    config = json.loads((made / "config.json").read_text()) | {"peers": [{"url": url}]}
+    (made / "config.json").write_text(json.dumps(config))
+    *_, peer, end = run("status", "--data", made).output.splitlines()
+    assert peer == f"peer {url}: never heard: not followed yet"
+    assert end == "this site is well, 1 of its peers not (see above)"
+    with contextlib.closing(open_site(find_config(data=made))) as site:
+        with pytest.raises(Unreachable, match=r"^Connection refused$"):
+            Link(site, url).open(announce(site))
+        note(site, url, problem="away: Connection refused")
+    *_, peer, _ = run("status", "--data", made).output.splitlines()
+    assert peer == f"peer {url}: never heard: away: Connection refused"
 
 
 def test_users(run: Run, made: Path) -> None:

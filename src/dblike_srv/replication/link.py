@@ -101,12 +101,27 @@ class SiteTransport:
                 decode_content=False,
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise Unreachable(f"{self.url}: {error}") from None
+            raise Unreachable(_why(error)) from None
         return _Answer(reply)
 
     def close(self) -> None:
         """Drop all connections."""
         self._pool.clear()
+
+
+def _why(error: BaseException) -> str:
+    """In a few words, without the site, which whoever shows them names."""
+    said: BaseException | None = error
+    while said is not None:
+        if isinstance(said, OSError) and said.strerror:
+            return said.strerror
+        said = said.__cause__ or said.__context__
+    match error:
+        case urllib3.exceptions.ReadTimeoutError():
+            return "no answer in time"
+        case urllib3.exceptions.ConnectTimeoutError():
+            return f"no connection within {_CONNECT:g} seconds"
+    return str(error)
 
 
 class Link:
