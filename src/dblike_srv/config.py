@@ -249,16 +249,27 @@ def _check_keys(values: dict[str, Any], kind: type[msgspec.Struct], prefix: str)
 
 
 _ENVIRONMENT = "DBLIKE_"
+_NEAR = 0.85
+_NO_KEYS = frozenset({"complete", "config", "debug", "kernel"})
+"""What else is read of the environment."""
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    """DBLIKE_BIND=… and the like; values that are JSON are read as such."""
+    """DBLIKE_BIND=… and the like; values that are JSON are read as such.
+
+    A name that is nearly one of a key's is a mistake; others may be somebody else's.
+    """
     known = {field.encode_name for field in msgspec.structs.fields(Config)}
     values: dict[str, Any] = {}
     for name, text in environ.items():
         key = name.removeprefix(_ENVIRONMENT).lower()
-        if name.startswith(_ENVIRONMENT) and key in known:
+        if not name.startswith(_ENVIRONMENT) or key in _NO_KEYS:
+            continue
+        if key in known:
             values[key] = _value(text)
+        elif near := difflib.get_close_matches(key, known, n=1, cutoff=_NEAR):
+            meant = f"{_ENVIRONMENT}{near[0].upper()}"
+            raise ConfigError(f"unknown variable {name} in the environment; did you mean {meant}?")
     return values
 
 

@@ -119,6 +119,7 @@ def test_a_plugin_that_hangs_is_given_up() -> None:
         ([{"plugin": "htpasswd"}], "exactly one setting: file"),
         ([{"plugin": "htpasswd", "file": 5}], "exactly one setting: file"),
         ([{"plugin": "htpasswd", "file": "x", "fil": "y"}], "exactly one setting: file"),
+        ([{"plugin": "htpasswd", "file": "/nowhere/x"}], "/nowhere/x: No such file or directory"),
     ],
 )
 def test_what_can_not_be_configured(

@@ -22,6 +22,13 @@ def write(tmp_path: Path, text: str) -> Path:
     return file
 
 
+def test_a_misspelt_variable_is_named_and_others_are_nobodys_business() -> None:
+    with pytest.raises(ConfigError, match=r"DBLIKE_DATABSE .* did you mean DBLIKE_DATABASE"):
+        load_config(None, environ={"DBLIKE_DATABSE": "sqlite://"})
+    others = {"DBLIKE_DEBUG": "1", "DBLIKE_KERNEL": "python", "DBLIKE_MY_OWN": "x"}
+    assert load_config(None, environ=others) == load_config(None, environ={})
+
+
 def test_a_file_the_environment_and_defaults(tmp_path: Path) -> None:
     file = write(tmp_path, json.dumps({"cluster_key": KEY, "bind": "0.0.0.0:1", "workers": 3}))
     environ = {"DBLIKE_WORKERS": "5", "DBLIKE_RETENTION": '{"days": 7}', "DBLIKE_CONFIG": "x"}

@@ -39,6 +39,10 @@ class HtpasswdAuth:
         self._lock = threading.Lock()
         self._stamp: tuple[int, ...] = ()
         self._entries: dict[bytes, bytes] = {}
+        try:
+            self._read()
+        except OSError as error:
+            raise ValueError(f"auth plugin htpasswd: {self._file}: {error.strerror}") from None
 
     def authenticate(self, credentials: Credentials) -> Principal | None:
         """Compare with the file; raises OSError where it can't be read."""
