@@ -12,6 +12,7 @@ import msgspec
 
 from dblike_cli.errors import Damaged, Failed, LoggedOut
 from dblike_delta.outputs import in_the_name_of
+from dblike_delta.system import sync_path
 
 _LARGEST: Final = 1 << 16
 
@@ -85,8 +86,4 @@ def write_private(file: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_path(file.parent)

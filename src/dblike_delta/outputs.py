@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from dblike_delta.system import sync_path
+
 
 @contextlib.contextmanager
 def whole(
@@ -41,7 +43,7 @@ def whole(
         Path(temporary).unlink(missing_ok=True)
         raise
     if durable:
-        _sync_directory(target.parent)
+        sync_path(target.parent)
 
 
 @contextlib.contextmanager
@@ -60,11 +62,3 @@ def _mode(target: Path) -> int:
     mask = os.umask(0)
     os.umask(mask)
     return 0o666 & ~mask
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

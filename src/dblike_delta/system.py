@@ -1,8 +1,10 @@
-"""What Python does not offer of the C library, for programs that move large files."""
+"""What Python does not offer of the system, for programs that move large files."""
 
 from __future__ import annotations
 
 import ctypes
+import os
+from pathlib import Path
 from typing import Final
 
 _TRIM_THRESHOLD: Final = -1
@@ -41,6 +43,15 @@ def begin_sync(descriptor: int) -> None:
     """
     if _sync_file_range is not None:
         _sync_file_range(descriptor, 0, 0, _BEGIN)
+
+
+def sync_path(path: Path) -> None:
+    """Have the disk keep what a file holds, or which names a directory has; raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class Strides:

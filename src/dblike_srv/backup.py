@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 from sqlalchemy import URL, create_engine, select
 
+from dblike_delta.system import sync_path
 from dblike_srv.errors import Conflict, Invalid
 from dblike_srv.models import packs
 from dblike_srv.packs import KEPT, is_dying
@@ -64,7 +65,7 @@ def backup(site: Site, directory: Path) -> BackupReport:
             count += 1
     _sync_tree(partial)
     partial.rename(directory)
-    _sync(directory.parent)
+    sync_path(directory.parent)
     return BackupReport(str(directory), count, size)
 
 
@@ -121,13 +122,5 @@ def _write_config(site: Site, target: Path) -> None:
 def _sync_tree(root: Path) -> None:
     for directory, _, files in os.walk(root):
         for name in files:
-            _sync(Path(directory) / name)
-        _sync(Path(directory))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            sync_path(Path(directory) / name)
+        sync_path(Path(directory))

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from dblike_delta.system import sync_path
 from dblike_srv.config import Config, ConfigError, decode_config, load_config, overlay
 
 NAME: Final = "config.json"
@@ -77,6 +78,7 @@ class Draft(msgspec.Struct, frozen=True):
             fresh = self.file.with_name(f".{self.file.name}.{os.getpid()}")
             self._put(fresh)
             fresh.rename(self.file)
+        sync_path(self.file.parent)
         return _load(self.file, self.data)
 
     def _put(self, file: Path) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dblike_delta.seams import Random
+from dblike_delta.system import sync_path
 from dblike_srv.store.base import Away
 from dblike_srv.store.spool import SpoolWriter, remove_older
 
@@ -38,14 +39,14 @@ class LocalStore:
         final = self.path(name)
         if not final.parent.is_dir():
             final.parent.mkdir(exist_ok=True)
-            _sync_directory(final.parent.parent)
+            sync_path(final.parent.parent)
         try:
             path.rename(final)  # equal names are equal bytes: replacing changes nothing
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
             self._copy(path, final)
-        _sync_directory(final.parent)
+        sync_path(final.parent)
 
     def read(self, name: bytes, offset: int, length: int) -> bytes:
         # Opened each time, for some microseconds: a descriptor that is kept would go on showing a
@@ -107,11 +108,3 @@ class LocalStore:
             os.fsync(out.fileno())
         temporary.rename(final)
         source.unlink()
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
