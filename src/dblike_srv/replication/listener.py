@@ -43,10 +43,13 @@ class Listener:
         """Catch up, then react; raises what following raises."""
         assert self._link.peer is not None
         peer, prompt = self._link.peer.id, self._link.prompt
+        client = self._connect()
         with (
-            contextlib.closing(self._connect()) as client,
+            contextlib.ExitStack() as exits,
             self._follower.relay.following(peer, self._wake, prompt=prompt) as outlet,
         ):
+            # One that is silent would be waited for: nobody needs its goodbye.
+            exits.callback(client.close, timeout=0)
             self._follower.outlet = outlet
             threading.Thread(target=self._listen, args=(client,), daemon=True).start()
             self._catch_up()
