@@ -34,11 +34,10 @@ def view_document(view: VersionView) -> dict[str, Any]:
 
 def view_line(view: VersionView) -> str:
     """A version of a history for a person: version, when, which device, what, size, path."""
-    marks = " (conflict)" if view.conflict else ""
     amount = size(view.size) if view.kind == "file" else "-"
     return (
         f"{short(view.version)}  {moment_of(view)}  {escape(view.device):12}  "
-        f"{view.kind:9} {amount:>9}  {escape(view.path)}{marks}"
+        f"{view.kind:9} {amount:>9}  {escape(view.path)}"
     )
 
 

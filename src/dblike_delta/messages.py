@@ -246,7 +246,6 @@ class VersionView(Reply, frozen=True):
     target: str = ""
     path_b64: str = ""
     current: bool = False
-    conflict: bool = False
 
 
 class ChangeList(Reply, frozen=True):

@@ -36,7 +36,7 @@ def dot_of(name: str) -> Dot:
     return dot
 
 
-def view_version(version: Version, *, current: bool = False, conflict: bool = False) -> VersionView:
+def view_version(version: Version, *, current: bool = False) -> VersionView:
     """A version for people."""
     text = display(version.path)
     exact = text.encode("utf-8", "surrogateescape") == version.path
@@ -53,5 +53,4 @@ def view_version(version: Version, *, current: bool = False, conflict: bool = Fa
         target=display(version.target),
         path_b64="" if exact else base64.b64encode(version.path).decode(),
         current=current,
-        conflict=conflict,
     )
