@@ -11,12 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Connection, insert, select, update
-
 from dblike_delta.seams import Clock
 from dblike_srv import companion, maintenance, uploads
 from dblike_srv.auth import throttle
-from dblike_srv.models import leases
+from dblike_srv.leases import take_lease
 from dblike_srv.replication import parts
 from dblike_srv.site import Site
 
@@ -106,21 +104,7 @@ def turn(data: Path, clock: Clock, every: float) -> Iterator[bool]:
 
 def take_turn(site: Site, every: float) -> bool:
     """Whether no host of the site keeps house, or did so lately; then the turn is this one's."""
-    lease = int(every * 900)
-
-    def work(connection: Connection) -> bool:
-        now, mine = site.clock.now_ms(), leases.c.name == "housekeeping"
-        until = connection.scalar(select(leases.c.until).where(mine).with_for_update())
-        if until is not None and now < until <= now + lease:
-            return False
-        values = {"holder": bytes(16), "until": now + lease}
-        if until is None:
-            connection.execute(insert(leases).values(name="housekeeping", **values))
-        else:
-            connection.execute(update(leases).where(mine).values(values))
-        return True
-
-    return site.database.transact(work)
+    return take_lease(site, "housekeeping", site.random.bytes(16), int(every * 900))
 
 
 def main() -> None:

@@ -13,14 +13,12 @@ import threading
 from pathlib import Path
 from typing import IO, Any, Final
 
-from sqlalchemy import Connection, insert, select, update
-
 from dblike_delta.errors import DeltaError
 from dblike_delta.exchange import Refused, Unreachable
 from dblike_srv import companion
 from dblike_srv.errors import Busy
+from dblike_srv.leases import take_lease
 from dblike_srv.metrics import Metrics, metrics_directory
-from dblike_srv.models import leases
 from dblike_srv.registers import RETURNS
 from dblike_srv.replication.arrival import Fault
 from dblike_srv.replication.followed import AWAY, forget, forget_others, met, note
@@ -90,22 +88,10 @@ class Supervisor:
         if self._site.database.embedded:
             return True
         try:
-            return self._site.database.transact(self._take_lease)
+            return take_lease(self._site, "following", self._holder, LEASE_MS)
         except Exception:
             log.exception("the lease for following can't be had")
             return False
-
-    def _take_lease(self, connection: Connection) -> bool:
-        now, mine = self._site.clock.now_ms(), leases.c.name == "following"
-        row = connection.execute(select(leases).where(mine).with_for_update()).one_or_none()
-        values = {"holder": self._holder, "until": now + LEASE_MS}
-        if row is None:
-            connection.execute(insert(leases).values(name="following", **values))
-        elif bytes(row.holder) == self._holder or not now < row.until <= now + LEASE_MS:
-            connection.execute(update(leases).where(mine).values(values))
-        else:
-            return False
-        return True
 
     def _follow(self) -> None:
         """Run the process until it ends, we are stopped, or the lease is another's."""
