@@ -228,13 +228,25 @@ def _make(site: Site, directory: Path) -> None:
 
 @contextlib.contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    """One request at a time, over all workers of the host."""
+    """One request at a time, over all workers of the host.  Raises Conflict where the one before
+    took the upload away."""
+    file = directory / "lock"
+    over = Conflict("the upload was just finished or abandoned", offset=0)
     try:
-        descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except FileNotFoundError:
-        raise Conflict("the upload was just finished or abandoned", offset=0) from None
+        raise over from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if not _is_at(descriptor, file):
+            raise over
         yield
     finally:
         os.close(descriptor)
+
+
+def _is_at(descriptor: int, file: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), file.stat())
+    except FileNotFoundError:
+        return False

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -216,6 +218,28 @@ def test_abandoned_uploads_leave_nothing(core: CoreSite) -> None:
     uploads.abandon_upload(core.site, core.laptop.identity, core.folder, NAME)
     assert status(core) is None
     assert not list(Path(core.site.config.data).glob("uploads/*/*"))
+
+
+def test_who_waited_for_an_upload_that_is_over_is_told_so(
+    core: CoreSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request before it took the directory away."""
+    data = three_files(core)
+    append(core, 0, data[:100_000])
+    (lock,) = (Path(core.site.config.data) / "uploads").glob("*/*/lock")
+    flock = fcntl.flock
+
+    def wait(descriptor: int, operation: int) -> None:
+        if os.path.samestat(os.fstat(descriptor), lock.stat()):
+            shutil.rmtree(lock.parent)
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(uploads.fcntl, "flock", wait)
+    with pytest.raises(Conflict, match="just finished") as raised:
+        append(core, 100_000, data[100_000:])
+    assert raised.value.offset == 0
+    monkeypatch.undo()
+    upload_all(core, data, [], hop=False)
 
 
 def test_too_many_unfinished_uploads(tmp_path: Path) -> None:
