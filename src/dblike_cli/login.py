@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import sys
 import time
@@ -21,13 +22,14 @@ from dblike_cli.session import SITES, Session, open_transport
 from dblike_cli.state import State
 from dblike_delta import messages as m
 from dblike_delta.exchange import Exchange, Refused
+from dblike_delta.paths import FOLDER_NAME
 
 _FOLDER = "folder"
 """Under which the state has its folder's id: at another one, what it remembers means nothing."""
 
 
 class LinkRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What `init` and `clone` are asked."""
+    """What `init` and `clone` are asked; with `make`, a folder that there is none of is made."""
 
     urls: str
     place: Path
@@ -37,6 +39,7 @@ class LinkRequest(msgspec.Struct, frozen=True, kw_only=True):
     device: str | None
     ca: str
     insecure: bool
+    make: bool
 
 
 def link(common: Common, request: LinkRequest) -> Session:
@@ -60,6 +63,11 @@ def link(common: Common, request: LinkRequest) -> Session:
         )
         issuer = transport.find().url
         folder = _folder(exchange, config.folder)
+        if folder is None and request.make:
+            folder = exchange.create_folder(config.folder)
+            common.output().note(f"made the folder {config.folder!r}, which there was none of")
+        if folder is None:
+            raise _no_folder(exchange, config.folder)
     _write(root, config, reply, folder, issuer)
     return Session(common, root)
 
@@ -82,8 +90,10 @@ def _config(request: LinkRequest, root: Path) -> Config:
     servers = check_servers(request.urls, plain=request.insecure)
     tls = Tls(ca=os.path.abspath(request.ca) if request.ca else "", plain=request.insecure)
     device = (request.device or socket.gethostname() or "unnamed").strip()[:64]
-    if not request.folder or not device:
-        raise Usage("--folder and --device can't be empty")
+    if not device:
+        raise Usage("--device can't be empty")
+    if not re.match(FOLDER_NAME, request.folder):
+        raise Usage("--folder: up to 64 letters, digits, spaces, dots, hyphens and underscores")
     place = root / ".dblike" / "config.json"
     if not place.exists():
         return Config(servers=servers, folder=request.folder, device=device, tls=tls)
@@ -179,14 +189,13 @@ def _login(exchange: Exchange, request: m.LoginRequest) -> m.LoginReply:
         raise
 
 
-def _folder(exchange: Exchange, name: str) -> m.FolderView:
-    folders = exchange.folders()
-    for folder in folders:
-        if name in (folder.name, folder.id):
-            return folder
-    raise NotFound(
-        f"there is no folder {name!r}; there are {', '.join(folder.name for folder in folders)}"
-    )
+def _folder(exchange: Exchange, name: str) -> m.FolderView | None:
+    return next((each for each in exchange.folders() if name in (each.name, each.id)), None)
+
+
+def _no_folder(exchange: Exchange, name: str) -> NotFound:
+    names = ", ".join(each.name for each in exchange.folders())
+    return NotFound(f"there is no folder {name!r}, only {names}; `dblike init` makes one")
 
 
 def _write(

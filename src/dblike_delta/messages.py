@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from dblike_delta.paths import FOLDER_NAME
+
 DEVICE_BYTES = 16
 HASH_BYTES = 32
 
@@ -208,7 +210,7 @@ class SiteList(Reply, frozen=True):
 class FolderCreate(Message, frozen=True):
     """A new folder's name, unique among the user's."""
 
-    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}(?!\n)$")]
+    name: Annotated[str, msgspec.Meta(pattern=FOLDER_NAME)]
 
 
 class FolderView(Reply, frozen=True):

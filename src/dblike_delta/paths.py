@@ -17,6 +17,8 @@ MAX_PART: Final = 255
 """Bytes of one part: NAME_MAX of every common file system."""
 RESERVED: Final = b".dblike"
 """The first part that is the client's own, whatever its ASCII case."""
+FOLDER_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}(?!\n)$"
+"""What a folder may be called."""
 
 # One pass in C finds whatever is wrong with the shape: an empty part, `.`, `..` or a NUL.
 _BAD_SHAPE = re.compile(rb"(?:\A|/)\.{0,2}(?:/|\Z)|\0")

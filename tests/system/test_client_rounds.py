@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import Spawn
 from rig.programs import PROGRAM, Program, run, same
 from rig.servers import PASSWORD, Server
 
@@ -463,10 +464,28 @@ def test_a_folder_that_is_linked_to_another_account(
         assert [entry["path"] for entry in device.json("ls")] == ["a"]
 
 
-def log_in(device: Program, server: Server, user: str) -> subprocess.CompletedProcess[str]:
+def log_in(
+    device: Program, server: Server, user: str, *more: str, command: str = "init"
+) -> subprocess.CompletedProcess[str]:
     """Link the directory, which may be linked already."""
-    words = ("init", server.url, str(device.root), "--user", user, "--password-stdin")
-    return run(*words, text=PASSWORD)
+    words = (command, server.url, str(device.root), "--user", user, "--password-stdin")
+    return run(*words, *more, text=PASSWORD)
+
+
+def test_a_second_folder(tmp_path: Path, server: Server, user: str, spawn: Spawn) -> None:
+    """Whoever links the first directory to it makes it; `clone` wants one that is there."""
+    one, two = Program(tmp_path / "one", spawn), Program(tmp_path / "two", spawn)
+    done = log_in(two, server, user, "--folder", "photos", command="clone")
+    assert (done.returncode, two.root.exists()) == (4, False)
+    assert "there is no folder 'photos', only home; `dblike init` makes one" in done.stderr
+    done = log_in(one, server, user, "--folder", "photos")
+    assert (done.returncode, "made the folder 'photos'" in done.stderr) == (0, True)
+    one.write("a", "picture")
+    one.ok("push")
+    done = log_in(two, server, user, "--folder", "photos", command="clone")
+    assert (done.returncode, two.tree(), "made" in done.stderr) == (0, {"a": b"picture"}, False)
+    done = log_in(Program(tmp_path / "three", spawn), server, user, "--folder", "x" * 65)
+    assert (done.returncode, "--folder: up to 64 letters" in done.stderr) == (2, True)
 
 
 def test_links_inside_each_other(laptop: Program, server: Server, user: str) -> None:

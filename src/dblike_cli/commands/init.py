@@ -38,14 +38,15 @@ def _with_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def init(common: Common, **given: Any) -> Exit:
     r"""Log in and link a directory, for `push`, `pull`, `sync` and `watch` to work in.
 
-    DIR is made if it is absent, and may be full: nothing in it is changed.  Where DIR is linked
-    already this logs in again.  Several URLs are sites to fail over between.
+    DIR is made if it is absent, and may be full: nothing in it is changed.  A --folder that the
+    account does not have is made, too.  Where DIR is linked already this logs in again.  Several
+    URLs are sites to fail over between.
 
     \b
     Example:
       dblike init https://sync.example.org ~/Files --user ann
     """
-    with _link(common, given) as session:
+    with _link(common, given, make=True) as session:
         line = f"{session.root} is linked to {session.config.folder!r}; `dblike sync` syncs it"
         session.output.result(_document(session), [line])
     return Exit.DONE
@@ -64,14 +65,14 @@ def clone(common: Common, **given: Any) -> Exit:
     from dblike_cli.report import Direction
     from dblike_cli.run import Wish, run
 
-    with _link(common, given) as session:
+    with _link(common, given, make=False) as session:
         return run(session, Direction.PULL, Wish())
 
 
-def _link(common: Common, given: dict[str, Any]) -> Session:
+def _link(common: Common, given: dict[str, Any], *, make: bool) -> Session:
     from dblike_cli.login import LinkRequest, link
 
-    return link(common, LinkRequest(**given))
+    return link(common, LinkRequest(**given, make=make))
 
 
 def _document(session: Session) -> dict[str, Any]:
