@@ -88,14 +88,14 @@ class Worker(HeadWorker):
     def set_accept_enabled(self, enabled: bool) -> None:
         """Where this worker ends, serve who is connected already, and let the port go: as long as
         any worker held it, others would connect, wait for the drain, and be cut."""
-        if not self.alive and self._accepting:
-            for listener in self.sockets:
-                while select.select([listener], [], [], 0)[0]:
-                    self.accept(listener)
-        super().set_accept_enabled(enabled)
-        if not self.alive:
-            for listener in self.sockets:
-                listener.close()
+        super().set_accept_enabled(enabled and self.alive)
+        if self.alive:
+            return
+        for listener in self.sockets:
+            # It is closed already where the end came before the first connection could.
+            while listener.sock is not None and select.select([listener], [], [], 0)[0]:
+                self.accept(listener)
+            listener.close()
 
     def handle_quit(self, sig: int, frame: Any) -> None:
         """SIGQUIT or SIGINT: now."""

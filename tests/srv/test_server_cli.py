@@ -367,6 +367,27 @@ def test_ones_own_gunicorn_serves_it_too(
             continue
 
 
+def test_a_worker_that_is_told_to_end_before_it_serves(
+    made: Path, spawn: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "hasty.py").write_text(
+        "import os, signal, sys\n"
+        "from dblike_srv.wsgi import app\n"
+        "print('loaded', file=sys.stderr, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    server = spawn(
+        *(sys.executable, "-m", "gunicorn", "-c", "python:dblike_srv.gunicorn_conf"),
+        *("-b", "127.0.0.1:0", "--workers", "1", "hasty:app"), cwd=tmp_path,
+        env={**os.environ, "DBLIKE_CONFIG": str(made / "config.json")}, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    lines: list[bytes] = []
+    while lines.count(b"loaded\n") < 2:  # the first one has ended by then
+        lines.append(server.stderr.readline())
+        assert lines[-1], lines
+    assert not any(b"Traceback" in line for line in lines), b"".join(lines).decode()
+
+
 # --- a database server
 
 
