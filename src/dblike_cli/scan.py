@@ -14,6 +14,7 @@ import msgspec
 from dblike_cli.context import Context
 from dblike_cli.entries import (
     directory_entry,
+    entry_of,
     file_entry,
     kind_of,
     stamp_of,
@@ -299,15 +300,29 @@ class _Scanner:
             self._found.gone[path] = stamp
 
     def _staying(self, gone: Iterable[bytes]) -> set[bytes]:
-        """Those of which no word goes up: what a rule names, and the directories that hold it."""
+        """Those of which no word goes up: what a rule names, and the directories that hold it.
+
+        What became something else at the site is not kept from here by that: it comes again.
+        """
         if not self._ignore.lines:
             return set()
         found = {path for path in gone if self._ignored(path, self._synced_kind(path))}
-        return found.union(*map(ancestors, found))
+        edited = {path for path in found & self._news.keys() if self._is_edited(path)}
+        made = [path for path in edited if entry_of(self._news[path]) is not None]
+        again = edited.union(*map(ancestors, made))
+        return found.union(*map(ancestors, found)) - again
+
+    def _is_edited(self, path: bytes) -> bool:
+        """Whether the site has something else there than was agreed on."""
+        return not same_entry(entry_of(self._news[path]), self._synced_entry(path))
 
     def _synced_kind(self, path: bytes) -> Kind | None:
+        entry = self._synced_entry(path)
+        return entry.kind if entry is not None else None
+
+    def _synced_entry(self, path: bytes) -> Entry | None:
         known = self._context.state.tree.get(path)
-        return known.synced.entry.kind if known is not None and known.synced.entry else None
+        return known.synced.entry if known is not None else None
 
     def _cannot(self, path: bytes, error: OSError | None) -> None:
         why = f": {error.strerror}" if error is not None and error.strerror else ""

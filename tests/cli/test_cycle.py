@@ -347,6 +347,30 @@ def test_what_was_synced_before_a_rule_is_deleted_nowhere_by_it(
     assert two.tree().keys() - expected.keys() == came
 
 
+def test_what_was_deleted_under_a_rule_comes_again_when_it_is_edited(laptop: NewLaptop) -> None:
+    """And where it is deleted elsewhere, too, nothing of it is left to be settled."""
+    one, two = laptop("one"), laptop("two")
+    for name in ("edited", "kept", "deleted", "deep/er/edited"):
+        one.write(f"out/{name}", "1")
+    one.sync()
+    two.sync()
+    one.settings = Settings(durable=False, ignore=("out/",))
+    shutil.rmtree(one.place("out"))
+    assert one.sync().in_sync
+    assert two.sync().deleted == ()
+    two.write("out/edited", "2")
+    two.write("out/deep/er/edited", "2")
+    two.place("out/deleted").unlink()
+    two.sync()
+    report = one.sync()
+    assert (report.in_sync, report.uploaded, report.deleted) == (True, (), ())
+    files = {path: data for path, (kind, *data) in one.tree().items() if kind == "file"}
+    assert files.keys() == {"out/edited", "out/deep/er/edited"}
+    assert one.read("out/edited") == b"2"
+    assert two.sync().deleted == ()
+    assert two.read("out/kept") == b"1"
+
+
 def test_ignored_files_stay_here(laptop: NewLaptop) -> None:
     one, two = laptop("one"), laptop("two")
     one.write("keep.o", "synced before the rule")

@@ -71,6 +71,7 @@ def recorded(laptop: Callable[..., Laptop], wire: WsgiTransport) -> tuple[Laptop
     """A device, and what becomes durable and is told, in order."""
     log: list[str] = []
     made = laptop("one", transport=Told(wire, log), settings=DURABLE)
+    made.fs.close()
     made.fs = Recording(made.root)
     made.fs.log = log
     return made, log
