@@ -125,7 +125,7 @@ class Transaction:
             record = item.record
             dot = Dot(record.device, record.counter)
             if dot in known:
-                same = says_the_same(known[dot], item)
+                same = says_the_same(known[dot], item) and not self._knows_more(known[dot], item)
                 self._say(item, "known" if same else "dot-reused")
             elif record.device != self._identity.device:
                 self._say(item, "refused", "a version's dot must be the device's own")
@@ -138,6 +138,19 @@ class Transaction:
                 self._say(item, "known" if same else "dot-reused")
             else:
                 taken[dot] = item
+
+    def _knows_more(self, known: Version, item: Item) -> bool:
+        """Whether a version that comes again was made in knowledge of what the one that is here
+        was not: two copies of a device said the same.  What is sent again because the reply was
+        lost knows the same; less, where such a pair was joined since."""
+        record = item.record
+        if self._overwrite is not None:
+            return False
+        try:
+            knew = self._site.seal.open_context(self._folder.id, record.path, record.context)
+        except Invalid:
+            return False
+        return not knew.with_dot(known.dot) <= known.vector
 
     def _known(self, items: list[Item]) -> dict[Dot, Version]:
         """Versions whose dots are here already."""

@@ -16,7 +16,7 @@ from dblike_delta.commands import Copy, Literal
 from dblike_delta.errors import DeltaError, LimitError
 from dblike_delta.formats import encode_commands
 from dblike_delta.messages import CursorMark, Record, Refusal, Trailer
-from dblike_delta.versions import Kind
+from dblike_delta.versions import Kind, VersionVector
 from dblike_srv import intake
 from dblike_srv.changes import changes, since
 from dblike_srv.errors import Gone, QuotaExceeded
@@ -205,6 +205,29 @@ def test_a_dot_used_twice_is_refused_with_the_highest_counter(
     [result] = send(core.site, laptop.identity, core.folder, stream([record])).results
     assert (result.status, result.superseded, result.highest) == ("dot-reused", False, 3)
     assert tables(core) == before
+
+
+def test_a_dot_that_says_the_same_in_greater_knowledge_is_another_version(
+    core: CoreSite, laptop: Device
+) -> None:
+    """Two copies of a device delete a file; one of them had seen an edit that the other had not.
+    Were its delete taken for the other's, it would believe the edit deleted, and nobody else."""
+    laptop.put(b"a", b"old")
+    phone = core.device("phone")
+    phone.contexts = dict(laptop.contexts)
+    unseen = laptop.record(b"a", Kind.DELETED, mode=0)
+    assert laptop.commit(unseen).results[0].status == "accepted"
+    phone.put(b"a", b"edited")
+    knew = VersionVector.of({laptop.identity.device: 1, phone.identity.device: 1})
+    sealed = core.site.seal.context(core.folder.id, b"a", knew.pack())
+    seen = msgspec.structs.replace(unseen, context=sealed)
+    said = [
+        (result.status, result.highest)
+        for record in (seen, unseen, msgspec.structs.replace(unseen, context=b""))
+        for result in send(core.site, laptop.identity, core.folder, stream([record])).results
+    ]
+    assert said == [("dot-reused", 2), ("known", 0), ("known", 0)]
+    assert core.read(b"a") == b"edited"
 
 
 def test_a_dot_that_the_heads_know_of_is_not_new(core: CoreSite, laptop: Device) -> None:
