@@ -231,7 +231,9 @@ class _Fetch:
         if entry.size < self._context.config.whole_below:
             self._open = step, SmallFile(self._context, entry, base)
         else:
-            self._open = step, LargeFile(self._context, entry, base, record.start, record.base)
+            # What copies are taken from is what is here, whatever the site calls it.
+            here = step.expected.hash if base and step.expected is not None else b""
+            self._open = step, LargeFile(self._context, entry, base, record.start, here)
 
     def _finish(self) -> Staged | None:
         assert self._open is not None

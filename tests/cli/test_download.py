@@ -12,9 +12,12 @@ from blake3 import blake3
 
 from dblike_cli.context import Settings
 from dblike_cli.report import Code
+from dblike_cli.signatures import load_signature
 from dblike_delta.changeset import Body, Encoder, Event, decode
+from dblike_delta.commands import Copy
 from dblike_delta.exchange import Request, Response, Transport, Unreachable
 from dblike_delta.messages import CHANGESET_TYPE, CursorMark, Record, Refusal, Trailer
+from edits import commands_for
 from rig.devices import Laptop
 from rig.wsgi import WsgiTransport
 
@@ -222,6 +225,30 @@ def test_once_wrong_then_right_costs_a_retry(laptop: NewLaptop, liar: Liar) -> N
     assert two.sync().in_sync
     assert liar.fetched == 2
     assert two.tree() == one.tree()
+
+
+def test_a_signature_is_of_what_is_here_whatever_the_site_calls_it(
+    laptop: NewLaptop, liar: Liar
+) -> None:
+    """Blocks that a delta copies are those of the file that they are copied from."""
+    one, two = laptop("one"), laptop("two", transport=liar)
+    for name in ("a", "b"):
+        one.write(name, os.urandom(6 << 20))
+    one.sync()
+    two.sync()
+    other = blake3(one.read("b")).digest()
+    new = b"edited" + one.read("a")[6:]
+    one.write("a", new)
+    one.sync()
+    liar.contents = lambda events: [
+        msgspec.structs.replace(e, base=other) if isinstance(e, Record) and e.base else e
+        for e in events
+    ]
+    two.sync()
+    kept = load_signature(two.fs, blake3(new).digest())
+    assert two.read("a") == new
+    assert kept is not None
+    assert commands_for(kept, new) == [Copy(0, len(new))]
 
 
 def test_an_interrupted_download_goes_on_where_it_stopped(laptop: NewLaptop, liar: Liar) -> None:

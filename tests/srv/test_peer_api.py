@@ -16,6 +16,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from dblike_srv.errors import Conflict
+from dblike_srv.registers import HELD
 from dblike_srv.replication import keys
 from dblike_srv.replication.arrival import Fault
 from dblike_srv.replication.follower import Follower
@@ -83,6 +84,17 @@ def test_a_socket_that_says_what_is_no_notice(members: list[Member], frames: lis
     with contextlib.suppress(Fault):
         Listener(here.site, link, follower, threading.Event()).run()
     assert b"new" in {row.path for row in held(here.site)["versions"]}
+    over.set()
+    thread.join(60)
+
+
+def test_what_concerns_a_site_alone_is_passed_over(members: list[Member]) -> None:
+    """A process of another release may tell it all the same."""
+    here, _, liar = members
+    url, thread, over = notices_from([notice(HELD), b"\x88\x00"])
+    follower = Follower(here.site, Link(here.site, url, Liar(liar.app.wsgi_app)))
+    follower.connect()
+    Listener(here.site, follower._link, follower, threading.Event()).run()
     over.set()
     thread.join(60)
 

@@ -11,7 +11,7 @@ import websocket
 
 from dblike_delta.exchange import Unreachable
 from dblike_delta.messages import Notice
-from dblike_srv.registers import ACCOUNTS
+from dblike_srv.registers import ACCOUNTS, INTERNAL
 from dblike_srv.replication.follower import Follower
 from dblike_srv.replication.link import ROOT, Link
 from dblike_srv.replication.messages import Position
@@ -48,7 +48,9 @@ class Listener:
             contextlib.ExitStack() as exits,
             self._follower.relay.following(peer, self._wake, prompt=prompt) as outlet,
         ):
-            # One that is silent would be waited for: nobody needs its goodbye.
+            # One that is silent would be waited for: nobody needs its goodbye.  One that said it
+            # has closed nothing yet.
+            exits.callback(client.shutdown)
             exits.callback(client.close, timeout=0)
             self._follower.outlet = outlet
             threading.Thread(target=self._listen, args=(client,), daemon=True).start()
@@ -102,8 +104,11 @@ class Listener:
 
     def _hear(self, notice: Notice) -> None:
         """Remember the last one of each folder; of too many, that there is much to look at."""
+        folder = bytes.fromhex(notice.folder)
+        if folder in INTERNAL:  # told by a process of a release that did not know what it was
+            return
         with self._heard:
-            self._news[bytes.fromhex(notice.folder)] = notice.cursor
+            self._news[folder] = notice.cursor
             if len(self._news) > _MANY:
                 self._news.clear()
                 self._all_at = 0.0
