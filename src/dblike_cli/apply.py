@@ -115,6 +115,7 @@ class _Applier:
         """A directory, which can be written to until all is done."""
         assert step.new is not None
         displaced = put_directory(self._context, step.path, step.new, self._expected(step))
+        self._barrier.saw(step.path, self._context.fs.lstat(step.path))
         if is_closed(step.new):
             self._closed.made(step.path, step.new.mode)
         return displaced
@@ -123,12 +124,16 @@ class _Applier:
         """A symlink, made aside and moved to its place."""
         assert step.new is not None
         place = temporary(self._context)
-        self._context.fs.symlink(step.new.target, place)
+        fs = self._context.fs
+        fs.symlink(step.new.target, place)
         try:
-            return put_file(self._context, place, step.path, step.new, self._expected(step))
+            made = fs.lstat(place)
+            displaced = put_file(self._context, place, step.path, step.new, self._expected(step))
         except (Trouble, OSError):
-            discard(self._context.fs, place)
+            discard(fs, place)
             raise
+        self._barrier.saw(step.path, made)
+        return displaced
 
     def move_files(self, steps: list[Apply], removals: Iterable[Apply]) -> list[Apply]:
         """Move the files whose old paths go in the same plan; those to be made are returned.

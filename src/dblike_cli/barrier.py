@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Sequence
 
 from dblike_cli.context import Context
@@ -45,7 +46,8 @@ class Barrier:
         sync_contents(self._context, places)
 
     def saw(self, path: bytes, st: Stat, there: Stat | None = None) -> None:
-        """What lstat said of a file before it took this place, and after that if it was asked."""
+        """What lstat said of what we made before it took this place, or of a directory when it was
+        new; and after that if it was asked.  What is there when all is done may be somebody's."""
         self._seen[path] = st
         if there is not None:
             self._there[path] = there
@@ -73,16 +75,19 @@ class Barrier:
         """The stamp to remember for a path that was just made."""
         st = self._there.get(path) or self._context.fs.lstat(path)
         before = self._seen.get(path)
-        if before is not None:
-            same = (before.st_ino, before.st_size, before.st_mtime_ns, before.st_mode) == (
-                st.st_ino,
-                st.st_size,
-                st.st_mtime_ns,
-                st.st_mode,
-            )
-            # Whoever writes to it from here on sets another mtime, unless its own is of this tick.
-            if not same or 0 <= st.st_mtime_ns - self._tick <= 2_000_000_000:
-                return UNTRUSTED
+        if before is None:
+            return stamp_of(st)
+        if stat.S_ISDIR(before.st_mode):
+            return stamp_of(st) if stamp_of(st) == stamp_of(before) else UNTRUSTED
+        same = (before.st_ino, before.st_size, before.st_mtime_ns, before.st_mode) == (
+            st.st_ino,
+            st.st_size,
+            st.st_mtime_ns,
+            st.st_mode,
+        )
+        # Whoever writes to it from here on sets another mtime, unless its own is of this tick.
+        if not same or 0 <= st.st_mtime_ns - self._tick <= 2_000_000_000:
+            return UNTRUSTED
         return stamp_of(st)
 
     def _remember(self, steps: Sequence[Apply]) -> None:

@@ -538,3 +538,42 @@ def test_many_files_share_their_barriers(laptop: NewLaptop) -> None:
     assert two.tree() == one.tree()
     assert len(synced) <= 12
     assert "all" in synced
+
+
+@pytest.mark.parametrize("what", ["symlink", "directory", "mode"])
+def test_what_takes_the_place_of_what_just_came_is_an_edit(laptop: NewLaptop, what: str) -> None:
+    """Also before that is remembered, which is when all else has come."""
+
+    class Slow(Meddler):
+        def rename(self, source: bytes, target: bytes, how: Rename) -> None:
+            if target == b"z":
+                replace(self.place / "new")
+            super().rename(source, target, how)
+
+    def replace(place: Path) -> None:
+        match what:
+            case "mode":
+                place.chmod(0o711)
+            case "symlink":
+                place.unlink()
+                place.symlink_to("b")
+            case _:
+                place.rmdir()
+                place.write_text("a file of the user's")
+
+    one, two, fs = pair(laptop)
+    if what == "symlink":
+        one.place("new").symlink_to("a")
+    else:
+        one.place("new").mkdir()
+    one.write("z", "comes last")
+    one.sync()
+    fs.close()
+    two.fs = Slow(two.root)
+    two.sync()
+    before = two.tree()
+    two.fs.close()
+    two.fs = RealFS(two.root)
+    assert two.sync().uploaded == (b"new",)
+    one.sync()
+    assert one.tree() == two.tree() == before
