@@ -117,9 +117,13 @@ class _Scanner:
     def place(self, path: bytes) -> None:
         """A path and what is below it, or what has taken the place of a directory above it."""
         for above in ancestors(path):
-            if not self._is_directory(above):
+            st = self._directory(above)
+            if st is None:
                 path = above
                 break
+            if st.st_dev != self._disk:
+                self._mounted(above)
+                return
             if not self._is_tracked(above) and not self._take_in(above):
                 return
         if not self._covered.isdisjoint((*ancestors(path), path)):
@@ -149,11 +153,12 @@ class _Scanner:
             self._cannot(path, error)
             return False
 
-    def _is_directory(self, path: bytes) -> bool:
+    def _directory(self, path: bytes) -> Stat | None:
         try:
-            return stat.S_ISDIR(self._fs.lstat(path).st_mode)
+            st = self._fs.lstat(path)
         except OSError:
-            return False
+            return None
+        return st if stat.S_ISDIR(st.st_mode) else None
 
     def _walk(self, top: bytes, before: dict[bytes, bytes]) -> None:
         """All below a directory; paths that are found are taken out of `before`."""
@@ -186,7 +191,7 @@ class _Scanner:
         old = before.pop(path, None)
         kind = kind_of(st)
         if st.st_dev != self._disk:
-            self._leave(path, Code.UNREADABLE, "another disk is mounted here")
+            self._mounted(path)
             return False
         if old is None and not self._may_be_new(path, kind):
             return False
@@ -327,6 +332,9 @@ class _Scanner:
     def _cannot(self, path: bytes, error: OSError | None) -> None:
         why = f": {error.strerror}" if error is not None and error.strerror else ""
         self._leave(path, Code.UNREADABLE, f"it can't be read{why}")
+
+    def _mounted(self, path: bytes) -> None:
+        self._leave(path, Code.UNREADABLE, "another disk is mounted here")
 
     def _leave(self, path: bytes, code: Code, reason: str) -> None:
         """Nothing is known of the path and all below it."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dblike_cli.fs import Stat
+from dblike_cli.fs import Seen, Stat
 from dblike_cli.ignore import Ignore
 from dblike_cli.realfs import RealFile, RealFS
 from dblike_cli.recover import recover
@@ -353,3 +353,40 @@ def test_a_file_that_is_being_written_is_left_for_later(laptop: NewLaptop, size:
     fs.writing = False
     assert one.push().uploaded == (b"x",)
     assert one.state.outbox.all() == []
+
+
+class Mounted(RealFS):
+    """An empty disk is mounted at `where`."""
+
+    where = b""
+
+    def scandir(self, path: bytes) -> list[tuple[bytes, Stat | None]]:
+        if path == self.where:
+            return []
+        return [
+            (name, self._on_it(st) if path + name == self.where and st else st)
+            for name, st in super().scandir(path)
+        ]
+
+    def lstat(self, path: bytes) -> Stat:
+        if path.startswith(self.where + b"/"):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        st = super().lstat(path)
+        return self._on_it(st) if path == self.where else st
+
+    @staticmethod
+    def _on_it(st: Stat) -> Stat:
+        seen = (st.st_mode, st.st_size, st.st_mtime_ns, st.st_ctime_ns, st.st_ino)
+        return Seen(*seen, st_dev=st.st_dev + 1)
+
+
+@pytest.mark.parametrize("place", [b"", b"d", b"d/b", b"d/e/c"])
+def test_what_a_mount_covers_is_not_gone(one: Laptop, place: bytes) -> None:
+    """Wherever the look begins."""
+    one.fs.close()
+    one.fs = fs = Mounted(one.root)
+    fs.where = b"d"
+    found = look(one, paths=(place,))
+    assert found.local == {b"d": UNKNOWN}
+    assert found.gone == {}
+    assert one.push(paths=(place,)).deleted == ()
