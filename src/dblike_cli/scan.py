@@ -6,6 +6,7 @@ only what was synced, and is missing from a directory that could be read, is gon
 
 from __future__ import annotations
 
+import errno
 import stat
 from collections.abc import Collection, Iterable, Mapping
 
@@ -28,11 +29,12 @@ from dblike_cli.report import Code, Pending, Progress
 from dblike_cli.signatures import new_builder, save_signature
 from dblike_delta.errors import PathError
 from dblike_delta.messages import Record
-from dblike_delta.paths import ancestors, check_path
+from dblike_delta.paths import ancestors, check_path, parent
 from dblike_delta.plan import UNKNOWN, Entry, Local
 from dblike_delta.reconcile import same_entry
 from dblike_delta.versions import Kind
 
+_NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _DAMAGED = (
     "its bytes differ from what was synced, though nothing wrote to it; "
     "`dblike restore` brings it back, `touch` says that they are right"
@@ -299,10 +301,31 @@ class _Scanner:
             above = (b"", *ancestors(path))
             if self._unknown and not self._unknown.isdisjoint((*above, path)):
                 continue
-            if path in staying:
+            if path in staying or not self._is_gone(path):
                 continue
             self._found.local[path] = None
             self._found.gone[path] = stamp
+
+    def _is_gone(self, path: bytes) -> bool:
+        """Whether nothing is at a path that no list of its directory named.
+
+        A list is made while programs write: some disks leave out what is just being replaced.
+        """
+        above = parent(path)
+        there = self._found.local.get(above)
+        if above in self._found.gone or (
+            isinstance(there, Entry) and there.kind is not Kind.DIRECTORY
+        ):
+            return True
+        try:
+            self._fs.lstat(path)
+        except OSError as error:
+            if error.errno in _NOTHING:
+                return True
+            self._cannot(path, error)
+        else:
+            self._leave(path, Code.WRITING, "it was replaced while it was looked at")
+        return False
 
     def _staying(self, gone: Iterable[bytes]) -> set[bytes]:
         """Those of which no word goes up: what a rule names, and the directories that hold it.

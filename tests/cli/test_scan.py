@@ -390,3 +390,28 @@ def test_what_a_mount_covers_is_not_gone(one: Laptop, place: bytes) -> None:
     assert found.local == {b"d": UNKNOWN}
     assert found.gone == {}
     assert one.push(paths=(place,)).deleted == ()
+
+
+class Listing(RealFS):
+    """A list of a directory leaves out one of its names, as that of btrfs does with what takes the
+    place of another file meanwhile."""
+
+    left_out = b""
+
+    def scandir(self, path: bytes) -> list[tuple[bytes, Stat | None]]:
+        return [entry for entry in super().scandir(path) if entry[0] != self.left_out]
+
+
+@pytest.mark.parametrize("path", [b"a", b"d/b", b"d/e", b"link"])
+def test_what_a_list_leaves_out_is_not_gone(one: Laptop, path: bytes) -> None:
+    one.fs.close()
+    one.fs = fs = Listing(one.root)
+    fs.left_out = os.path.basename(path)
+    found = look(one)
+    assert found.local == {path: UNKNOWN}
+    assert found.pending[path].code is Code.WRITING
+    report = one.sync()
+    assert report.deleted == ()
+    assert not report.in_sync
+    fs.left_out = b""
+    assert one.sync().in_sync
