@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dblike_cli.context import Context
 from dblike_cli.durable import sync_found
 from dblike_cli.entries import UNTRUSTED, is_racy, stamp_of, synced_of
+from dblike_cli.fs import Stat
 from dblike_cli.outcomes import Applied
 from dblike_cli.report import Code, Outcome
 from dblike_cli.state import Known
@@ -63,9 +64,19 @@ def _take(
         result.trouble(context, path, Code.DISK, f"the disk says: {error.strerror}")
         return None
     doubtful = step.local.kind is not Kind.DIRECTORY and is_racy(st, tick)
-    if doubtful or (st.st_ino, st.st_size) != (after.st_ino, after.st_size):
+    if doubtful or _is_edited(step.local, entry, st, after):
         return Known(path, UNTRUSTED, synced_of(step.remote))
     return Known(path, stamp_of(after), synced_of(step.remote))
+
+
+def _is_edited(local: Entry, entry: Entry, before: Stat, after: Stat) -> bool:
+    """Whether somebody wrote to it, or gave it a mode, while we gave it what the site says."""
+    if (before.st_ino, before.st_size) != (after.st_ino, after.st_size):
+        return True
+    if local.mode == entry.mode and before.st_mode != after.st_mode:
+        return True
+    timed = local.kind is not Kind.DIRECTORY and local.mtime_ns == entry.mtime_ns
+    return timed and before.st_mtime_ns != after.st_mtime_ns
 
 
 def _set(context: Context, path: bytes, local: Entry, entry: Entry) -> None:

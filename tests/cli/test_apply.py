@@ -577,3 +577,38 @@ def test_what_takes_the_place_of_what_just_came_is_an_edit(laptop: NewLaptop, wh
     assert two.sync().uploaded == (b"new",)
     one.sync()
     assert one.tree() == two.tree() == before
+
+
+@pytest.mark.parametrize("what", ["mode", "nothing"])
+def test_an_edit_of_what_gets_the_mode_of_the_site_survives(laptop: NewLaptop, what: str) -> None:
+    """One of the same size, in place, when it has just been looked at for the last time."""
+
+    class Editing(RealFS):
+        looks = 0
+
+        def lstat(self, path: bytes) -> Stat:
+            st = super().lstat(path)
+            if path == b"a":
+                self.looks += 1
+                if self.looks == 1:
+                    with two.place("a").open("r+b") as file:
+                        file.write(b"EDITED!")
+            return st
+
+    one, two, fs = pair(laptop)
+    if what == "mode":
+        one.place("a").chmod(0o640)
+    else:
+        for device in (one, two):
+            os.utime(device.write("a", "equal a"), (2, 2))
+    one.sync()
+    fs.close()
+    two.fs = Editing(two.root)
+    report = two.pull()
+    assert report.adopted == (b"a",)
+    two.fs.close()
+    two.fs = RealFS(two.root)
+    assert two.sync().uploaded == (b"a",)
+    one.sync()
+    assert one.read("a") == b"EDITED!"
+    assert one.tree() == two.tree()
