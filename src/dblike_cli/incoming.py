@@ -244,8 +244,12 @@ def part_size(context: Context, entry: Entry) -> int:
 
 def open_part(context: Context, entry: Entry) -> File:
     """The unfinished download, or a new one."""
-    place = part_of(entry.hash)
+    fs, place = context.fs, part_of(entry.hash)
     try:
-        return context.fs.create(place)
+        return fs.create(place)
     except FileExistsError:
-        return context.fs.open_update(place)
+        with contextlib.suppress(PermissionError):
+            return fs.open_update(place)
+    # It was whole, and had the mode of its version by then: one that nobody may write to, say.
+    fs.chmod(place, 0o600)
+    return fs.open_update(place)

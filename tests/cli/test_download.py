@@ -11,6 +11,8 @@ import pytest
 from blake3 import blake3
 
 from dblike_cli.context import Settings
+from dblike_cli.fs import Rename
+from dblike_cli.realfs import RealFS
 from dblike_cli.report import Code
 from dblike_cli.signatures import load_signature
 from dblike_delta.changeset import Body, Encoder, Event, decode
@@ -19,6 +21,7 @@ from dblike_delta.exchange import Request, Response, Transport, Unreachable
 from dblike_delta.messages import CHANGESET_TYPE, CursorMark, Record, Refusal, Trailer
 from edits import commands_for
 from rig.devices import Laptop
+from rig.permissions import permissions
 from rig.wsgi import WsgiTransport
 
 NewLaptop = Callable[..., Laptop]
@@ -316,3 +319,25 @@ def test_a_name_that_was_planted_for_a_temporary_is_no_way_out(laptop: NewLaptop
     two.state.recovered = True
     two.sync()
     assert outside.read_text() == "untouched"
+
+
+def test_the_end_when_a_large_file_has_its_mode_already_stops_nothing(laptop: NewLaptop) -> None:
+    """Nobody may write to it then, and it has yet to get out of the way of the next download."""
+
+    class Ending(RealFS):
+        def rename(self, source: bytes, target: bytes, how: Rename) -> None:
+            if source.endswith(b".part"):
+                raise KeyboardInterrupt
+            super().rename(source, target, how)
+
+    one, two = laptop("one"), laptop("two")
+    one.write("a", os.urandom(5 << 20), 0o444)
+    one.sync()
+    two.fs.close()
+    two.fs = Ending(two.root)
+    with permissions():
+        with pytest.raises(KeyboardInterrupt):
+            two.sync()
+        two.restart()
+        assert two.sync().in_sync
+    assert two.tree() == one.tree()
