@@ -9,8 +9,10 @@ from typing import Final
 from blake3 import blake3
 
 from dblike_cli.context import Context
-from dblike_cli.entries import stamp_of
+from dblike_cli.entries import kind_of, stamp_of
 from dblike_cli.fs import OWN, File, FileSystem, Stat
+from dblike_delta.plan import Entry
+from dblike_delta.versions import Kind
 
 TEMPORARY: Final = OWN + b"/tmp"
 
@@ -61,6 +63,24 @@ def hash_file(
     finally:
         file.close()
     return hasher.digest(), before
+
+
+def seen_as(context: Context, path: bytes, entry: Entry | None) -> Stat | None:
+    """The lstat of what is at a path, if that is the entry, by its bytes."""
+    st = context.fs.lstat(path)
+    if entry is None or kind_of(st) is not entry.kind:
+        return None
+    match entry.kind:
+        case Kind.FILE:
+            try:
+                digest, st = hash_file(context.fs, path, context.config.read_size)
+            except StillWriting:
+                return None
+            return st if digest == entry.hash else None
+        case Kind.SYMLINK:
+            return st if context.fs.readlink(path) == entry.target else None
+        case _:
+            return st
 
 
 def read_pieces(file: File, size: int, piece: int) -> Iterator[bytes]:

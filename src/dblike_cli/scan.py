@@ -23,7 +23,7 @@ from dblike_cli.entries import (
     trusted_stamp,
 )
 from dblike_cli.fs import OWN, Stat
-from dblike_cli.hashing import StillWriting, disk_time, hash_file
+from dblike_cli.hashing import StillWriting, disk_time, hash_file, seen_as
 from dblike_cli.ignore import IGNORE_FILE, Ignore
 from dblike_cli.report import Code, Pending, Progress
 from dblike_cli.signatures import new_builder, save_signature
@@ -39,6 +39,8 @@ _DAMAGED = (
     "its bytes differ from what was synced, though nothing wrote to it; "
     "`dblike restore` brings it back, `touch` says that they are right"
 )
+
+_RULED = "a rule keeps what is here from going up, and the server has another one by now"
 
 
 class Scan(msgspec.Struct, frozen=True):
@@ -198,6 +200,8 @@ class _Scanner:
         if old is None and not self._may_be_new(path, kind):
             return False
         if old is not None and old != stamp_of(st) and self._ignored(path, kind):
+            if path in self._news:
+                self._ruled(path)
             return kind is Kind.DIRECTORY
         match kind:
             case Kind.DIRECTORY:
@@ -229,6 +233,21 @@ class _Scanner:
 
     def _ignored(self, path: bytes, kind: Kind | None) -> bool:
         return self._ignore.matches(path, directory=kind is Kind.DIRECTORY)
+
+    def _ruled(self, path: bytes) -> None:
+        """What a rule names since it was synced, and is another one by lstat: no word of it goes
+        up, and what the site has replaces it where its bytes are as agreed."""
+        try:
+            st = seen_as(self._context, path, self._synced_entry(path))
+        except OSError as error:
+            self._cannot(path, error)
+            return
+        if st is not None:
+            self._found.stamps[path] = stamp_of(st)
+        elif self._news[path].kind == Kind.DELETED:
+            self._found.local[path] = None  # from now on it is a file of this device alone
+        else:
+            self._leave(path, Code.CHANGED, _RULED)
 
     def _symlink(self, path: bytes, st: Stat) -> None:
         try:
@@ -374,12 +393,3 @@ def _special(st: Stat) -> str:
     if stat.S_ISFIFO(mode):
         return "a FIFO is not synced"
     return "a socket is not synced" if stat.S_ISSOCK(mode) else "a device is not synced"
-
-
-def places(paths: Iterable[bytes]) -> frozenset[bytes]:
-    """The topmost of some paths: what is below one of them is left out."""
-    chosen: set[bytes] = set()
-    for path in sorted(paths):
-        if chosen.isdisjoint((*ancestors(path), path)):
-            chosen.add(path)
-    return frozenset(chosen)

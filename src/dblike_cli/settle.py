@@ -10,10 +10,9 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from dblike_cli.context import Context
-from dblike_cli.entries import UNTRUSTED, kind_of, stamp_of, trusted_stamp
+from dblike_cli.entries import UNTRUSTED, stamp_of, trusted_stamp
 from dblike_cli.errors import Failed
-from dblike_cli.fs import Stat
-from dblike_cli.hashing import StillWriting, disk_time, hash_file
+from dblike_cli.hashing import disk_time, seen_as
 from dblike_cli.place import (
     Displaced,
     Expected,
@@ -25,7 +24,6 @@ from dblike_cli.place import (
     take_file,
 )
 from dblike_delta.paths import display
-from dblike_delta.plan import Entry
 from dblike_delta.versions import Kind
 
 Choice = Literal["ours", "theirs", "both"]
@@ -89,30 +87,12 @@ def _agreed(context: Context, path: bytes, tick: int) -> Expected | None:
     known = context.state.tree.get(path)
     entry = None if known is None else known.synced.entry
     try:
-        st = _seen_as(context, path, entry)
+        st = seen_as(context, path, entry)
     except (FileNotFoundError, NotADirectoryError):
         return None
     if st is None:
         raise Failed(f"{display(path)} has changes that the server lacks; `dblike sync` first")
     return Expected(entry, stamp_of(st), doubtful=trusted_stamp(st, tick) == UNTRUSTED)
-
-
-def _seen_as(context: Context, path: bytes, entry: Entry | None) -> Stat | None:
-    """The lstat of what is at a path, if that is the entry, by its bytes."""
-    st = context.fs.lstat(path)
-    if entry is None or kind_of(st) is not entry.kind:
-        return None
-    match entry.kind:
-        case Kind.FILE:
-            try:
-                digest, st = hash_file(context.fs, path, context.config.read_size)
-            except StillWriting:
-                return None
-            return st if digest == entry.hash else None
-        case Kind.SYMLINK:
-            return st if context.fs.readlink(path) == entry.target else None
-        case _:
-            return st
 
 
 def _free_name(context: Context, winner: bytes) -> bytes:

@@ -15,9 +15,10 @@ import pytest
 from sqlalchemy import delete
 
 from dblike_cli.context import Settings
+from dblike_cli.entries import UNTRUSTED
 from dblike_cli.errors import StateDamaged
 from dblike_cli.exits import Exit
-from dblike_cli.report import Hints
+from dblike_cli.report import Code, Hints
 from dblike_cli.state import State
 from dblike_delta.exchange import Request, Response, Transport
 from dblike_srv import accounts
@@ -369,6 +370,41 @@ def test_what_was_deleted_under_a_rule_comes_again_when_it_is_edited(laptop: New
     assert one.read("out/edited") == b"2"
     assert two.sync().deleted == ()
     assert two.read("out/kept") == b"1"
+
+
+@pytest.mark.parametrize("here", ["as agreed", "touched", "edited"])
+@pytest.mark.parametrize("there", ["edited", "deleted"])
+def test_what_a_rule_names_since_it_was_synced_is_settled(
+    laptop: NewLaptop, here: str, there: str
+) -> None:
+    """What is as agreed here follows the server; an edit that a rule keeps here is kept, once."""
+    one, two = laptop("one"), laptop("two")
+    one.write("a", "1")
+    settle(one, two)
+    two.settings = Settings(durable=False, ignore=("a",))
+    match here:
+        case "as agreed":  # but it was recorded in the tick in which it was made
+            with two.state.transaction():
+                two.state.tree.restamp([(b"a", UNTRUSTED)])
+        case "touched":
+            os.utime(two.place("a"), (1, 1))
+        case _:
+            two.write("a", "mine")
+    if there == "edited":
+        one.write("a", "2")
+    else:
+        one.place("a").unlink()
+    one.sync()
+    report = two.sync()
+    assert report.rounds <= 2
+    if here != "edited":
+        assert two.tree() == one.tree()
+    else:
+        assert two.read("a") == b"mine"
+        assert [item.code for item in report.pending] == [Code.CHANGED] * (there == "edited")
+    assert two.sync().in_sync == (here != "edited" or there == "deleted")
+    one.sync()
+    assert one.place("a").exists() == (there == "edited")
 
 
 def test_ignored_files_stay_here(laptop: NewLaptop) -> None:
