@@ -16,7 +16,7 @@ from dblike_cli.barrier import Barrier
 from dblike_cli.closed import Closed
 from dblike_cli.context import Context
 from dblike_cli.download import download, file_of, rounds
-from dblike_cli.entries import UNTRUSTED
+from dblike_cli.entries import UNTRUSTED, trust
 from dblike_cli.incoming import Made, part_size
 from dblike_cli.outcomes import Applied
 from dblike_cli.place import (
@@ -54,7 +54,7 @@ def apply(context: Context, plan: Plan, stamps: Mapping[bytes, bytes], tick: int
     """
     result = Applied()
     adopt(context, plan, stamps, tick, result)
-    applier = _Applier(context, stamps, result)
+    applier = _Applier(context, stamps, tick, result)
     removals = [step for step in plan.applies if step.new is None]
     makes = [step for step in plan.applies if step.new is not None]
     room = _making_room(plan.applies)
@@ -86,9 +86,12 @@ def _making_room(steps: Iterable[Apply]) -> int:
 
 
 class _Applier:
-    def __init__(self, context: Context, stamps: Mapping[bytes, bytes], result: Applied) -> None:
+    def __init__(
+        self, context: Context, stamps: Mapping[bytes, bytes], tick: int, result: Applied
+    ) -> None:
         self._context = context
         self._stamps = stamps
+        self._tick = tick
         self._result = result
         self._barrier = Barrier(context, result)
         self._staged: list[tuple[Apply, Made]] = []
@@ -277,7 +280,9 @@ class _Applier:
 
     def _expected(self, step: Apply) -> Expected:
         known = self._context.state.tree.get(step.path) if step.expected is not None else None
-        if known is None:
-            return Expected(step.expected, self._stamps.get(step.path, b""))
-        stamp = self._stamps.get(step.path, known.stamp)
-        return Expected(step.expected, stamp, doubtful=known.stamp == UNTRUSTED)
+        stamp = self._stamps.get(step.path, known.stamp if known is not None else b"")
+        # Whoever writes to what was written in the tick of the look may leave the same stamp.
+        doubtful = bool(stamp) and trust(stamp, self._tick) == UNTRUSTED
+        if known is not None and known.stamp == UNTRUSTED:
+            doubtful = True
+        return Expected(step.expected, stamp, doubtful=doubtful)

@@ -98,8 +98,8 @@ def put_file(
     place = temporary(context, kind)
     fs.rename(source, place, Rename.KEEP)
     try:
-        exchanged = _exchange(fs, place, path)
-    except OSError:
+        exchanged = _exchange(fs, place, path, expected)
+    except (Trouble, OSError):
         discard(fs, place)
         raise
     if not exchanged:
@@ -114,7 +114,7 @@ def put_file(
     return Displaced(path, place, _without_ctime(fs.lstat(place)))
 
 
-def _exchange(fs: FileSystem, place: bytes, path: bytes) -> bool:
+def _exchange(fs: FileSystem, place: bytes, path: bytes, expected: Expected) -> bool:
     """Put a file in the place of another; whether that one has its name now."""
     try:
         fs.rename(place, path, Rename.EXCHANGE)
@@ -122,6 +122,9 @@ def _exchange(fs: FileSystem, place: bytes, path: bytes) -> bool:
         if error.errno != errno.ENOTSUP:
             raise
         # A disk that can't exchange: the look before is all that there is.
+        assert expected.entry is not None
+        if expected.doubtful and content_mark(fs, path) != _mark(expected.entry):
+            raise Trouble(Code.CHANGED, "it was edited meanwhile") from None
         fs.rename(place, path, Rename.REPLACE)
         return False
     return True

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from dblike_cli.context import Settings
-from dblike_cli.fs import NewFile, Rename, Stat
+from dblike_cli.entries import stamp_of
+from dblike_cli.fs import NewFile, Rename, Seen, Stat
 from dblike_cli.realfs import RealFile, RealFS
 from dblike_cli.report import Code, Hints
 from dblike_delta.paths import join
@@ -612,3 +613,80 @@ def test_an_edit_of_what_gets_the_mode_of_the_site_survives(laptop: NewLaptop, w
     one.sync()
     assert one.read("a") == b"EDITED!"
     assert one.tree() == two.tree()
+
+
+class CoarseFile(RealFile):
+    """A file of a coarse disk."""
+
+    def stat(self) -> Stat:
+        return coarse(super().stat())
+
+
+class Coarse(Meddler):
+    """A disk that tells times of ten seconds apart, and somebody who writes in place."""
+
+    exchanges = True
+
+    def lstat(self, path: bytes) -> Stat:  # type: ignore[override]
+        return coarse(RealFS.lstat(self, path))
+
+    def scandir(self, path: bytes) -> list[tuple[bytes, Stat | None]]:
+        return [(name, st and coarse(st)) for name, st in super().scandir(path)]
+
+    def open_read(self, path: bytes) -> RealFile:
+        return CoarseFile(super().open_read(path).fd)
+
+    def create(self, path: bytes, mode: int = 0o600) -> RealFile:
+        return CoarseFile(super().create(path, mode).fd)
+
+    def make_many(self, directory: bytes, files: Sequence[NewFile]) -> None:
+        return None
+
+    def rename(self, source: bytes, target: bytes, how: Rename) -> None:
+        if self.victim and self.victim in (source, target):
+            with (self.place / os.fsdecode(self.victim)).open("r+b") as file:
+                file.write(b"EDITED!")
+            self.victim = b""
+        if how is Rename.EXCHANGE and not self.exchanges:
+            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+        super().rename(source, target, how)
+
+
+def coarse(st: Stat) -> Stat:
+    """What such a disk says."""
+    tick = 10_000_000_000
+    times = (st.st_mtime_ns // tick * tick, st.st_ctime_ns // tick * tick)
+    return Seen(st.st_mode, st.st_size, *times, st.st_ino, st.st_dev)
+
+
+@pytest.mark.parametrize(("gone", "exchanges"), [(False, True), (False, False), (True, True)])
+def test_an_edit_in_the_tick_of_the_look_survives(
+    laptop: NewLaptop, gone: bool, exchanges: bool
+) -> None:
+    """All that lstat says is as before, and so the bytes have to be looked at."""
+    one = laptop("one")
+    os.utime(one.write("a", "first a"), (10, 10))
+    one.sync()
+    (one.root.parent / "two").mkdir()
+    fs = Coarse(one.root.parent / "two")
+    fs.exchanges = exchanges
+    two = laptop("two", fs=fs)
+    if gone:  # an old copy of it lies there, just made
+        one.place("a").unlink()
+        one.sync()
+        two.write("a", "first a")
+    else:
+        two.sync()
+        with two.state.transaction():
+            two.state.tree.restamp([(b"a", stamp_of(fs.lstat(b"a")))])
+        one.write("a", "second a")
+        one.sync()
+        os.utime(two.place("a"))
+    fs.victim = b"a"
+    two.sync()
+    assert fs.victim == b""
+    two.sync()
+    contents = {two.read(path) for path in two.tree() if two.place(path).is_file()}
+    assert b"EDITED!" in contents
+    one.sync()
+    assert one.tree(times=False) == two.tree(times=False)
