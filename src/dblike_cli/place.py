@@ -191,6 +191,10 @@ def put_directory(
             st = fs.lstat(path)
             if kind_of(st) is not Kind.DIRECTORY or not _has_name(fs, path):
                 raise _occupied(fs, path) from None
+        except OSError:
+            if displaced is not None:
+                put_back(context, displaced)
+            raise
     if fs.lstat(path).st_mode & PERMISSIONS != entry.mode | 0o700:
         fs.chmod(path, entry.mode | 0o700)
     return displaced

@@ -690,3 +690,29 @@ def test_an_edit_in_the_tick_of_the_look_survives(
     assert b"EDITED!" in contents
     one.sync()
     assert one.tree(times=False) == two.tree(times=False)
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.ENOSPC])
+def test_a_file_stays_until_there_is_room_for_the_directory_in_its_place(
+    laptop: NewLaptop, code: int
+) -> None:
+    class Full(Meddler):
+        full = True
+
+        def mkdir(self, path: bytes, mode: int) -> None:
+            if self.full and path == b"a":
+                raise OSError(code, os.strerror(code))
+            super().mkdir(path, mode)
+
+    one, two, fs = pair(laptop)
+    one.place("a").unlink()
+    one.place("a").mkdir()
+    one.sync()
+    fs.close()
+    two.fs = fs = Full(two.root)
+    report = two.sync()
+    assert [item.path for item in report.pending] == [b"a"]
+    assert two.read("a") == b"first a"
+    fs.full = False
+    assert two.sync().in_sync
+    assert two.tree() == one.tree()
