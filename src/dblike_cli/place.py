@@ -22,7 +22,7 @@ from dblike_cli.entries import PERMISSIONS, kind_of, stamp_of
 from dblike_cli.fs import FileSystem, Rename, Stat
 from dblike_cli.hashing import TEMPORARY, StillWriting, hash_file
 from dblike_cli.report import Code
-from dblike_delta.paths import display, join, name, parent
+from dblike_delta.paths import MAX_PART, cut_name, display, join, name, parent
 from dblike_delta.plan import Entry
 from dblike_delta.versions import Kind
 
@@ -105,13 +105,23 @@ def put_file(
     if not exchanged:
         return None
     if not _is_expected(fs, place, expected):
-        fs.rename(place, path, Rename.EXCHANGE)
-        if content_mark(fs, place) == _mark(entry):
-            discard(fs, place)
-        else:  # it was edited once more, while the new one had its name
-            put_back(context, Displaced(path, place, b""))
+        _return(context, place, path, entry)
         raise Trouble(Code.CHANGED, "it was edited at this very moment")
     return Displaced(path, place, _without_ctime(fs.lstat(place)))
+
+
+def _return(context: Context, place: bytes, path: bytes, entry: Entry) -> None:
+    """What came out is an edit: bring it back to its path, and `entry`, which was there, away."""
+    fs = context.fs
+    try:
+        fs.rename(place, path, Rename.EXCHANGE)
+    except FileNotFoundError:  # that is gone again
+        put_back(context, Displaced(path, place, b""))
+        return
+    if content_mark(fs, place) == _mark(entry):
+        discard(fs, place)
+    else:  # it was edited once more, while the new one had its name
+        put_back(context, Displaced(path, place, b""))
 
 
 def _exchange(fs: FileSystem, place: bytes, path: bytes, expected: Expected) -> bool:
@@ -204,13 +214,21 @@ def put_back(context: Context, displaced: Displaced) -> bytes:
     """Return a file to its path, or beside it where that is taken; where it is now."""
     fs = context.fs
     for number in range(100):
-        target = displaced.path + (b" (recovered %d)" % number if number else b"")
+        target = numbered(displaced.path, b" (recovered %d)" % number) if number else displaced.path
         try:
             fs.rename(displaced.place, target, Rename.KEEP)
             return target
         except FileExistsError:
             continue
     return displaced.place
+
+
+def numbered(path: bytes, end: bytes, extension: bytes = b"") -> bytes:
+    """A path beside another one: with this end before the extension, and cut to what a name may
+    have."""
+    stem = name(path).removesuffix(extension)
+    room = MAX_PART - len(end + extension)
+    return join(parent(path), cut_name(stem, room) + end + extension)
 
 
 def drop_displaced(context: Context, displaced: Displaced) -> bool:

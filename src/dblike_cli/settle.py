@@ -19,14 +19,17 @@ from dblike_cli.place import (
     Trouble,
     drop_displaced,
     move_file,
+    numbered,
     put_back,
     take_directory,
     take_file,
 )
-from dblike_delta.paths import display
+from dblike_delta.paths import display, name
 from dblike_delta.versions import Kind
 
 Choice = Literal["ours", "theirs", "both"]
+_LONGEST = 32
+"""Bytes of an extension; what is longer is part of the name."""
 Agreed = Mapping[bytes, Expected | None]
 """What both sides have at some paths; None where nothing is here."""
 
@@ -97,14 +100,13 @@ def _agreed(context: Context, path: bytes, tick: int) -> Expected | None:
 
 def _free_name(context: Context, winner: bytes) -> bytes:
     """`report (2).txt`, or the first number that is free."""
-    stem, dot, extension = winner.rpartition(b".")
-    if not dot or b"/" in extension or not stem.rpartition(b"/")[2]:
-        stem, extension = winner, b""
+    stem, dot, extension = name(winner).rpartition(b".")
+    known = dot + extension if stem and len(extension) < _LONGEST else b""
     number = 2
     while True:
-        name = b"%b (%d)%b" % (stem, number, b"." + extension if extension else b"")
+        free = numbered(winner, b" (%d)" % number, known)
         try:
-            context.fs.lstat(name)
+            context.fs.lstat(free)
         except FileNotFoundError:
-            return name
+            return free
         number += 1

@@ -50,7 +50,7 @@ def conflict_path(path: bytes, *, author: str, time: int, tag: str) -> bytes:
     while len(end) >= room:
         directory = paths.parent(directory)
         room = _room(directory)
-    return paths.join(directory, _cut(stem, room - len(end)) + end)
+    return paths.join(directory, paths.cut_name(stem, room - len(end)) + end)
 
 
 def is_conflict_copy(path: bytes) -> bool:
@@ -83,7 +83,7 @@ def _split(name: bytes) -> tuple[bytes, bytes]:
 
 def _author(author: str) -> str:
     printable = "".join(filter(str.isprintable, _UNFIT_FOR_AUTHOR.sub(" ", author)))
-    cut = _cut(printable.encode(), _MAX_AUTHOR).decode()
+    cut = paths.cut_name(printable.encode(), _MAX_AUTHOR).decode()
     return cut.strip() or _UNKNOWN
 
 
@@ -96,13 +96,3 @@ def _room(directory: bytes) -> int:
     """Bytes that a name in this directory may have."""
     above = len(directory) + 1 if directory else 0
     return min(paths.MAX_PART, paths.MAX_PATH - above)
-
-
-def _cut(name: bytes, size: int) -> bytes:
-    """At most `size` bytes, and not half a UTF-8 character, if it is UTF-8 there."""
-    if len(name) <= size:
-        return name
-    at = size
-    while at > size - 3 and at > 1 and name[at] & 0xC0 == 0x80:
-        at -= 1
-    return name[:at] if name[at] & 0xC0 != 0x80 else name[:size]

@@ -79,6 +79,16 @@ def is_below(path: bytes, directory: bytes) -> bool:
     return not directory or path.startswith(directory + b"/")
 
 
+def cut_name(name: bytes, size: int) -> bytes:
+    """At most `size` bytes, and not half a UTF-8 character, if it is UTF-8 there."""
+    if len(name) <= size:
+        return name
+    at = size
+    while at > size - 3 and at > 1 and name[at] & 0xC0 == 0x80:
+        at -= 1
+    return name[:at] if name[at] & 0xC0 != 0x80 else name[:size]
+
+
 def display(path: bytes) -> str:
     r"""The path for people: what is no UTF-8 or can't be seen is escaped.
 

@@ -716,3 +716,49 @@ def test_a_file_stays_until_there_is_room_for_the_directory_in_its_place(
     fs.full = False
     assert two.sync().in_sync
     assert two.tree() == one.tree()
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "é" * 127])
+def test_an_edit_of_a_file_with_a_long_name_goes_beside_it(laptop: NewLaptop, name: str) -> None:
+    """Somebody has the old file open, and writes to it when the new one has taken its place."""
+
+    class Late(Meddler):
+        def lstat(self, path: bytes) -> os.stat_result:
+            if b"/swap-" in path:
+                self.more.append(path)
+                if len(self.more) == 3:
+                    writer.write(b"written late")
+            return super().lstat(path)
+
+    one, two, fs = pair(laptop)
+    one.write(name, "first")
+    one.sync()
+    two.sync()
+    one.write(name, "second")
+    one.sync()
+    fs.close()
+    two.fs = Late(two.root)
+    with two.place(name).open("r+b", buffering=0) as writer:
+        assert two.sync().applied == (os.fsencode(name),)
+    assert two.read(name) == b"second"
+    (late,) = (path for path in two.tree() if "recovered" in path)
+    assert two.read(late) == b"written late"
+    assert list((two.root / ".dblike" / "tmp").iterdir()) == []
+
+
+def test_an_edit_comes_back_where_what_took_its_place_is_gone(laptop: NewLaptop) -> None:
+    class Deleting(Meddler):
+        def rename(self, source: bytes, target: bytes, how: Rename) -> None:
+            if how is Rename.EXCHANGE and not self.victim:
+                two.place("a").unlink()
+            super().rename(source, target, how)
+
+    one, two, fs = pair(laptop)
+    one.write("a", "second a")
+    one.sync()
+    fs.close()
+    two.fs = fs = Deleting(two.root)
+    fs.victim, fs.when = b"a", "rename"
+    two.pull()
+    assert list((two.root / ".dblike" / "tmp").iterdir()) == []
+    assert two.read("a") == b"edited at that moment"

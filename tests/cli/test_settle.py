@@ -91,3 +91,23 @@ def test_what_is_saved_meanwhile_stays(one: Laptop, choice: Choice, when: str) -
     assert contents(one) == before | {os.fsdecode(saved): b"saved at that moment"}
     with pytest.raises(Failed, match="sync` first"):
         look_at(one.context, [saved])
+
+
+@pytest.mark.parametrize(("name", "other"), [
+    ("n" * 255, "n" * 251 + " (2)"),
+    ("é" * 127 + "x", "é" * 125 + " (2)"),
+    ("n" * 251 + ".txt", "n" * 247 + " (2).txt"),
+    ("n." + "e" * 253, "n." + "e" * 249 + " (2)"),
+    (".hidden", ".hidden (2)"),
+    ("d/.x.y", "d/.x (2).y"),
+])  # fmt: skip
+def test_both_of_a_long_name_fit(laptop: NewLaptop, name: str, other: str) -> None:
+    one = laptop("one")
+    one.write(name, "winner")
+    copy = one.write("copy", "loser")
+    one.sync()
+    agreed = look_at(one.context, [os.fsencode(name), b"copy"])
+    settle(one.context, agreed, os.fsencode(name), b"copy", "both")
+    assert one.read(name) == b"winner"
+    assert one.read(other) == b"loser"
+    assert not copy.exists()
