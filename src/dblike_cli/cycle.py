@@ -230,7 +230,7 @@ def _look(
         places = places.union(news)
     if not wish.paths and places is not None and _is_most(context, len(places)):
         places = None
-    return Look(places, wish.checksum, defer=not wish.dry_run)
+    return Look(places, wish.checksum, defer=not wish.dry_run, only=bool(wish.paths))
 
 
 def _is_most(context: Context, places: int) -> bool:

@@ -13,6 +13,7 @@ from dblike_cli.outcomes import Applied
 from dblike_cli.report import Action, Brake, Code, Hints, Pending, Planned, Report
 from dblike_cli.scan import Scan
 from dblike_delta.messages import Record
+from dblike_delta.paths import is_below
 from dblike_delta.plan import Entry, Plan, Reason
 from dblike_delta.reconcile import same_entry
 from dblike_delta.versions import Kind
@@ -128,7 +129,7 @@ class Ledger(msgspec.Struct):
 
 
 def _is_in(path: bytes, places: tuple[bytes, ...]) -> bool:
-    return any(path == place or path.startswith(place + b"/") for place in places)
+    return any(path == place or is_below(path, place) for place in places)
 
 
 def _size(entry: Entry | None) -> int:

@@ -63,16 +63,20 @@ class Scan(msgspec.Struct, frozen=True):
 
 class Look(msgspec.Struct, frozen=True):
     """How to look: `paths` None is everywhere; `checksum` reads every file; `defer` leaves new
-    content unread where whoever uploads it reads it anyway."""
+    content unread where whoever uploads it reads it anyway; `only`: at nothing but these, though
+    the rules for all others may be among them."""
 
     paths: Collection[bytes] | None = None
     checksum: bool = False
     defer: bool = True
+    only: bool = False
 
     @property
     def everywhere(self) -> bool:
         """Whether the whole folder is looked at."""
-        return self.paths is None or not {b"", IGNORE_FILE}.isdisjoint(self.paths)
+        if self.paths is None or b"" in self.paths:
+            return True
+        return IGNORE_FILE in self.paths and not self.only
 
     def covers(self, path: bytes) -> bool:
         """Whether the path is looked at."""

@@ -227,6 +227,28 @@ def test_paths_restrict_a_cycle(laptop: NewLaptop) -> None:
     assert one.tree() == two.tree()
 
 
+def test_the_rules_can_be_sent_alone(laptop: NewLaptop) -> None:
+    one = laptop("one")
+    one.write("gone", "1")
+    one.sync()
+    one.write(".dblikeignore", "*.o")
+    one.write("other", "2")
+    one.place("gone").unlink()
+    report = one.push(paths=(b".dblikeignore",))
+    assert (report.uploaded, report.deleted) == ((b".dblikeignore",), ())
+    report = one.push()
+    assert (report.uploaded, report.deleted) == ((b"other",), (b"gone",))
+
+
+def test_what_is_settled_by_a_sync_of_the_root_is_not_pending(laptop: NewLaptop) -> None:
+    one = laptop("one")
+    (one.root / ".DBLike").mkdir()
+    assert not one.sync().in_sync
+    (one.root / ".DBLike").rmdir()
+    assert one.sync(paths=(b"",)).in_sync
+    assert one.state.notes.pending() == []
+
+
 @pytest.mark.parametrize("year", [1600, 1902, 2400])
 def test_a_file_of_a_year_that_nothing_can_say_is_synced(laptop: NewLaptop, year: int) -> None:
     """With the nearest time that a version can have, and once."""
