@@ -8,6 +8,7 @@ import dataclasses
 from dblike_cli.closed import close_directory
 from dblike_cli.context import Context
 from dblike_cli.device import become_new, marker_of
+from dblike_cli.durable import sync_found
 from dblike_cli.entries import PERMISSIONS, UNTRUSTED, kind_of, remote_of, synced_of
 from dblike_cli.fs import FileSystem, Rename, Stat
 from dblike_cli.hashing import TEMPORARY, StillWriting, hash_file
@@ -57,6 +58,8 @@ def _agree_on_placed(context: Context) -> None:
     placed = [record for record in records if _is_placed(context, record)]
     if not placed:
         return
+    files = [record.path for record in placed if record.kind == Kind.FILE]
+    sync_found(context, files, [record.path for record in placed])
     with context.state.transaction():
         context.state.tree.record(
             Known(record.path, UNTRUSTED, synced_of(remote_of(record))) for record in placed

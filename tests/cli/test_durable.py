@@ -11,8 +11,9 @@ import pytest
 
 from dblike_cli.context import Settings
 from dblike_cli.durable import sync_names
-from dblike_cli.fs import File
+from dblike_cli.fs import OWN, File, Rename
 from dblike_cli.realfs import RealFS
+from dblike_cli.recover import recover
 from dblike_delta.exchange import Request, Response
 from rig.devices import Laptop
 from rig.permissions import permissions
@@ -177,3 +178,56 @@ def test_what_nobody_may_read_here_comes_with_all_else(laptop: Callable[..., Lap
         assert two.sync().in_sync
         assert two.sync().in_sync
     assert two.tree() == one.tree()
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_what_had_taken_its_place_when_the_end_came(
+    laptop: Callable[..., Laptop], count: int
+) -> None:
+    """It is durable before the next start takes it for agreed."""
+
+    class Ending(RealFS):
+        placed = 0
+
+        def rename(self, source: bytes, target: bytes, how: Rename) -> None:
+            super().rename(source, target, how)
+            self.placed += not target.startswith(OWN)
+            self._end()
+
+        def sync_directory(self, path: bytes) -> None:
+            self._end()
+            super().sync_directory(path)
+
+        def sync_all(self) -> None:
+            self._end()
+            super().sync_all()
+
+        def _end(self) -> None:
+            if self.placed == count:
+                raise KeyboardInterrupt
+
+    class Asking(Recording):
+        def sync_directory(self, path: bytes) -> None:
+            assert two.state.tree.empty()
+            super().sync_directory(path)
+
+        def sync_all(self) -> None:
+            assert two.state.tree.empty()
+            super().sync_all()
+
+    one, two = laptop("one"), laptop("two", settings=DURABLE)
+    for number in range(count):
+        one.write(f"{number}", f"{number}")
+    one.sync()
+    two.fs.close()
+    two.fs = Ending(two.root)
+    with pytest.raises(KeyboardInterrupt):
+        two.sync()
+    two.restart()
+    assert two.state.tree.empty()
+    two.fs.close()
+    two.fs = Asking(two.root)
+    two.fs.log = []
+    recover(two.context)
+    assert len(two.state.tree.stamps()) == count
+    assert two.fs.log == (["all"] if count > 16 else ["content of 0", "names in the root"])
