@@ -17,6 +17,7 @@ from dblike_cli.place import content_mark, discard
 from dblike_cli.signatures import DIRECTORY as SIGNATURES
 from dblike_cli.state import Known
 from dblike_delta.messages import Record, said_ns
+from dblike_delta.paths import ancestors
 from dblike_delta.versions import Kind
 
 
@@ -49,22 +50,44 @@ def recover(context: Context) -> None:
 
 
 def _agree_on_placed(context: Context) -> None:
-    """Remember what had taken its place when the crash came.
+    """Remember what had taken its place, or was gone, when the crash came.
 
     The news that it came by still says so.  Newer ones may replace that before the next look, and
-    then it would be an edit of ours, made without knowledge of what it is.
+    then it would be an edit or a delete of ours, made without knowledge of what it is.
     """
     records = context.state.remote.all().values()
     placed = [record for record in records if _is_placed(context, record)]
-    if not placed:
+    gone = [record for record in records if _is_gone(context, record)]
+    paths = [record.path for record in (*placed, *gone)]
+    if not paths:
         return
     files = [record.path for record in placed if record.kind == Kind.FILE]
-    sync_found(context, files, [record.path for record in placed])
+    sync_found(context, files, paths)
     with context.state.transaction():
         context.state.tree.record(
             Known(record.path, UNTRUSTED, synced_of(remote_of(record))) for record in placed
         )
-        context.state.remote.drop(record.path for record in placed)
+        context.state.tombs.bury(
+            [(record.path, record.context) for record in gone], context.clock.now_ms()
+        )
+        context.state.remote.drop(paths)
+
+
+def _is_gone(context: Context, record: Record) -> bool:
+    """Whether nothing is at a path any more that the news say was deleted."""
+    if record.kind != Kind.DELETED or context.state.tree.get(record.path) is None:
+        return False
+    disk = context.fs.lstat(b"").st_dev
+    try:
+        for above in ancestors(record.path):
+            if context.fs.lstat(above).st_dev != disk:
+                return False  # what a mount covers is there
+        context.fs.lstat(record.path)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _is_placed(context: Context, record: Record) -> bool:

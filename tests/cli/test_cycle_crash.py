@@ -207,3 +207,29 @@ def test_an_edit_after_a_crash_in_its_download_is_no_conflict(laptop: NewLaptop,
         assert two.place("a").read_text() == f"edit {steps} and one more"
         if not died:
             return
+
+
+@pytest.mark.parametrize("kind", ["file", "symlink", "directory"])
+def test_what_is_restored_after_a_crash_in_its_delete_stays(laptop: NewLaptop, kind: str) -> None:
+    """That it is not there is no delete of this device's, but of the site's, and is over."""
+    one, two = laptop("one", settings=SMALL), laptop("two", settings=SMALL)
+    steps = 0
+    while True:
+        steps += 1
+        remake(one, kind, "the same")
+        os.utime(one.place("a"), (1, 1), follow_symlinks=False)
+        one.sync()
+        two.sync()
+        two.sync()
+        one.place("a").rename(one.root.parent / "kept")
+        one.sync()
+        died = die(two, Life(steps))
+        (one.root.parent / "kept").rename(one.place("a"))
+        one.sync()
+        two.sync()
+        two.sync()
+        one.sync()
+        assert sorted(os.listdir(one.root)) == [".dblike", "a"], steps
+        assert one.tree() == two.tree()
+        if not died:
+            return
