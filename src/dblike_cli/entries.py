@@ -58,6 +58,14 @@ def kind_of(st: Stat) -> Kind | None:
     return _KINDS.get(stat.S_IFMT(st.st_mode))
 
 
+def special(st: Stat) -> str:
+    """Why what can't be synced is not."""
+    mode = st.st_mode
+    if stat.S_ISFIFO(mode):
+        return "a FIFO is not synced"
+    return "a socket is not synced" if stat.S_ISSOCK(mode) else "a device is not synced"
+
+
 def file_entry(st: Stat, digest: bytes) -> Entry:
     """A file of that content; an empty `digest` says that nobody looked yet."""
     return Entry(Kind.FILE, digest, st.st_size, st.st_mode & PERMISSIONS, said_ns(st.st_mtime_ns))

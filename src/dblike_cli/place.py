@@ -199,7 +199,7 @@ def put_directory(
             fs.mkdir(path, entry.mode | 0o700)
         except FileExistsError:
             st = fs.lstat(path)
-            if kind_of(st) is not Kind.DIRECTORY or not _has_name(fs, path):
+            if kind_of(st) is not Kind.DIRECTORY or not has_name(fs, path):
                 raise _occupied(fs, path) from None
         except OSError:
             if displaced is not None:
@@ -304,7 +304,7 @@ def content_mark(fs: FileSystem, place: bytes) -> bytes:
     return digest[:16].hex().encode()
 
 
-def _has_name(fs: FileSystem, path: bytes) -> bool:
+def has_name(fs: FileSystem, path: bytes) -> bool:
     """Whether the directory lists this very name, not one that the disk takes for it."""
     wanted = name(path)
     return any(found == wanted for found, _ in fs.scandir(parent(path)))
@@ -312,7 +312,7 @@ def _has_name(fs: FileSystem, path: bytes) -> bool:
 
 def _occupied(fs: FileSystem, path: bytes) -> Trouble:
     """Why nothing can be made at a path: something is there, or the disk folds names."""
-    if _has_name(fs, path):
+    if has_name(fs, path):
         return Trouble(Code.OCCUPIED, "something that is not synced lies in its way")
     there = fs.lstat(path)
     twin = [

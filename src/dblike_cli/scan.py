@@ -18,6 +18,7 @@ from dblike_cli.entries import (
     entry_of,
     file_entry,
     kind_of,
+    special,
     stamp_of,
     symlink_entry,
     trusted_stamp,
@@ -25,6 +26,7 @@ from dblike_cli.entries import (
 from dblike_cli.fs import OWN, Stat
 from dblike_cli.hashing import StillWriting, disk_time, hash_file, seen_as
 from dblike_cli.ignore import IGNORE_FILE, Ignore
+from dblike_cli.place import has_name
 from dblike_cli.report import Code, Pending, Progress
 from dblike_cli.signatures import new_builder, save_signature
 from dblike_delta.errors import PathError
@@ -216,9 +218,9 @@ class _Scanner:
             case Kind.FILE:
                 self._file(path, st, old)
             case _ if old is None:
-                self._note(path, Code.SPECIAL, _special(st))
+                self._note(path, Code.SPECIAL, special(st))
             case _:
-                self._leave(path, Code.SPECIAL, _special(st))
+                self._leave(path, Code.SPECIAL, special(st))
         return kind is Kind.DIRECTORY
 
     def _may_be_new(self, path: bytes, kind: Kind | None) -> bool:
@@ -342,6 +344,8 @@ class _Scanner:
             return True
         try:
             self._fs.lstat(path)
+            if not has_name(self._fs, path):
+                return True  # the disk takes this name for another one
         except OSError as error:
             if error.errno in _NOTHING:
                 return True
@@ -390,10 +394,3 @@ class _Scanner:
 
     def _note(self, path: bytes, code: Code, reason: str) -> None:
         self._found.pending[path] = Pending(path, reason, code)
-
-
-def _special(st: Stat) -> str:
-    mode = st.st_mode
-    if stat.S_ISFIFO(mode):
-        return "a FIFO is not synced"
-    return "a socket is not synced" if stat.S_ISSOCK(mode) else "a device is not synced"

@@ -516,6 +516,22 @@ def test_a_disk_that_folds_names_holds_the_second_one_back(laptop: NewLaptop, ba
     assert (one.read("Readme"), one.read("readme")) == (b"first", b"second")
 
 
+def test_a_name_gets_another_case_on_a_disk_that_folds_names(laptop: NewLaptop) -> None:
+    """The old one is gone, though such a disk finds it."""
+    one = laptop("one")
+    os.utime(one.write("Readme", "text"), (1, 1))
+    one.sync()
+    (one.root.parent / "two").mkdir()
+    two = laptop("two", fs=FoldingFS(one.root.parent / "two"))
+    two.sync()
+    two.sync()
+    two.place("Readme").rename(two.root / "README")
+    report = two.sync()
+    assert (report.uploaded, report.deleted, report.in_sync) == ((b"README",), (b"Readme",), True)
+    one.sync()
+    assert one.tree() == two.tree()
+
+
 def test_many_files_share_their_barriers(laptop: NewLaptop) -> None:
     one = laptop("one")
     for number in range(120):
