@@ -14,6 +14,7 @@ from dblike_cli.context import Context
 from dblike_cli.entries import UNTRUSTED, file_entry, is_racy, trust
 from dblike_cli.hashing import StillWriting, disk_time, read_whole
 from dblike_cli.outgoing import Outgoing
+from dblike_cli.place import has_name
 from dblike_cli.report import Code, Pending
 from dblike_delta.plan import Upload
 from dblike_delta.reconcile import same_entry
@@ -80,6 +81,9 @@ class Reader:
         """None where there is nothing to send."""
         entry = change.entry
         item: Outgoing | None
+        if entry is None and self._is_back(change.path):
+            self._result.wait(change.path, Code.WRITING, "it was gone, and is there again")
+            return None
         if entry is None or entry.kind is not Kind.FILE:
             item = self._seen_so(change)
         elif entry.size < self._context.config.whole_below:
@@ -89,6 +93,14 @@ class Reader:
         if item is not None and change.path in self._refused and self._is_refused(item):
             return None
         return item
+
+    def _is_back(self, path: bytes) -> bool:
+        """Whether something is where nothing was: what goes before a delete may take an hour."""
+        try:
+            self._context.fs.lstat(path)
+            return has_name(self._context.fs, path)
+        except OSError:
+            return False
 
     def _seen_so(self, change: Upload) -> Outgoing:
         """What the scan saw is all that there is to know of it."""

@@ -544,3 +544,33 @@ def test_a_page_of_something_in_between_changes_nothing(laptop: NewLaptop, statu
     assert one.state.meta.cursor == cursor
     assert set(one.tree()) == {"a"}
     assert one.sync().in_sync
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_what_is_there_again_before_its_delete_is_sent_stays(
+    laptop: NewLaptop, wire: WsgiTransport, kind: str
+) -> None:
+    """Deletes go last, and what goes before them takes its time."""
+
+    class Restoring:
+        def request(self, request: Request) -> Response:
+            if request.target.partition("?")[0].endswith("/commit") and kept.exists():
+                kept.rename(one.place("a"))
+            return wire.request(request)
+
+    one, two = laptop("one", settings=Settings(durable=False, batch_records=1)), laptop("two")
+    kept = one.root.parent / "kept"
+    one.write("a" if kind == "file" else "a/in", "text")
+    one.sync()
+    two.sync()
+    one.place("a").rename(kept)
+    one.write("new", "1")
+    one.write("new too", "2")
+    one.exchange._transport = Restoring()
+    report = one.sync()
+    assert report.deleted == ()
+    assert not report.in_sync
+    assert one.sync().in_sync
+    two.sync()
+    assert two.tree() == one.tree()
+    assert one.place("a").exists()
