@@ -27,6 +27,7 @@ from dblike_delta.sources import (
     fill,
     lacks_content,
 )
+from dblike_delta.vectors import said_after
 from dblike_delta.versions import Dot, Kind, vector_in
 
 _GONE = 410
@@ -42,6 +43,8 @@ class _Sorted(msgspec.Struct):
     refused: list[tuple[bytes, str]] = []
     answered: list[Known] = []
     """Our own versions whose answer was lost."""
+    buried: list[tuple[bytes, bytes]] = []
+    """The same of deletes, by (path, context)."""
     settled: list[bytes] = []
     """Paths of which the site knows all that we do, though it went back in time."""
     undead: list[Known] = []
@@ -182,7 +185,9 @@ def _take(context: Context, page: Changes) -> None:
     state.tree.renew(found.renewed)
     state.tree.record(found.answered)
     state.tree.record(found.undead)
+    state.tombs.bury(found.buried, context.clock.now_ms())
     state.outbox.drop(known.path for known in found.answered)
+    state.outbox.drop(path for path, _ in found.buried)
     for path, reason in found.refused:
         state.notes.refuse(path, None, reason)
     state.meta.step(page.cursor)
@@ -223,6 +228,10 @@ def _sort(context: Context, records: Iterable[Record]) -> _Sorted:
         answer = _answer(context, record)
         if answer is not None:
             found.answered.append(answer)
+            found.known.append(record.path)
+            continue
+        if _is_own_delete(context, record):
+            found.buried.append((record.path, record.context))
             found.known.append(record.path)
             continue
         known, tomb = held.known(record.path), held.tomb(record.path)
@@ -339,6 +348,18 @@ def _answer(context: Context, record: Record) -> Known | None:
     if sending is None or sending.counter != record.counter or not _says(sending.entry, record):
         return None
     return Known(record.path, UNTRUSTED, synced_of(remote_of(record)))
+
+
+def _is_own_delete(context: Context, record: Record) -> bool:
+    """Whether the record is a delete of ours that waits for its answer, and says no more than we
+    knew.  What is at the path by now was put there after it."""
+    if record.device != context.device.id or record.kind != Kind.DELETED:
+        return False
+    sending = context.state.outbox.get(record.path)
+    if sending is None or sending.counter != record.counter or sending.entry is not None:
+        return False
+    after = said_after(sending.context, Dot(record.device, record.counter))
+    return bool(record.context) and not lacks_some(after, record.context)
 
 
 def _fault(record: Record) -> str:

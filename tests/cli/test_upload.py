@@ -574,3 +574,35 @@ def test_what_is_there_again_before_its_delete_is_sent_stays(
     two.sync()
     assert two.tree() == one.tree()
     assert one.place("a").exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "symlink", "directory"])
+def test_what_was_restored_after_a_delete_whose_reply_was_lost_stays(
+    laptop: NewLaptop, cutting: Wire, kind: str
+) -> None:
+    """The echo of a device's own delete is no news to it."""
+    one, two = laptop("one", transport=cutting), laptop("two")
+    kept, place = one.root.parent / "kept", one.place("a")
+    match kind:
+        case "file":
+            one.write("a", "text")
+        case "symlink":
+            place.symlink_to("text")
+        case _:
+            place.mkdir()
+    one.sync()
+    two.sync()
+    place.rename(kept)
+    cutting.cut = lambda request: (
+        "after" if request.target.partition("?")[0].endswith("/commit") else ""
+    )
+    with pytest.raises(Unreachable):
+        one.sync()
+    cutting.cut = lambda _: ""
+    kept.rename(place)
+    before = one.tree()
+    one.sync()
+    assert one.tree() == before
+    two.sync()
+    assert two.tree() == before
+    assert one.sync().in_sync
