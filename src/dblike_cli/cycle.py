@@ -25,7 +25,7 @@ from dblike_cli.outcomes import Applied
 from dblike_cli.recover import identify, prepare, recover
 from dblike_cli.remote import has_to_hear, hear, overhear
 from dblike_cli.report import Code, Direction, Hints, Pending, Report
-from dblike_cli.safety import Limit, check_root, hold_deletes, limit_of
+from dblike_cli.safety import Limit, check_root, hold_deletes, limit_of, note_fewer
 from dblike_cli.scan import Look, Scan, scan
 from dblike_cli.state import said_plainly
 from dblike_cli.upload import upload
@@ -139,6 +139,8 @@ def _round(context: Context, wish: _Wish, ledger: Ledger) -> Hints | None:
         again = wish.hints.everywhere
         sent = upload(context, plan.uploads, found.stamps, found.tick, again=again)
         ledger.sent(sent)
+        new = sum(1 for step in plan.uploads if step.base is None and step.path in sent.done)
+        note_fewer(context, "local", wish.limit, len(sent.deleted), new)
         found = _after(found, sent)
         news = _hear_again(context, wish, sent)
         plan, brake = hold_deletes(context, _decide(context, found, news), found, wish.limit)
@@ -147,6 +149,9 @@ def _round(context: Context, wish: _Wish, ledger: Ledger) -> Hints | None:
         plan = msgspec.structs.replace(plan, applies=())
     taken = apply(context, plan, found.stamps, found.tick)
     ledger.took(taken)
+    came = set(taken.applied)
+    new = sum(1 for step in plan.applies if step.expected is None and step.path in came)
+    note_fewer(context, "remote", wish.limit, len(taken.deleted), new)
     ledger.held(plan)
     offer_large(context)
     if ledger.brake is None:  # what a brake holds is not in the plan, and is far from idle

@@ -19,6 +19,10 @@ from dblike_delta.plan import Apply, Entry, Plan
 from dblike_delta.versions import Kind
 
 _EXAMPLES = 5
+_LATELY = 600.0
+"""Seconds for which deletes that were let through count: `watch` sees those of one `rm` in many
+cycles, and each of them would be few."""
+Side = Literal["local", "remote"]
 
 
 def open_root(root: Path) -> RealFS:
@@ -43,10 +47,12 @@ def _missing(error: OSError) -> Stopped:
 
 
 class Limit(msgspec.Struct, frozen=True):
-    """How many deletes are let through: at most `share` of all, or `count` where that is more."""
+    """How many deletes are let through: at most `share` of all, or `count` where that is more.
+    `asked`: somebody answers a brake, and means these deletes."""
 
     count: int
     share: float
+    asked: bool = False
 
     def allows(self, deletes: int, total: int) -> bool:
         """Whether so many of `total` may go at once."""
@@ -61,7 +67,7 @@ def limit_of(context: Context, asked: str | None) -> Limit:
         return (
             share if not config.max_delete.endswith("%") else Limit(config.brake_from, share.share)
         )
-    return _parse(asked)
+    return msgspec.structs.replace(_parse(asked), asked=True)
 
 
 def _parse(text: str) -> Limit:
@@ -77,17 +83,46 @@ def hold_deletes(
     """The plan without its deletes where they are too many, and what was held."""
     gone = [step.path for step in plan.uploads if step.new is None]
     lost, removed = _not_moved(gone, found), _not_moved_there(plan.applies)
-    if max(len(lost), len(removed)) <= limit.count:
+    before = {
+        side: _lately(context, side) if paths and not limit.asked else 0
+        for side, paths in (("local", lost), ("remote", removed))
+    }
+    here, there = len(lost) + before["local"], len(removed) + before["remote"]
+    if max(here, there) <= limit.count:
         return plan, None  # no share is asked for, so nobody has to count all paths
     total = max(context.state.tree.count(), 1)
     brake = None
-    if not limit.allows(len(removed), total):
+    if removed and not limit.allows(there, total + before["remote"]):
         made = tuple(step for step in plan.applies if step.new is not None)
-        plan, brake = _replace(plan, applies=made), _brake("remote", removed, total)
-    if not limit.allows(len(lost), total):
+        plan = _replace(plan, applies=made)
+        brake = _brake("remote", removed, total, before["remote"])
+    if lost and not limit.allows(here, total + before["local"]):
         kept = tuple(step for step in plan.uploads if step.new is not None)
-        plan, brake = _replace(plan, uploads=kept), _brake("local", lost, total, brake)
+        plan = _replace(plan, uploads=kept)
+        brake = _brake("local", lost, total, before["local"], brake)
     return plan, brake
+
+
+def note_fewer(context: Context, side: Side, limit: Limit, gone: int, made: int) -> None:
+    """Remember for the next look how many paths went and came by the doing of a side."""
+    events, now = context.state.fewer[side], context.clock.monotonic()
+    if limit.asked and gone:
+        events.clear()
+    elif gone or made:
+        events[:] = [event for event in events if now - event[0] <= _LATELY]
+        events.append((now, gone - made))
+
+
+def _lately(context: Context, side: str) -> int:
+    """How many paths fewer there are by the doing of a side than there were at some time lately."""
+    now = context.clock.monotonic()
+    most = fewer = 0
+    for when, count in reversed(context.state.fewer[side]):
+        if now - when > _LATELY:
+            break
+        fewer += count
+        most = max(most, fewer)
+    return most
 
 
 def _not_moved(gone: Iterable[bytes], found: Scan) -> list[bytes]:
@@ -112,9 +147,9 @@ def _not_moved_there(applies: Collection[Apply]) -> list[bytes]:
 
 
 def _brake(
-    side: Literal["local", "remote"], paths: list[bytes], total: int, also: Brake | None = None
+    side: Side, paths: list[bytes], total: int, before: int, also: Brake | None = None
 ) -> Brake:
-    return Brake(side, len(paths), total, tuple(paths[:_EXAMPLES]), also)
+    return Brake(side, len(paths) + before, total + before, tuple(paths[:_EXAMPLES]), also)
 
 
 def _replace(plan: Plan, **changes: object) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 
@@ -9,7 +10,7 @@ import pytest
 
 from dblike_cli.errors import Stopped, Usage
 from dblike_cli.exits import Exit
-from dblike_cli.report import Code
+from dblike_cli.report import Code, Hints
 from rig.devices import Laptop
 
 NewLaptop = Callable[..., Laptop]
@@ -129,3 +130,37 @@ def test_a_held_path_is_listed_with_its_code(laptop: NewLaptop) -> None:
     assert report.brake is not None
     assert "--max-delete 121" in report.brake.message
     assert not report.in_sync
+
+
+def test_a_mass_delete_in_many_small_steps_is_held(laptop: NewLaptop) -> None:
+    """As `watch` sees that of one `rm`, whose clock is the one of this."""
+    one, two = full(laptop), laptop("two")
+    two.sync()
+    paths = sorted(one.place("d").iterdir())
+    for at in range(0, 120, 20):
+        for place in paths[at : at + 20]:
+            place.unlink()
+        hints = Hints(frozenset(b"d/" + os.fsencode(p.name) for p in paths[at : at + 20]))
+        report = one.sync(hints=hints)
+        two.sync(hints=Hints())
+    assert report.brake is not None
+    assert (report.brake.side, report.brake.total) == ("local", 121)
+    assert report.brake.count > 60
+    assert len(two.tree()) == 61
+    assert one.sync().brake is not None
+    assert one.sync(max_delete=str(report.brake.count)).in_sync
+    one.place("d").rmdir()
+    assert one.sync().brake is None, "what was answered for counts no more"
+
+
+def test_what_comes_and_goes_is_no_mass_delete(laptop: NewLaptop) -> None:
+    one = full(laptop)
+    for round_ in range(5):
+        for number in range(30):
+            one.write(f"d/temporary{number}", f"{round_}")
+        assert len(one.sync().uploaded) == 30
+        for number in range(30):
+            one.place(f"d/temporary{number}").unlink()
+        report = one.sync()
+        assert report.brake is None
+        assert len(report.deleted) == 30
