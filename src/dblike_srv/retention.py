@@ -39,7 +39,7 @@ def forgettable(
 ) -> list[int]:
     """Which of a path's versions (oldest first) the rule lets go."""
     newest = rule.versions + len(heads) if live else 0
-    kept = {seen.seq for seen in history[len(history) - newest :]} if newest else set()
+    kept = {seen.seq for seen in history[::-1][:newest]}
     since = now - rule.days * DAY_MS
     return [
         old.seq

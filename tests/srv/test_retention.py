@@ -27,6 +27,8 @@ def history(*days_ago: int) -> list[Seen]:
         ((90, 80, 70, 60), Retention(30, 2), True, [1]),  # two beside the head
         ((90, 80, 70, 60), Retention(30, 2), False, [1, 2, 3]),  # deleted: only days count
         ((90, 80, 10), Retention(30, 0), True, [1]),
+        ((90, 80, 70), Retention(30, 3), True, []),  # fewer than are kept: all of them
+        ((90, 80, 70, 60, 50, 40), Retention(30, 10), True, []),
         ((3, 2, 1), Retention(0, 0), True, [1, 2]),
     ],
 )
@@ -49,3 +51,11 @@ def test_heads_are_never_forgotten(
     seen = history(*sorted(days_ago, reverse=True))
     rule = Retention(days, versions)
     assert not set(forgettable(seen, frozenset(heads), rule, live=live, now=NOW)) & heads
+
+
+@given(st.lists(st.integers(0, 100), min_size=1, max_size=12), st.integers(0, 15))
+def test_the_newest_of_a_live_path_stay(days_ago: list[int], versions: int) -> None:
+    """As many as the rule says beside the head, or all where there are fewer."""
+    seen = history(*sorted(days_ago, reverse=True))
+    gone = forgettable(seen, frozenset({len(seen)}), Retention(0, versions), live=True, now=NOW)
+    assert gone == list(range(1, len(seen) - versions))
