@@ -215,11 +215,13 @@ class Transaction:
     def _keep_contents(
         self, fresh: dict[bytes, Content], accepted: list[Item], pack: SeenPack | None
     ) -> None:
-        """Rows for what the accepted versions need.  A pack of which none of them brought anything
-        is not named, nor counted as the user's: it goes with the next garbage collection."""
+        """Rows for what the accepted versions need, also where it came with a refused one.  A pack
+        of which they need nothing is not named, nor counted as the user's: it goes with the next
+        garbage collection."""
         needed = {item.hash for item in accepted}
         kept = [content for digest, content in fresh.items() if digest in needed]
-        if pack is not None and any(NEW_PACK in item.recipe.packs for item in accepted):
+        brought = [item.recipe for item in accepted] + [content.recipe for content in kept]
+        if pack is not None and any(NEW_PACK in recipe.packs for recipe in brought):
             number = self._name(pack)  # also where it is here already: nobody deletes it then
             kept = [replace(each, recipe=numbered(each.recipe, number)) for each in kept]
         write_contents(self._connection, self._identity.user, kept, self._now)

@@ -618,6 +618,17 @@ def test_of_one_changeset_only_what_is_accepted_is_kept(core: CoreSite, laptop: 
     assert core.read(b"b") == BLOB
 
 
+def test_a_content_that_came_with_a_refused_version_serves_the_others(
+    core: CoreSite, laptop: Device
+) -> None:
+    """Of two equal files only the first one has a body, and that one is refused."""
+    bad = laptop.file(b"a", BLOB, context=b"no context")
+    good = laptop.record(b"b", hash=blake3(BLOB).digest(), size=len(BLOB))
+    assert statuses(core, laptop, bad, good) == ["refused", "accepted"]
+    assert core.read(b"b") == BLOB
+    assert core.site.database.read(lambda c: c.execute(users.select()).one()).used == len(BLOB)
+
+
 def test_literals_that_were_not_declared_stop_at_the_quota(tmp_path: Path) -> None:
     core = CoreSite(tmp_path, limits={"quota": 350_000})
     core.laptop.put(b"a", BLOB)
