@@ -80,7 +80,7 @@ class Transaction:
         self._judge(items)
         fresh = self._find_contents(self._good(items))
         tree.load(item.record.path for item in items)
-        if self._overwrite is not None:
+        if self._overwrite is not None and not self._is_done(items):
             self._overwrite(tree)
         sound = {b""}
         for item in self._good(items):
@@ -163,6 +163,11 @@ class Transaction:
         }
         rows = find_rows(self._connection, VERSION_COLUMNS, where, versions.c.counter, counters)
         return {version.dot: version for version in map(version_of, rows)}
+
+    def _is_done(self, items: list[Item]) -> bool:
+        """Whether all of it is here already: the COMMIT before was of unknown outcome."""
+        told = (self._said.get(id(item)) for item in items)
+        return all(said is not None and said[0] == "known" for said in told)
 
     # --- contents
 

@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
+from dblike_delta.commands import Copy, Literal
+from dblike_delta.formats import encode_commands
+from dblike_srv.errors import PreconditionFailed
+from dblike_srv.files import FileWish, Precondition, patch_file, put_file
 from dblike_srv.models import journal, packs, users, versions
+from dblike_srv.views import version_name
 from rig.core_site import CoreSite, SeededRandom
 from rig.mariadb import MariaDB
 from rig.proxy import FINE, Fault, Proxy
@@ -52,6 +57,21 @@ def test_it_is_run_again_and_finds_its_own_dots(core: CoreSite, proxy: Proxy) ->
     assert (core.count(versions), core.count(journal), core.count(packs)) == (3, 3, 3)
     used = core.site.database.read(lambda c: c.scalar(select(users.c.used)))
     assert used == len(b"before") + len(BLOB) + len(b"after")
+
+
+def test_a_condition_that_held_is_not_asked_of_what_it_led_to(core: CoreSite, proxy: Proxy) -> None:
+    """A file that is put where there was none, and a delta that is applied to it."""
+    lose(core, proxy, {0, 1})
+    me, wish = core.laptop.identity, FileWish()
+    new = Precondition(if_none_match=("*",))
+    made = put_file(core.site, me, core.folder, b"a/b", [BLOB], wish=wish, condition=new)
+    assert proxy.lost == 1
+    same = Precondition(if_match=(version_name(made.dot),))
+    delta = [encode_commands([Copy(0, 40_000), Literal(b"new")])]
+    patch_file(core.site, me, core.folder, b"a/b", delta, condition=same)
+    assert (core.read(b"a/b"), proxy.lost) == (BLOB[:40_000] + b"new", 2)
+    with pytest.raises(PreconditionFailed):
+        put_file(core.site, me, core.folder, b"a/b", [BLOB], wish=wish, condition=new)
 
 
 def test_writers_at_once_over_a_line_that_cuts_every_third(core: CoreSite, proxy: Proxy) -> None:
