@@ -174,6 +174,10 @@ def test_a_file_comes_in_any_size(person: Person) -> None:
         ("bytes=0-3", 206, b"0123"),
         ("bytes=4-", 206, b"456789"),
         ("bytes=-2", 206, b"89"),
+        ("bytes=-10", 200, b"0123456789"),
+        ("bytes=-11", 200, b"0123456789"),  # the last eleven, or as many as there are
+        ("bytes=-99999999999999999999", 200, b"0123456789"),
+        ("bytes=-0", 416, None),
         ("bytes=8-100", 206, b"89"),
         ("bytes=0-9", 200, b"0123456789"),
         ("bytes=10-", 416, None),
@@ -204,6 +208,13 @@ def test_a_range_of_what_is_meanwhile_another_file(person: Person) -> None:
     assert (got.status_code, got.data) == (200, b"abcdefghij")
 
 
+def test_the_end_of_an_empty_file(person: Person) -> None:
+    person("PUT", FILES + "f", b"")
+    got = person("GET", FILES + "f", Range="bytes=-5")
+    assert (got.status_code, got.data) == (200, b"")
+    assert person("GET", FILES + "f", Range="bytes=0-").status_code == 416
+
+
 def test_preconditions(person: Person) -> None:
     """Nobody overwrites what they have not seen, if they say so."""
     first = person("PUT", FILES + "f", b"1", If_None_Match="*")
@@ -213,6 +224,7 @@ def test_preconditions(person: Person) -> None:
     assert person("GET", FILES + "f", If_None_Match=tag).status_code == 304
     assert person("GET", FILES + "f", If_None_Match="W/" + tag).status_code == 304
     assert person("GET", FILES + "f", If_Match='"other"').status_code == 412
+    assert person("GET", FILES + "f", If_Match='"other"', If_None_Match=tag).status_code == 412
     assert person("PUT", FILES + "f", b"2", If_Match="W/" + tag).status_code == 412
     second = person("PUT", FILES + "f", b"2", If_Match=tag)
     assert second.status_code == 200

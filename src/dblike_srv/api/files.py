@@ -69,9 +69,9 @@ def read(folder_name: str, path: str) -> Response:  # noqa: ARG001 - the bytes a
 def send_file(version: Version) -> Response:
     """A version's content: all of it, a range, or word that it is what the client has."""
     tag = version_name(version.dot)
+    precondition(if_none_match=False).check(version)
     if request.if_none_match.contains_weak(tag):
         return _tagged(nothing(304), version)
-    precondition(if_none_match=False).check(version)
     start, end = _range(version.size, tag)
     head = request.method == "HEAD"
     body = () if head else files.read_content(site(), identity(), version, start, end)
@@ -103,7 +103,10 @@ def _range(size: int, tag: str) -> tuple[int, int]:
         return 0, size
     if "If-Range" in request.headers and condition.etag != tag:
         return 0, size
-    found = request.range.range_for_length(size) if request.range else None
+    asked = request.range
+    if asked is not None and asked.ranges[0][0] < -size:
+        return 0, size  # its last bytes, of which there are fewer
+    found = asked.range_for_length(size) if asked is not None else None
     if found is None:
         raise RangeNotSatisfiable(f"the file has {size} bytes", size=size)
     return found
