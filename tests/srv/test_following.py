@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,9 @@ from dblike_delta.messages import FetchRequest
 from dblike_delta.seams import SystemClock
 from dblike_srv import accounts
 from dblike_srv.changes import since
-from dblike_srv.config import Peer
+from dblike_srv.collect import gc
+from dblike_srv.config import Peer, Retention
+from dblike_srv.errors import Busy
 from dblike_srv.folders import find_folder
 from dblike_srv.replication import follower as following
 from dblike_srv.replication import turns
@@ -251,6 +254,38 @@ def test_what_is_not_written_is_not_waited_for(two: list[Member], early: bool) -
     here.site.store = store
     follow(here, Asked(there), page=1, early=early)
     assert {row.path for row in held(here.site)["versions"]} == {b"n0", b"n1", b"n2"}
+
+
+class Meanwhile(Asked):
+    """Something happens while contents are on their way, the first time."""
+
+    def __init__(self, member: Member, happens: Callable[[], object]) -> None:
+        super().__init__(member)
+        self.happens: Callable[[], object] | None = happens
+
+    def request(self, request: Request) -> WsgiResponse:
+        if request.target.endswith("/fetch") and self.happens is not None:
+            happens, self.happens = self.happens, None
+            happens()
+        return super().request(request)
+
+
+def test_a_content_that_is_collected_meanwhile_is_asked_for(two: list[Member], early: bool) -> None:
+    """It was here when it was decided what to ask for: an old version had it."""
+    here, there = two
+    forgetful = msgspec.structs.replace(here.site.config, retention=Retention(days=0, versions=0))
+    here.site.config = forgetful
+    writer = there.writer("laptop")
+    writer.write({b"f": b"1" * 9000})
+    writer.write({b"f": b"2" * 9000})
+    follow(here, Asked(there), page=10, early=early)
+    writer.write({b"g": b"1" * 9000, b"h": b"3" * 9000})
+    asked = Meanwhile(there, lambda: gc(here.site))
+    with contextlib.suppress(Busy):
+        follow(here, asked, page=10, early=early)
+    follow(here, asked, page=10, early=early)
+    named = {row.hash for row in held(here.site)["versions"]}
+    assert named - {b""} == {row.hash for row in held(here.site)["contents"]}
 
 
 @pytest.mark.parametrize("reply", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n"])

@@ -278,8 +278,7 @@ class Arrival:
         return self._told
 
     def _lacking(self) -> set[bytes]:
-        came = {item.hash for item in self._intake.items if item.stored}
-        return self._wanted - came
+        return self._wanted - self.brings
 
     def _commit(self, entries: Sequence[tuple[bytes, int, Version]], pack: Pack | None) -> None:
         seen = None if pack is None else see_pack(self._site, pack)
@@ -306,6 +305,9 @@ class Arrival:
         held = journal_numbers(connection, self._folder.row)
         self._keep_contents(connection, self._name(connection, pack, now), now)
         new = [entry for entry in entries if entry[1] > held.get(entry[0], 0)]
+        unasked = {v.hash for _, _, v in new if v.kind is Kind.FILE} - self._wanted
+        if unasked - find_contents(connection, self._folder.user, unasked, lock=True).keys():
+            raise Busy("a content that was here was just collected")
         tree.recall(version.dot for _, _, version in new)
         tree.load(version.path for _, _, version in new)
         for origin, position, version in new:
