@@ -120,9 +120,11 @@ def _drop(connection: Connection, wanted: dict[int, tuple[int, bytes]], doomed: 
     owners = {user for user, _ in (wanted[row] for row in doomed)}
     mine = folders.c.user.in_(owners)
     connection.execute(update(folders).where(mine).values(seq=folders.c.seq + 1))
-    locked = select(contents.c.id).where(contents.c.id.in_(doomed)).with_for_update()
-    rows = set(connection.execute(locked).scalars())
-    still = _unnamed(connection, {row: wanted[row] for row in rows})
+    query = select(contents.c.id, contents.c.user, contents.c.hash)
+    locked = connection.execute(query.where(contents.c.id.in_(doomed)).with_for_update())
+    rows = {row: (user, bytes(digest)) for row, user, digest in locked}
+    # SQLite gives the number of the last row again when that is gone, as by another collection.
+    still = _unnamed(connection, {row: key for row, key in rows.items() if key == wanted[row]})
     connection.execute(delete(contents).where(contents.c.id.in_(still)))
 
 

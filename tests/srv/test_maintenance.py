@@ -22,7 +22,7 @@ from dblike_srv.contents import check_contents
 from dblike_srv.db import Database
 from dblike_srv.errors import Busy, Conflict
 from dblike_srv.housekeeping import take_turn
-from dblike_srv.maintenance import backup, gc, scrub
+from dblike_srv.maintenance import backup, gc, prune, scrub
 from dblike_srv.models import contents, journal, packs, users, versions
 from dblike_srv.packs import Pack, SeenPack, name_pack, see_pack
 from dblike_srv.site import open_site
@@ -73,6 +73,27 @@ def test_a_deleted_file_goes_but_its_tombstone_stays(core: CoreSite) -> None:
     assert core.store.inner.packs == {}  # type: ignore[attr-defined]
     nowhere = core.site.seal.cursor(core.folder.id, {})
     assert core.records(nowhere)[b"a"].kind == Kind.DELETED
+
+
+def test_a_content_that_got_the_number_of_one_that_went_stays(
+    core: CoreSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two collect at once, and SQLite gives a number again when the last row went."""
+    core.laptop.put(b"a", BLOB)
+    core.laptop.delete(b"a")
+    age(core, 31)
+    prune(core.site)
+    transact = core.site.database.transact
+
+    def meanwhile(work: Callable[..., Any]) -> Any:
+        monkeypatch.setattr(core.site.database, "transact", transact)
+        assert gc(core.site).contents == 1
+        core.laptop.put(b"b", b"other")
+        return transact(work)
+
+    monkeypatch.setattr(core.site.database, "transact", meanwhile)
+    gc(core.site)
+    assert core.read(b"b") == b"other"
 
 
 def test_used_space_is_counted_anew(core: CoreSite) -> None:
