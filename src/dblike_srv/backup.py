@@ -112,8 +112,16 @@ def _copy_pack(site: Site, name: bytes, target: Path) -> int:
 
 def _write_config(site: Site, target: Path) -> None:
     """The config that is in use, wherever it comes from: without the cluster's key no token and no
-    cursor is good any more."""
-    config = msgspec.structs.replace(site.config, data=".")
+    cursor is good any more.  Database and packs are those of the copy: by what it says, one that is
+    looked at would collect the packs of the site itself."""
+    config = msgspec.structs.replace(
+        site.config,
+        data=".",
+        database="",
+        store="",
+        cluster_key=site.config.key.decode(),
+        cluster_key_file="",
+    )
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as out:
         out.write(msgspec.json.format(msgspec.json.encode(config)))

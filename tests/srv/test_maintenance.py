@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from blake3 import blake3
 from sqlalchemy import select, update
@@ -369,6 +370,28 @@ def test_a_backup_is_a_site(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "copy" / "dblike.db") as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     database.close()
+
+
+def test_a_backup_stands_by_itself(tmp_path: Path) -> None:
+    """Wherever the site keeps its parts: started beside it, the copy must not collect its packs."""
+    here = tmp_path / "here"
+    (here / "store").mkdir(parents=True)
+    (here / "key").write_text("s" * 40)
+    places = {
+        "database": f"sqlite:///{here / 'database'}",
+        "cluster_key": "",
+        "cluster_key_file": str(here / "key"),
+    }
+    core = CoreSite(here / "data", LocalStore(here / "store", SeededRandom(3)), **places)
+    core.site.config = msgspec.structs.replace(core.site.config, store=f"file:{here / 'store'}")
+    core.laptop.put(b"a", BLOB)
+    backup(core.site, tmp_path / "copy")
+    core.site.close()
+    here.rename(tmp_path / "lost")
+    core.site = open_site(find_config(data=tmp_path / "copy"))
+    assert core.site.config.key == b"s" * 40
+    assert core.read(b"a") == BLOB
+    core.site.close()
 
 
 def compact_beside_gc(
