@@ -26,6 +26,8 @@ from dblike_srv.store.spool import SpoolWriter
 
 SAVE_EVERY: Final = 6 << 20
 """Bytes after which the state is written also while more come."""
+NO_STATE: Final = -1
+"""In place of the descriptor of one."""
 IDLE_MS: Final = 24 * 3600 * 1000
 """What nobody went on with for so long may be removed."""
 
@@ -120,12 +122,24 @@ def _read(directory: Path) -> State | None:
     return state if state.boot == _boot() else None
 
 
-def state_inode(directory: Path) -> int:
-    """Another one for each state that was written; 0 where there is none."""
+def open_state(directory: Path) -> int:
+    """A descriptor of the state that is there now, or NO_STATE."""
     try:
-        return (directory / "state").stat().st_ino
+        return os.open(directory / "state", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        return 0
+        return NO_STATE
+
+
+def close_state(descriptor: int, directory: Path) -> bool:
+    """Let go of a state; whether it is the one that is there."""
+    try:
+        there = (directory / "state").stat()
+        return descriptor != NO_STATE and os.path.samestat(os.fstat(descriptor), there)
+    except FileNotFoundError:
+        return descriptor == NO_STATE
+    finally:
+        if descriptor != NO_STATE:
+            os.close(descriptor)
 
 
 def remove_idle(directories: Iterable[Path], now_ms: int) -> int:

@@ -24,7 +24,15 @@ from dblike_srv.errors import Conflict, TooLarge
 from dblike_srv.identity import FolderRef, Identity
 from dblike_srv.packs import Pack
 from dblike_srv.site import Site
-from dblike_srv.unfinished import SAVE_EVERY, Unfinished, read_state, remove_idle, state_inode
+from dblike_srv.unfinished import (
+    NO_STATE,
+    SAVE_EVERY,
+    Unfinished,
+    close_state,
+    open_state,
+    read_state,
+    remove_idle,
+)
 
 REMEMBERED: Final = 16
 """Uploads that a worker keeps open; the least recently used one is read from disk again."""
@@ -98,7 +106,8 @@ class _Upload:
 
 
 class _Registry:
-    """The uploads that this process holds, by directory, with the inode of the state it left."""
+    """The uploads that this process holds, by directory, each with the state that it left, open: so
+    long no other file gets its inode, by which it is known again."""
 
     def __init__(self) -> None:
         self._held: OrderedDict[Path, tuple[_Upload, int]] = OrderedDict()
@@ -107,18 +116,25 @@ class _Registry:
     def take(self, directory: Path) -> _Upload | None:
         """The upload, if no other process went on with it meanwhile; it is not held any more."""
         with self._lock:
-            upload, inode = self._held.pop(directory, (None, 0))
-        if upload is not None and inode != state_inode(directory):
+            upload, left = self._held.pop(directory, (None, NO_STATE))
+        if upload is not None and not close_state(left, directory):
             upload.close()
             return None
         return upload
 
     def keep(self, directory: Path, upload: _Upload) -> None:
+        try:
+            left = open_state(directory)
+        except OSError:
+            upload.close()  # the next request reads it from disk
+            return
         with self._lock:
-            self._held[directory] = (upload, state_inode(directory))
+            self._held[directory] = (upload, left)
             oldest = self._held.popitem(last=False) if len(self._held) > REMEMBERED else None
         if oldest is not None:
-            oldest[1][0].close()
+            where, (upload, left) = oldest
+            upload.close()
+            close_state(left, where)
 
 
 _registry = _Registry()

@@ -98,6 +98,20 @@ def test_a_cut_upload_goes_on(core: CoreSite, parts: int, hop: bool) -> None:
     assert not list(Path(core.site.config.data).glob("uploads/*/*"))
 
 
+def test_a_worker_sees_that_others_went_on_in_between(core: CoreSite) -> None:
+    """However often: a file system gives the number of a file that went to the next one."""
+    data = stream([core.laptop.file(b"long", SeededRandom(3).bytes(8 << 20))])
+    first, others = uploads._registry, uploads._Registry()
+    append(core, 0, data[: 2 << 20])
+    for end in (4, 6):
+        uploads._registry = others
+        append(core, status(core) or 0, data[status(core) : end << 20])
+    uploads._registry = first
+    reply = append(core, status(core) or 0, data[status(core) :], complete=True)
+    assert isinstance(reply, CommitReply)
+    assert reply.results[0].status == "accepted"
+
+
 def test_at_most_a_block_is_sent_again(core: CoreSite) -> None:
     data = three_files(core)
     got = append(core, 0, data[: len(data) - 100])
