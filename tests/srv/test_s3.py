@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from dblike_delta.messages import Refusal, Want
 from dblike_srv.maintenance import gc, scrub
@@ -104,11 +105,12 @@ def test_large_packs_go_in_parts(
 ) -> None:
     monkeypatch.setattr(s3, "SINGLE", 5 << 20)
     data = SeededRandom(8).bytes(12 << 20)
+    name = blake3(data).digest()
     fail(proxy, SLOW_DOWN, first=2)
-    put(store, data)
-    assert store.size(NAME) == len(data)
-    assert store.read(NAME, (5 << 20) - 10, 20) == data[(5 << 20) - 10 :][:20]
-    put(store, data)  # again, which sends nothing
+    put(store, data, name)
+    assert store.size(name) == len(data)
+    assert store.read(name, (5 << 20) - 10, 20) == data[(5 << 20) - 10 :][:20]
+    put(store, data, name)  # again, which sends nothing
 
 
 def test_parts_that_were_never_completed_go(store: S3Store, seaweed: SeaweedFS) -> None:
@@ -131,6 +133,24 @@ def test_a_torn_object_of_the_same_name_is_replaced(store: S3Store, seaweed: Sea
     client.close()
     put(store, BLOB)
     assert store.read(NAME, 0, len(BLOB)) == BLOB
+
+
+@pytest.mark.parametrize("single", [s3.SINGLE, 5 << 20])
+def test_a_damaged_object_is_replaced_by_who_has_the_content(
+    core: CoreSite, store: S3Store, seaweed: SeaweedFS, monkeypatch: pytest.MonkeyPatch, single: int
+) -> None:
+    """The pack that brings it has the very same name, and the same size."""
+    monkeypatch.setattr(s3, "SINGLE", single)
+    data = SeededRandom(8).bytes(6 << 20)
+    core.laptop.put(b"a", data)
+    name = blake3(data).digest()
+    client = seaweed.client()
+    client.put_object(Bucket=BUCKET, Key=store._key(name), Body=b"x" + data[1:])
+    client.close()
+    assert scrub(core.site).damaged_packs == (name.hex(),)
+    assert core.device("phone").put(b"b", data).status == "accepted"
+    assert scrub(core.site).sound
+    assert core.read(b"a") == data
 
 
 def test_an_absent_bucket_is_not_an_absent_pack(tmp_path: Path, seaweed: SeaweedFS) -> None:

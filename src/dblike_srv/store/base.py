@@ -34,7 +34,7 @@ class PackWriter(Protocol):
         """What was written before."""
 
     def commit(self, name: bytes) -> None:
-        """Make the pack durable under `name`; one of that name that is there already stays."""
+        """Make the pack durable under `name`; one that is there already counts if it is sound."""
 
     def abort(self) -> None:
         """Forget it.  May be called at any time, also after `commit`, which it does not undo."""

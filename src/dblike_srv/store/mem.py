@@ -18,7 +18,7 @@ class MemoryStore:
         return MemoryWriter(self)
 
     def adopt(self, path: Path, name: bytes) -> None:
-        self.packs.setdefault(name, path.read_bytes())
+        self.packs[name] = path.read_bytes()
         path.unlink()
 
     def read(self, name: bytes, offset: int, length: int) -> bytes:
@@ -67,7 +67,7 @@ class MemoryWriter:
         return bytes(self._data[offset : offset + length])
 
     def commit(self, name: bytes) -> None:
-        self._store.packs.setdefault(name, bytes(self._data))
+        self._store.packs[name] = bytes(self._data)
 
     def abort(self) -> None:
         self._data.clear()

@@ -16,6 +16,7 @@ from threading import Lock
 from typing import Any, Final, TypeVar
 
 import boto3
+from blake3 import blake3
 from boto3.exceptions import S3UploadFailedError
 from boto3.s3.transfer import TransferConfig
 from botocore.client import Config
@@ -37,6 +38,7 @@ ATTEMPTS: Final = 5
 """Of one request, with growing pauses: some 7 seconds in all."""
 SINGLE: Final = 64 << 20
 """Larger packs go in parts, several at a time."""
+_READ: Final = 8 << 20
 CUTS: Final = 4
 """Replies to one request that may be cut short."""
 _ABSENT = frozenset(("404", "NoSuchKey", "NotFound"))
@@ -68,9 +70,9 @@ class S3Store:
     def adopt(self, path: Path, name: bytes) -> None:
         size = path.stat().st_size
         if size > SINGLE:
-            if not self._has(name, size):
+            if not self._is_sound(name, size):
                 self._send_parts(path, name)
-        elif not self._send(path, name) and not self._has(name, size):
+        elif not self._send(path, name) and not self._is_sound(name, size):
             self._send(path, name, replace=True)
         path.unlink()
 
@@ -168,6 +170,21 @@ class S3Store:
         )
         if not self._has(name, path.stat().st_size):
             raise Away("the store has not kept what it took")
+
+    def _is_sound(self, name: bytes, size: int) -> bool:
+        """Whether a pack is there and what its name says: of one that was damaged, whoever has the
+        content sends the very same pack."""
+        hasher = blake3()
+        try:
+            if self.size(name) != size:
+                return False
+            for at in range(0, size, _READ):
+                hasher.update(self.read(name, at, min(_READ, size - at)))
+        except Away:
+            raise
+        except OSError:
+            return False
+        return hasher.digest() == name
 
     def _has(self, name: bytes, size: int) -> bool:
         try:
