@@ -267,11 +267,15 @@ class Transaction:
                 tree.add(self._directory(tree, above, record))
 
     def _directory(self, tree: Tree, path: bytes, cause: Record) -> Version:
-        dot = derived_dot(b"dblike directory above" + path, Dot(cause.device, cause.counter))
+        """One and the same device makes all that this path ever becomes by this: of one that goes
+        and comes each day nobody must know more and more devices."""
+        known = context(tree.node(path).heads)
+        maker = derived_dot(b"dblike directory above" + path, Dot(cause.device, 1)).device
+        dot = Dot(maker, known.get(maker) + 1)
         return Version(
             path=path,
             dot=dot,
-            vector=context(tree.node(path).heads).with_dot(dot),
+            vector=known.with_dot(dot),
             time=min(cause.time, self._now + FUTURE_MS),
             kind=Kind.DIRECTORY,
             mode=DIRECTORY_MODE,

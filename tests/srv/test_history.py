@@ -15,6 +15,7 @@ from dblike_delta.paths import is_below
 from dblike_delta.versions import Kind
 from dblike_srv import history
 from dblike_srv.errors import Conflict, Invalid, NotFound
+from dblike_srv.files import FileWish, delete_path, put_file
 from dblike_srv.listing import walk
 from dblike_srv.models import versions
 from rig.core_site import HOUR_MS, CoreSite
@@ -35,6 +36,11 @@ def by_parts(path: bytes) -> list[bytes]:
 def listed(core: CoreSite, below: bytes = b"", **options: int) -> list[str]:
     found = history.tree(core.site, core.folder, below, **options)  # type: ignore[arg-type]
     return [entry.path for entry in found.entries]
+
+
+def put(core: CoreSite, path: bytes, data: bytes) -> None:
+    """Over HTTP."""
+    put_file(core.site, core.laptop.identity, core.folder, path, [data], wish=FileWish())
 
 
 @settings(max_examples=40)
@@ -171,6 +177,19 @@ def test_directories_above_what_is_brought_back_have_a_time_and_an_author(core: 
         assert (made.time, made.device) == (core.clock.now, "laptop")
     logged = [view.path for view in history.log(core.site, core.folder).versions]
     assert logged == ["one/two/a", "one/two", "one", "a"]
+
+
+def test_a_directory_that_goes_and_comes_knows_no_more_than_before(core: CoreSite) -> None:
+    """What is known of a path has to fit into a record, however often it was made anew."""
+    sizes = set()
+    for number in range(4):
+        put(core, b"one/two/a", b"%d" % number)
+        delete_path(core.site, core.laptop.identity, core.folder, b"one")
+        records = core.records(core.site.seal.cursor(core.folder.id, {}))
+        sizes |= {len(records[path].context) for path in (b"one", b"one/two")}
+    assert len(sizes) == 1
+    put(core, b"one/two/a", b"last")
+    assert listed(core) == ["one", "one/two", "one/two/a"]
 
 
 def test_a_directory_comes_back_as_itself_and_once(core: CoreSite) -> None:
