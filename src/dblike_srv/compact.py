@@ -55,12 +55,12 @@ class CompactReport(msgspec.Struct, frozen=True):
 
 
 class _Pack(msgspec.Struct):
-    """A pack, what is needed of it, and by whom (0: several users)."""
+    """A pack, what is needed of it, and by whom."""
 
     name: bytes
     size: int
     spans: set[tuple[int, int]]
-    user: int = -1
+    users: frozenset[int] = frozenset()
 
 
 def compact(site: Site) -> CompactReport:
@@ -139,7 +139,8 @@ def _survey(site: Site, known: dict[int, _Pack]) -> list[int]:
             pack = known.get(number)
             if pack is not None:
                 pack.spans.add((offset, length))
-                pack.user = stored.user if pack.user in (-1, stored.user) else 0
+                if stored.user not in pack.users:
+                    pack.users |= {stored.user}
     return scattered
 
 
@@ -148,13 +149,13 @@ def _is_scattered(recipe: Recipe) -> bool:
 
 
 def _worth_rewriting(known: dict[int, _Pack]) -> Iterator[list[int]]:
-    """Groups of packs to be made one; each of one user's alone."""
-    by_user: dict[int, list[int]] = {}
+    """Groups of packs to be made one; each of the same users: a pack counts for all of them."""
+    by_users: dict[frozenset[int], list[int]] = {}
     for number, pack in known.items():
         live = sum(length for _, length in merged(pack.spans))
         if pack.spans and (pack.size < TINY or live < pack.size * LIVE_SHARE):
-            by_user.setdefault(pack.user, []).append(number)
-    for numbers in by_user.values():
+            by_users.setdefault(pack.users, []).append(number)
+    for numbers in by_users.values():
         sparse = [n for n in numbers if known[n].size >= TINY]
         tiny = [n for n in numbers if known[n].size < TINY]
         yield from _grouped(known, sparse + tiny if len(tiny) >= ENOUGH else sparse)

@@ -22,6 +22,7 @@ from dblike_srv.configfile import find_config
 from dblike_srv.contents import check_contents
 from dblike_srv.db import Database
 from dblike_srv.errors import Busy, Conflict
+from dblike_srv.folders import create_folder
 from dblike_srv.housekeeping import take_turn
 from dblike_srv.maintenance import backup, gc, prune, scrub
 from dblike_srv.models import contents, journal, packs, users, versions
@@ -30,7 +31,7 @@ from dblike_srv.site import open_site
 from dblike_srv.store.base import Away
 from dblike_srv.store.local import LocalStore
 from dblike_srv.store.mem import MemoryStore
-from rig.core_site import DAY_MS, HOUR_MS, CoreSite, SeededRandom
+from rig.core_site import DAY_MS, HOUR_MS, CoreSite, SeededRandom, send, stream
 
 BLOB = SeededRandom(5).bytes(200_000)
 
@@ -227,6 +228,22 @@ def test_compaction_joins_tiny_packs(core: CoreSite) -> None:
     assert gc(core.site).packs == compact.ENOUGH
     assert {path: core.read(path) for path in wanted} == wanted
     assert compact.compact(core.site) == compact.CompactReport()
+
+
+def test_compaction_charges_nobody_for_what_others_share(core: CoreSite) -> None:
+    """Packs of equal bytes are one; those of other people are not joined with it."""
+    for pair, names in enumerate(((b"bob", b"eve"), (b"mal", b"sue"))):
+        for name in names:
+            device = core.device("phone", core.add_user(name))
+            folder = create_folder(core.site, device.identity, "home")
+            for n in range(compact.ENOUGH):
+                item = device.file(b"f%d" % n, b"%d of pair %d" % (n, pair) * 10 ** (pair + 1))
+                send(core.site, device.identity, folder, stream([item]))
+    core.clock.advance(2 * HOUR_MS)
+    assert compact.compact(core.site).packs == 2
+    gc(core.site)
+    space = [row.used for row in core.site.database.read(lambda c: c.execute(users.select()).all())]
+    assert space[1] == space[2] < space[3] == space[4] == 10 * space[1]
 
 
 def test_compaction_drops_what_is_dead_in_a_pack(
