@@ -56,7 +56,8 @@ def gc(site: Site, *, dry_run: bool = False) -> GcReport:
     began = site.clock.now_ms()
     forgotten = prune(site, dry_run=dry_run)
     dropped = sum(_drop_contents(site, dry_run=dry_run))
-    before, needed = _spaces(site), _needed_by_user(site)
+    needed = _needed_by_user(site)
+    before = _spaces(site)  # after that: what came meanwhile was seen, and is counted already
     everyone = set[int]().union(*needed.values())
     deleted = _sweep(site, everyone, dry_run=dry_run)
     if not dry_run:

@@ -27,7 +27,7 @@ from dblike_srv.housekeeping import take_turn
 from dblike_srv.maintenance import backup, gc, prune, scrub
 from dblike_srv.models import contents, journal, packs, users, versions
 from dblike_srv.packs import Pack, SeenPack, name_pack, see_pack
-from dblike_srv.site import open_site
+from dblike_srv.site import Site, open_site
 from dblike_srv.store.base import Away
 from dblike_srv.store.local import LocalStore
 from dblike_srv.store.mem import MemoryStore
@@ -105,6 +105,21 @@ def test_used_space_is_counted_anew(core: CoreSite) -> None:
     age(core, 31)
     gc(core.site)
     assert used(core) == 3
+
+
+def test_what_comes_while_contents_are_read_counts_once(
+    core: CoreSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core.laptop.put(b"a", BLOB)
+    look = collect._needed_by_user
+
+    def slowly(site: Site) -> dict[int, set[int]]:
+        core.laptop.put(b"b", b"new")
+        return look(site)
+
+    monkeypatch.setattr(collect, "_needed_by_user", slowly)
+    gc(core.site)
+    assert used(core) == len(BLOB) + len(b"new")
 
 
 def test_a_commit_takes_the_mark_off_a_dying_pack(core: CoreSite) -> None:
