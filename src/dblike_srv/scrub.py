@@ -48,9 +48,11 @@ def scrub(site: Site) -> ScrubReport:
     """Read all packs and whatever contents that leaves in doubt.  Safe beside a running site."""
     query = select(packs.c.id, packs.c.hash, packs.c.size).where(UNMARKED)
     held = {row: (bytes(name), size) for row, name, size in site.database.read(asked(query))}
-    damaged = {row for row, (name, size) in held.items() if not is_sound(site, name, size)}
+    wrong = {row for row, (name, size) in held.items() if not is_sound(site, name, size)}
+    # Of these some may have been collected meanwhile.
+    damaged = wrong & {row for row, _, _ in site.database.read(asked(query))} if wrong else wrong
     seen, bad = 0, []
-    for user, hashes in _doubtful(site, held.keys() - damaged):
+    for user, hashes in _doubtful(site, held.keys() - wrong):
         seen += len(hashes)
         bad += check_contents(site, user, hashes)
     report = ScrubReport(

@@ -27,6 +27,7 @@ from dblike_srv.housekeeping import take_turn
 from dblike_srv.maintenance import backup, gc, prune, scrub
 from dblike_srv.models import contents, journal, packs, users, versions
 from dblike_srv.packs import Pack, SeenPack, name_pack, see_pack
+from dblike_srv.scrub import is_sound
 from dblike_srv.site import Site, open_site
 from dblike_srv.store.base import Away
 from dblike_srv.store.local import LocalStore
@@ -332,6 +333,24 @@ def test_scrub_finds_damage_and_no_one_is_served_it(core: CoreSite, damage: str)
     assert isinstance(answer, Refusal)
     assert answer.status == "damaged"
     assert core.read(b"b") == b"fine"
+
+
+def test_what_is_collected_during_a_scrub_is_no_damage(
+    core: CoreSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes days to read terabytes, and the site goes on meanwhile."""
+    core.laptop.put(b"a", BLOB)
+
+    def slowly(site: Site, name: bytes, size: int) -> bool:
+        core.laptop.delete(b"a")
+        for days in (31, 2):
+            age(core, days)
+            gc(site)
+        return is_sound(site, name, size)
+
+    monkeypatch.setattr("dblike_srv.scrub.is_sound", slowly)
+    report = scrub(core.site)
+    assert (report.packs, report.sound) == (1, True)
 
 
 def test_a_device_that_has_the_content_heals_it(core: CoreSite) -> None:
