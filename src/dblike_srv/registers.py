@@ -6,12 +6,13 @@ is held until the transaction ends, so whoever has read up to one has missed non
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar
 
 from blake3 import blake3
 from sqlalchemy import Column, ColumnElement, Connection, Update, case, func, insert, select, update
 
+from dblike_delta.versions import Dot
 from dblike_srv.models import counters, devices, folders, versions
 from dblike_srv.site import Site
 
@@ -69,6 +70,16 @@ def highest_counter(connection: Connection, user: int, device: bytes) -> int:
     query = select(func.max(versions.c.counter))
     query = query.where(versions.c.folder.in_(mine), versions.c.device == device)
     return int(connection.execute(query).scalar() or 0)
+
+
+def note_counters(connection: Connection, dots: Iterable[Dot]) -> None:
+    """Remember the highest counters that are known of devices."""
+    highest: dict[bytes, int] = {}
+    for device, counter in dots:
+        highest[device] = max(counter, highest.get(device, 0))
+    for device, counter in highest.items():
+        mine = (devices.c.id == device) & (devices.c.highest < counter)
+        connection.execute(update(devices).where(mine).values(highest=counter))
 
 
 def end_all(connection: Connection, which: ColumnElement[bool], now: int, **values: int) -> None:

@@ -405,3 +405,21 @@ def test_two_may_note_the_same_site_first(members: list[Member]) -> None:
     with ThreadPoolExecutor(8) as pool:
         for n in range(20):
             list(pool.map(note, [f"http://fresh/{n}"] * 8))
+
+
+@pytest.mark.parametrize("lost", [1, 1001])
+def test_a_pack_that_is_gone_stops_nobody(two: list[Member], early: bool, lost: int) -> None:
+    """Nor one that the disk can't read: what is in it is damaged at the site that is followed, as
+    that finds when it is told to look; all else comes."""
+    here, there = two
+    writer, store = there.writer("laptop"), there.site.store
+    writer.write({b"first": b"1" * 900})
+    before = set(store.names())
+    writer.write({b"lost%d" % n: b"%d." % n for n in range(lost)})
+    gone = set(store.names()) - before
+    writer.write({b"last": b"3" * 900})
+    for name in gone:
+        store.delete(name)
+    follow(here, Asked(there), page=5000, early=early)
+    assert len(held(here.site)["versions"]) == lost + 2
+    assert len(held(here.site)["contents"]) == 2

@@ -7,7 +7,7 @@ deltas against what is here, and no content that is here is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -26,7 +26,7 @@ from dblike_srv.folders import journal_numbers
 from dblike_srv.identity import FolderRef
 from dblike_srv.intake import NEW_PACK, Intake
 from dblike_srv.items import Item
-from dblike_srv.models import devices, users
+from dblike_srv.models import users
 from dblike_srv.packs import (
     Pack,
     SeenPack,
@@ -36,6 +36,7 @@ from dblike_srv.packs import (
     see_pack,
     write_contents,
 )
+from dblike_srv.registers import note_counters
 from dblike_srv.replication.parts import Parts, take_parts
 from dblike_srv.site import Ahead, Site
 from dblike_srv.store.base import PackWriter
@@ -68,7 +69,12 @@ class Damaged(Fault):
 
 
 class Unfinished(Exception):
-    """Some content could not be had now; what came before it is kept."""
+    """Some content could not be had now; what came before it is kept.  The store of the other site
+    failed with those of `hashes`."""
+
+    def __init__(self, detail: str, hashes: Sequence[bytes] = ()) -> None:
+        super().__init__(detail)
+        self.hashes = hashes
 
 
 class Arrival:
@@ -274,7 +280,8 @@ class Arrival:
             self._commit(entries, pack)
         if len(entries) < len(self._entries):
             digest = self._entries[len(entries)][2].hash
-            raise Unfinished(self._refused.get(digest, "a content did not come"))
+            failed = [d for d in lacking if self._refused.get(d) == "unavailable"]
+            raise Unfinished(self._refused.get(digest, "a content did not come"), failed)
         return self._told
 
     def _lacking(self) -> set[bytes]:
@@ -362,16 +369,6 @@ def reach(site: Site, folder: FolderRef, numbers: dict[bytes, int]) -> None:
                 tree.reach(origin, number)
 
     site.database.transact(work)
-
-
-def note_counters(connection: Connection, dots: Iterable[Dot]) -> None:
-    """Remember the highest counters that are known of devices."""
-    highest: dict[bytes, int] = {}
-    for device, counter in dots:
-        highest[device] = max(counter, highest.get(device, 0))
-    for device, counter in highest.items():
-        mine = (devices.c.id == device) & (devices.c.highest < counter)
-        connection.execute(update(devices).where(mine).values(highest=counter))
 
 
 def version_of(record: Record) -> Version:

@@ -36,6 +36,8 @@ CONTACT: Final = 10.0
 """Seconds between notes of how far behind we are; that it answers, where that stays the same."""
 LAST: Final = 20
 """Entries of our own journal that are compared with what another site has of it."""
+REPORTED: Final = 1000
+"""Contents in one report of damage."""
 LARGEST: Final = 2**53
 """No journal has as many versions."""
 
@@ -280,14 +282,13 @@ class Follower:
 
     def _write(self, folder: FolderRef, run: Run, turn: Turn) -> bool:
         """Write a run of versions; whether it had to be asked for again.  Where a content is
-        damaged there, it says so when it is told to look, and the version comes without; where it
-        stays with what it sent, it is a Fault."""
+        damaged there, or its disk can't read it, it says so when it is told to look, and the
+        version comes without; where it stays with what it sent, it is a Fault."""
         again = False
         try:
             run.write()
-        except Damaged as damaged:
-            found = self._link.report_damage(folder.id, damaged.hashes)
-            if not set(damaged.hashes) <= set(found):
+        except (Damaged, Unfinished) as lacking:
+            if not self._are_damaged(folder, lacking.hashes):
                 raise
             second, again = Run(self._site, self._link, folder, run.entries), True
             self._take(second, turn)
@@ -295,6 +296,13 @@ class Follower:
         if run.end is not None:
             self._end(folder, run.end)
         return again
+
+    def _are_damaged(self, folder: FolderRef, hashes: Sequence[bytes]) -> bool:
+        """Whether it finds, now that it is told to look, that it has none of these any more."""
+        found = set[bytes]()
+        for at in range(0, len(hashes), REPORTED):
+            found.update(self._link.report_damage(folder.id, list(hashes[at : at + REPORTED])))
+        return bool(hashes) and found.issuperset(hashes)
 
     def _end(self, folder: FolderRef, page: Page) -> None:
         """All of a page is here."""
