@@ -42,6 +42,13 @@ def next_stamp(connection: Connection) -> int:
     return last_stamp(connection)
 
 
+def pass_over_stamps(connection: Connection, now: int) -> None:
+    """Let no change from here on have a number below this moment (epoch ms).  There are fewer
+    changes than milliseconds: none that was numbered before it has a greater one."""
+    mine = (counters.c.name == STAMPS, counters.c.value < now)
+    connection.execute(update(counters).where(*mine).values(value=now))
+
+
 def last_stamp(connection: Connection) -> int:
     """The number of the last change."""
     return int(connection.scalar(_LAST) or 0)

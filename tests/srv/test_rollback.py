@@ -18,7 +18,7 @@ from dblike_srv.config import SiteConfig, decode_config
 from dblike_srv.replication.arrival import Fault
 from dblike_srv.replication.follower import Follower, healing
 from dblike_srv.replication.link import Link
-from dblike_srv.replication.sites import announce
+from dblike_srv.replication.sites import announce, begin
 from dblike_srv.site import Ahead, open_site
 from dblike_srv.status import peers_of
 from rig.liar import Liar
@@ -37,7 +37,7 @@ class Member:
 
     def open(self) -> None:
         self.site = open_site(decode_config({"data": str(self.data), "cluster_key": "k" * 64}))
-        announce(self.site)
+        begin(self.site)
         self.app = create_app(self.site)
 
     def close(self) -> None:
@@ -142,6 +142,27 @@ def test_used_numbers_are_noticed(pair: Pair) -> None:
         assert other.follow(one)
     assert one.seen(token) == other.seen(token)
     assert len(one.seen(token)[1]) == 50
+
+
+def test_what_changed_of_accounts_since_a_backup_comes_to_all(pair: Pair) -> None:
+    """Also where the restored site has made more such changes than the other one had heard of
+    before the two met: their numbers must not be those that it knows."""
+    one, other, write, token = pair
+    one.back_up()
+    accounts.create_user(one.site, "bob", PASSWORD)
+    accounts.set_quota(one.site, "bob", 1 << 30)
+    assert other.follow(one)
+    one.restore()
+    accounts.create_user(one.site, "eve", PASSWORD)
+    for quota in range(3):
+        accounts.set_quota(one.site, "ada", quota)
+    assert other.follow(one)
+    assert accounts.find_user(other.site, "eve")
+    assert one.follow(other)
+    assert accounts.find_user(one.site, "bob").quota == 1 << 30
+    write(one, 1)
+    assert other.follow(one)
+    assert one.seen(token) == other.seen(token)
 
 
 def test_all_is_well(pair: Pair) -> None:

@@ -62,14 +62,14 @@ def _prepare(config: Config) -> int:
     """
     from dblike_srv.accounts import list_users
     from dblike_srv.auth.plugins import load_gate
-    from dblike_srv.replication.sites import announce
+    from dblike_srv.replication.sites import begin
     from dblike_srv.replication.supervisor import hear_first
 
     site = open_site(config)
     try:
         site.store.check()
         load_gate(site, config.auth)
-        announce(site)
+        begin(site)
         hear_first(site)
         return len(list_users(site))
     finally:

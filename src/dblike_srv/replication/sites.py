@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, bindparam, insert, select, update
 
+from dblike_srv.errors import SiteError
 from dblike_srv.models import follows, sites
-from dblike_srv.registers import ACCOUNTS, next_stamp
+from dblike_srv.registers import ACCOUNTS, next_stamp, pass_over_stamps
 from dblike_srv.replication.messages import SharedPage, SiteState
 from dblike_srv.replication.shared import site_state, take_in
 from dblike_srv.site import Site, own_ids
@@ -16,6 +18,8 @@ from dblike_srv.tree import site_id
 
 _GONE = select(sites.c.gone).where(sites.c.id == bindparam("site"))
 _HERE = select(sites).where(sites.c.gone == 0)
+
+log = logging.getLogger(__name__)
 
 
 def present_sites(connection: Connection) -> dict[bytes, Any]:
@@ -66,6 +70,17 @@ def announce(site: Site) -> SiteState:
     if new:
         site.notices.publish(ACCOUNTS, "changed")
     return state
+
+
+def begin(site: Site) -> None:
+    """A process of the site starts.  Its disk may have come from a backup: changes from here on get
+    numbers that no change had before, whatever others have heard of since."""
+    now = site.clock.now_ms()
+    try:
+        site.database.transact(lambda connection: pass_over_stamps(connection, now))
+    except SiteError as error:
+        log.warning("changes of accounts go on with the numbers that they had: %s", error)
+    announce(site)
 
 
 def has_left(site: Site, uid: bytes) -> bool:

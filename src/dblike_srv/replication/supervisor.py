@@ -26,7 +26,7 @@ from dblike_srv.replication.follower import FAILURES, Follower, healing
 from dblike_srv.replication.link import Link
 from dblike_srv.replication.listener import Listener
 from dblike_srv.replication.relay import Relay
-from dblike_srv.replication.sites import announce, has_left, known_sites
+from dblike_srv.replication.sites import begin, has_left, known_sites
 from dblike_srv.replication.turns import Locks
 from dblike_srv.site import Site
 
@@ -258,7 +258,7 @@ def _problem(error: Exception) -> str:
 def main() -> None:
     """The process."""
     site, ending = companion.open_site()
-    announce(site)
+    begin(site)
     site.meter = metrics = Metrics(metrics_directory(site.config))
     following = Following(site)
     site.notices.subscribe(following.hear)
