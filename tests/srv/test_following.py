@@ -24,8 +24,9 @@ from dblike_srv.config import Peer, Retention
 from dblike_srv.errors import Busy
 from dblike_srv.folders import find_folder
 from dblike_srv.replication import follower as following
-from dblike_srv.replication import turns
+from dblike_srv.replication import journals, turns
 from dblike_srv.replication.arrival import Fault
+from dblike_srv.replication.copies import count_copies
 from dblike_srv.replication.follower import Follower
 from dblike_srv.replication.link import Link, SiteTransport
 from dblike_srv.replication.sites import announce
@@ -423,3 +424,20 @@ def test_a_pack_that_is_gone_stops_nobody(two: list[Member], early: bool, lost: 
     follow(here, Asked(there), page=5000, early=early)
     assert len(held(here.site)["versions"]) == lost + 2
     assert len(held(here.site)["contents"]) == 2
+
+
+def test_a_site_says_that_it_has_what_it_took_itself(two: list[Member]) -> None:
+    """Also in a session that goes on, and where the other one, which has that from it, took nothing
+    since: a device that offers it there again is to hear that both have it."""
+    here, there = two
+    here.follow(there)
+    follower = Follower(here.site, Link(here.site, "http://there", Asked(there)))
+    follower.connect()
+    follower.catch_up()
+    here.writer("laptop").write({b"f": b"data"})
+    there.follow(here)
+    follower.catch_up()
+    (place,) = journals.positions(there.site, b"").positions
+    folder = journals.folder_by_id(there.site, place.folder)
+    assert folder is not None
+    assert count_copies(there.site, folder, place.cursor) == 2

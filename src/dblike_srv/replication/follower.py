@@ -71,7 +71,7 @@ class Follower:
         self._double = ""
         self._continued: set[bytes] = set()
         self._held: dict[bytes, str] = {}
-        self._told: dict[bytes, int] = {}
+        self._told: dict[bytes, tuple[int, int]] = {}  # of its own journal, of all of them
         self._behind: dict[bytes, int] = {}
         self._said = -1
         self._said_at = -math.inf
@@ -117,7 +117,7 @@ class Follower:
             if missing:
                 wanted.append((position, missing))
             else:
-                self._hold(position.folder, there, here)
+                self._hold_all(position.folder, there, here)
             if there.get(own, 0):
                 self._check_ahead(there, here)
                 self._compare(position.folder, there)
@@ -213,9 +213,18 @@ class Follower:
     def _hold(self, folder: bytes, there: dict[bytes, int], here: dict[bytes, int]) -> None:
         """Its own versions are all here, wherever they came from: that is to be said, once."""
         peer = self._link.peer.id if self._link.peer is not None else b""
-        if self._told.get(folder) != there.get(peer, 0):
-            self._told[folder] = there.get(peer, 0)
-            self._held[folder] = self._site.seal.cursor(folder, here)
+        if self._told.get(folder, (-1, 0))[0] != there.get(peer, 0):
+            self._tell(folder, there, here)
+
+    def _hold_all(self, folder: bytes, there: dict[bytes, int], here: dict[bytes, int]) -> None:
+        """So is all that it has of others, which may be ours: that can wait for a look at all."""
+        if self._told.get(folder, (0, -1))[1] != sum(there.values()):
+            self._tell(folder, there, here)
+
+    def _tell(self, folder: bytes, there: dict[bytes, int], here: dict[bytes, int]) -> None:
+        peer = self._link.peer.id if self._link.peer is not None else b""
+        self._told[folder] = there.get(peer, 0), sum(there.values())
+        self._held[folder] = self._site.seal.cursor(folder, here)
 
     def _follow_runs(self, folder: FolderRef, here: dict[bytes, int], turn: Turn) -> None:
         """Take in one run after the other.  What is all here is written whatever fails after it."""
