@@ -11,9 +11,16 @@ import pytest
 from dblike_srv import accounts
 from dblike_srv.folders import cursor_of, find_folder
 from dblike_srv.replication.copies import count_copies
-from dblike_srv.replication.sites import announce, known_sites, welcome
+from dblike_srv.replication.sites import (
+    announce,
+    has_left,
+    known_sites,
+    part_with,
+    welcome,
+)
 from dblike_srv.site import renew
 from dblike_srv.status import peer_gauges, peers_of, survey
+from rig.core_site import DAY_MS, StillClock
 from rig.members import Member
 
 
@@ -51,6 +58,36 @@ def test_a_site_that_lost_its_disk(here: Member, tmp_path: Path) -> None:
     series = [line.split()[0] for line in peer_gauges(here.site) if line[0] != "#"]
     assert len(series) == len(set(series)) == 4
     empty.close()
+
+
+def test_a_site_whose_clock_was_fast_lost_its_disk(here: Member, tmp_path: Path) -> None:
+    """What it was called before seems to be of next year, and is as lost all the same."""
+    clock = StillClock(here.site.clock.now_ms() + 365 * DAY_MS)
+    lost = Member(tmp_path / "there", clock=clock)
+    lost.follow(here)
+    lost.close()
+    empty = Member(tmp_path / "there")
+    welcome(here.site, announce(empty.site))
+    for _ in range(2):
+        empty.follow(here)
+        here.follow(empty)
+    ids = {here.site.id, empty.site.id}
+    for member in (here, empty):
+        assert {state.id for state in known_sites(member.site)} == ids
+    before = [state.changed for state in known_sites(here.site)]
+    empty.follow(here)
+    here.follow(empty)
+    assert [state.changed for state in known_sites(here.site)] == before
+    assert copies(here) == 2
+    empty.close()
+
+
+def test_a_site_that_left_stays_out_under_another_name(here: Member) -> None:
+    part_with(here.site, announce(here.site))
+    moved = msgspec.structs.replace(here.site.config.site, name="another", url="http://moved")
+    here.site.config = msgspec.structs.replace(here.site.config, site=moved)
+    assert announce(here.site).gone
+    assert has_left(here.site, here.site.id)
 
 
 def test_a_former_id_of_this_site(here: Member, tmp_path: Path) -> None:

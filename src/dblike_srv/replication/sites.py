@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from dblike_srv.errors import SiteError
 from dblike_srv.models import follows, sites
@@ -50,21 +50,27 @@ def site_urls(site: Site) -> list[str]:
 
 
 def announce(site: Site) -> SiteState:
-    """Write down who this site is, where that is new."""
+    """Write down who this site is, where that is new, or hidden by who was at its URL before: one
+    whose clock was fast seems to be there still."""
     config, now, own = site.config.site, site.clock.now_ms(), site.id
+    before = select(func.max(sites.c.changed)).where(sites.c.url == config.url, sites.c.id != own)
 
     def work(connection: Connection) -> tuple[SiteState, bool]:
         row = connection.execute(select(sites).where(sites.c.id == own)).mappings().first()
-        if row is not None and (row["name"], row["url"]) == (config.name, config.url):
-            return site_state(row), False
         changed = max(now, row["changed"] + 1) if row is not None else now
-        values = {"name": config.name, "url": config.url, "changed": changed, "gone": 0}
+        gone = row is not None and bool(row["gone"])
+        last = int(connection.scalar(before) or 0) if config.url and not gone else 0
+        told = row is not None and (row["name"], row["url"]) == (config.name, config.url)
+        if told and last < changed:
+            return site_state(row), False
+        changed = max(changed, last + 1)
+        values = {"name": config.name, "url": config.url, "changed": changed, "gone": int(gone)}
         values["stamp"] = next_stamp(connection)
         if row is None:
             connection.execute(insert(sites).values(id=own, **values))
         else:
             connection.execute(update(sites).where(sites.c.id == own).values(values))
-        return SiteState(own, config.name, config.url, changed), True
+        return SiteState(own, config.name, config.url, changed, gone), True
 
     state, new = site.database.transact(work)
     if new:
