@@ -60,6 +60,20 @@ def test_a_site_that_lost_its_disk(here: Member, tmp_path: Path) -> None:
     empty.close()
 
 
+def test_a_site_that_lost_its_disk_and_got_a_slash(here: Member, tmp_path: Path) -> None:
+    """The same URL, written in another way when it joined again."""
+    lost = Member(tmp_path / "there")
+    lost.follow(here)
+    lost.close()
+    empty = Member(tmp_path / "there")
+    part = msgspec.structs.replace(empty.site.config.site, url="http://there/")
+    empty.site.config = msgspec.structs.replace(empty.site.config, site=part)
+    welcome(here.site, announce(empty.site))
+    assert copies(here) == 1
+    assert {state.id for state in known_sites(here.site)} == {here.site.id, empty.site.id}
+    empty.close()
+
+
 def test_a_site_whose_clock_was_fast_lost_its_disk(here: Member, tmp_path: Path) -> None:
     """What it was called before seems to be of next year, and is as lost all the same."""
     clock = StillClock(here.site.clock.now_ms() + 365 * DAY_MS)

@@ -33,8 +33,13 @@ def present_sites(connection: Connection) -> dict[bytes, Any]:
     former = own_ids(connection) - {site_id(connection)}
     known = {bytes(row["id"]): row for row in rows if bytes(row["id"]) not in former}
     by_time = sorted(known.values(), key=lambda row: row["changed"])
-    last = {row["url"]: bytes(row["id"]) for row in by_time if row["url"]}
-    return {uid: row for uid, row in known.items() if last.get(row["url"], uid) == uid}
+    last = {_place(row["url"]): bytes(row["id"]) for row in by_time if row["url"]}
+    return {uid: row for uid, row in known.items() if last.get(_place(row["url"]), uid) == uid}
+
+
+def _place(url: str) -> str:
+    """Where a URL leads: with a slash at its end or without one."""
+    return url.rstrip("/")
 
 
 def known_sites(site: Site) -> list[SiteState]:
@@ -53,7 +58,8 @@ def announce(site: Site) -> SiteState:
     """Write down who this site is, where that is new, or hidden by who was at its URL before: one
     whose clock was fast seems to be there still."""
     config, now, own = site.config.site, site.clock.now_ms(), site.id
-    before = select(func.max(sites.c.changed)).where(sites.c.url == config.url, sites.c.id != own)
+    places = [_place(config.url), _place(config.url) + "/"]
+    before = select(func.max(sites.c.changed)).where(sites.c.url.in_(places), sites.c.id != own)
 
     def work(connection: Connection) -> tuple[SiteState, bool]:
         row = connection.execute(select(sites).where(sites.c.id == own)).mappings().first()
