@@ -29,7 +29,8 @@ from dblike_srv.replication.arrival import Fault
 from dblike_srv.replication.copies import count_copies
 from dblike_srv.replication.follower import Follower
 from dblike_srv.replication.link import Link, SiteTransport
-from dblike_srv.replication.sites import announce
+from dblike_srv.replication.lost import are_lost
+from dblike_srv.replication.sites import announce, part_with
 from dblike_srv.replication.supervisor import Following, Supervisor
 from dblike_srv.replication.turns import Locks
 from dblike_srv.status import peers_of
@@ -92,6 +93,25 @@ def test_a_clock_that_is_years_off(members: list[Member], tmp_path: Path) -> Non
         here.writer("laptop").exchange.folders()[0].cursor
     )
     fast.close()
+
+
+def test_a_clock_that_is_years_off_hides_no_loss(tmp_path: Path) -> None:
+    """What a lost site had alone is asked of the devices as soon as the others were heard."""
+    here, lost = (Member(tmp_path / name) for name in ("here", "lost"))
+    fast = Member(tmp_path / "fast", clock=Fast())
+    part_with(here.site, announce(lost.site))
+    fast.follow(here)
+
+    def is_lost() -> bool:
+        ids, now = {lost.site.id}, here.site.clock.now_ms()
+        return here.site.database.read(lambda connection: are_lost(connection, ids, now))
+
+    assert not is_lost()
+    here.follow(fast)
+    assert "days apart" in peers_of(here.site)[0].problem
+    assert is_lost()
+    for member in (here, lost, fast):
+        member.close()
 
 
 @pytest.mark.parametrize(

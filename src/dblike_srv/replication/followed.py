@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, and_, delete, insert, select, update
 
 from dblike_srv.db import asked, told
 from dblike_srv.models import follows
@@ -12,6 +12,11 @@ from dblike_srv.site import Site
 
 AWAY: Final = "away"
 """How the problem of a site begins that can't be reached."""
+NOT_BELIEVED: Final = "not believed"
+FAILED: Final = "failed"
+"""The same of one that said what can't be, and where following it failed otherwise."""
+WELL: Final = and_(*(~follows.c.problem.startswith(kind) for kind in (AWAY, NOT_BELIEVED, FAILED)))
+"""All that it says is taken in, whatever else there is to be said of it, as of its clock."""
 
 
 def taken_in(site: Site, url: str) -> int:
@@ -57,6 +62,6 @@ def forget_others(site: Site, urls: set[str]) -> None:
 
 def met(site: Site, urls: set[str]) -> set[bytes]:
     """Who is followed at these without trouble, and needs not be at another URL of theirs, too."""
-    query = select(follows.c.site).where(follows.c.url.in_(urls), follows.c.problem == "")
+    query = select(follows.c.site).where(follows.c.url.in_(urls), WELL)
     rows = site.database.read(lambda connection: connection.scalars(query).all())
     return {bytes(uid) for uid in rows if uid is not None}

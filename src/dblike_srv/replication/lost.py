@@ -7,6 +7,7 @@ from typing import Final
 from sqlalchemy import Connection, select
 
 from dblike_srv.models import follows, sites
+from dblike_srv.replication.followed import WELL
 from dblike_srv.replication.sites import present_sites
 from dblike_srv.site import own_ids
 
@@ -23,7 +24,7 @@ def are_lost(connection: Connection, origins: set[bytes], now_ms: int) -> bool:
     there = present_sites(connection).keys() | own_ids(connection)
     if not origins & {bytes(uid) for uid in connection.scalars(select(sites.c.id))} - there:
         return False
-    good = (follows.c.problem == "") & (follows.c.behind == 0)
+    good = WELL & (follows.c.behind == 0)
     query = select(follows.c.site).where(good, follows.c.contact > now_ms - LATELY_MS)
     followed = {bytes(site) for site in connection.scalars(query) if site is not None}
     return there <= followed | own_ids(connection)

@@ -21,7 +21,15 @@ from dblike_srv.leases import take_lease
 from dblike_srv.metrics import Metrics, metrics_directory
 from dblike_srv.registers import RETURNS
 from dblike_srv.replication.arrival import Fault
-from dblike_srv.replication.followed import AWAY, forget, forget_others, met, note
+from dblike_srv.replication.followed import (
+    AWAY,
+    FAILED,
+    NOT_BELIEVED,
+    forget,
+    forget_others,
+    met,
+    note,
+)
 from dblike_srv.replication.follower import FAILURES, Follower, healing
 from dblike_srv.replication.link import Link
 from dblike_srv.replication.listener import Listener
@@ -249,9 +257,9 @@ def _problem(error: Exception) -> str:
     """For `status`: what kind of trouble it is, and what happened."""
     kind = AWAY
     if isinstance(error, Fault | DeltaError):
-        kind = "not believed"
+        kind = NOT_BELIEVED
     elif not _is_passing(error):
-        kind = "failed"
+        kind = FAILED
     return f"{kind}: {error}"[:500]
 
 
