@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -126,22 +127,43 @@ def test_a_restored_backup(pair: Pair, meanwhile: int) -> None:
 
 
 def test_used_numbers_are_noticed(pair: Pair) -> None:
-    """The other one asks first: it does not mix two journals that have the same numbers."""
+    """The other one asks first: it does not mix two journals that have the same numbers, and says
+    what it has."""
     one, other, write, token = pair
     write(one, 5)
     one.back_up()
     write(one, 5)
     assert other.follow(one)
     one.restore()
+    old = one.site.id
     write(one, 40)
     with pytest.raises(Fault, match="another version than before"):
         other.follow(one)
-    assert not one.follow(other)
+    assert one.site.id != old
     for _ in range(2):
         assert one.follow(other)
         assert other.follow(one)
     assert one.seen(token) == other.seen(token)
     assert len(one.seen(token)[1]) == 50
+
+
+@pytest.mark.parametrize("meanwhile", [0, 3, 6, 12])
+def test_a_backup_of_which_only_a_follower_knows(pair: Pair, meanwhile: int) -> None:
+    """One that can't be followed itself: it tells what it has of the restored site's journal, and
+    goes on with what that is from then on."""
+    one, other, write, token = pair
+    write(one, 5)
+    one.back_up()
+    write(one, 5)
+    assert other.follow(one)
+    one.restore()
+    old = one.site.id
+    write(one, meanwhile)
+    with contextlib.suppress(Fault):
+        other.follow(one)
+    assert one.site.id != old
+    assert other.follow(one)
+    assert len(other.seen(token)[1]) == 10 + meanwhile
 
 
 def test_what_changed_of_accounts_since_a_backup_comes_to_all(pair: Pair) -> None:

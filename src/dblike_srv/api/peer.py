@@ -34,6 +34,7 @@ from dblike_srv.replication.messages import (
     Positions,
     SharedPage,
 )
+from dblike_srv.site import Ahead, renew
 
 blueprint = Blueprint("peer", __name__, url_prefix="/v1/peer")
 
@@ -123,7 +124,12 @@ def damage(folder_id: str) -> Response:
 @operation(Held, status=204)
 def held() -> Response:
     """What the follower holds, and what others hold of whom it heard."""
-    relay.take_in(site(), _follower(), message(Held, largest=_HELD))
+    here = site()
+    try:
+        relay.take_in(here, _follower(), message(Held, largest=_HELD))
+    except Ahead as ahead:
+        renew(here, ahead.site)  # the follower hears of it with its next request
+        sites.announce(here)
     return nothing()
 
 

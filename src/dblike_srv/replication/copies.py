@@ -12,11 +12,11 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 from dblike_delta.messages import CommitReply
 from dblike_delta.versions import VersionVector
 from dblike_srv.identity import FolderRef
-from dblike_srv.models import folders, holds
+from dblike_srv.models import folders, holds, journals
 from dblike_srv.replication.journals import all_numbers
 from dblike_srv.replication.messages import Position
 from dblike_srv.replication.sites import present_sites
-from dblike_srv.site import Site, own_ids
+from dblike_srv.site import Ahead, Site, own_ids
 from dblike_srv.tree import site_id
 
 LOOK: Final = 0.005
@@ -29,16 +29,22 @@ def note_held(
 ) -> list[bytes]:
     """A site holds this much of folders, durably; the folders of which that was not known.
 
-    What was `relayed` may be old: it takes nothing back.
+    What was `relayed` may be old: it takes nothing back.  Raises Ahead where that is more of our
+    own journal than we have: then our disk went back in time.
     """
     told = {p.folder: site.seal.open_cursor(p.folder, p.cursor) for p in positions}
 
     known = (holds.c.folder == folders.c.row) & (holds.c.site == holder)
-    query = select(folders.c.row, folders.c.id, holds.c.numbers).outerjoin(holds, known)
 
     def work(connection: Connection) -> list[bytes]:
-        rows, news = connection.execute(query.where(folders.c.id.in_(told))).all(), []
-        for row, uid, before in rows:
+        own, news = site_id(connection), []
+        mine = (journals.c.folder == folders.c.row) & (journals.c.site == own)
+        query = select(folders.c.row, folders.c.id, holds.c.numbers, journals.c.head)
+        query = query.outerjoin(holds, known).outerjoin(journals, mine)
+        rows = connection.execute(query.where(folders.c.id.in_(told))).all()
+        for row, uid, before, head in rows:
+            if told[bytes(uid)].get(own, 0) > (head or 0):
+                raise Ahead(own)
             now = _vector(told[bytes(uid)])
             if relayed and before is not None:
                 now = now.join(VersionVector.unpack(bytes(before)))

@@ -22,7 +22,7 @@ from dblike_srv.replication import arrival, journals, shared, sites
 from dblike_srv.replication.arrival import Damaged, Fault, Unfinished
 from dblike_srv.replication.followed import note, remember, taken_in
 from dblike_srv.replication.link import Left, Link
-from dblike_srv.replication.messages import Held, Position, SiteState
+from dblike_srv.replication.messages import Held, Known, Position, SiteState
 from dblike_srv.replication.relay import POSITIONS, Outlet, Relay
 from dblike_srv.replication.runs import Answer, Page, Question, Run, check_order, in_runs
 from dblike_srv.replication.turns import Locks, Turn
@@ -341,6 +341,8 @@ class Follower:
         for origin, number, record in entries:
             dot = Dot(record.device, record.counter)
             if (origin, number) == (peer, last) and ours.get(number, dot) != dot:
+                # It finds that out by itself, but where it can't follow us.
+                self._link.held(Held([], doubted=[Known(peer, folder.id, last, *ours[last])]))
                 raise Fault("its journal has another version than before under the same number")
         reached = self._opened(folder.id, mark.cursor)
         if reached.get(peer, 0) >= last or not mark.more:

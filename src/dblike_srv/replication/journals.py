@@ -18,9 +18,9 @@ from dblike_srv.db import find_rows
 from dblike_srv.folders import journal_numbers
 from dblike_srv.identity import FolderRef
 from dblike_srv.models import folders, journal, journals, versions
-from dblike_srv.replication.messages import Position, Positions
-from dblike_srv.site import Site
-from dblike_srv.tree import VERSION_COLUMNS, version_of
+from dblike_srv.replication.messages import Known, Position, Positions
+from dblike_srv.site import Ahead, Site
+from dblike_srv.tree import VERSION_COLUMNS, site_id, version_of
 
 LARGEST_PAGE = 20_000
 POSITIONS = 2000
@@ -153,6 +153,16 @@ def dots_of(site: Site, folder: FolderRef, origin: bytes, after: int, limit: int
         return {number: version_of(rows[seq]).dot for number, seq in page if seq in rows}
 
     return site.database.read(work)
+
+
+def check_own(site: Site, known: Known) -> None:
+    """Raises Ahead where another site has another version under a number of our own journal."""
+    folder, dot = folder_by_id(site, known.folder), Dot(known.device, known.counter)
+    if folder is None or known.site != site.database.read(site_id):
+        return
+    ours = dots_of(site, folder, known.site, known.number - 1, 1)
+    if ours.get(known.number, dot) != dot:
+        raise Ahead(known.site)
 
 
 def all_numbers(site: Site) -> dict[bytes, dict[bytes, int]]:

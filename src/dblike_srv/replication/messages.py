@@ -138,10 +138,21 @@ class Elsewhere(_Said, frozen=True):
     told: _Told = []
 
 
+class Known(_Said, frozen=True):
+    """The version that the follower has under a number of a site's journal."""
+
+    site: Uid
+    folder: Uid
+    number: Natural
+    device: Uid
+    counter: Natural
+
+
 class Held(_Said, frozen=True):
     """What the follower holds durably, and others of whom it heard.  `told`: whom else it tells of
-    itself."""
+    itself.  `doubted`: entries of the other one's journal that are others there."""
 
     positions: _Held
     told: _Told = []
     elsewhere: Annotated[list[Elsewhere], msgspec.Meta(max_length=256)] = []
+    doubted: Annotated[list[Known], msgspec.Meta(max_length=256)] = []

@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from dblike_srv.registers import HELD
-from dblike_srv.replication import copies
+from dblike_srv.replication import copies, journals
 from dblike_srv.replication.messages import MOST_TOLD, Elsewhere, Held, Position
 from dblike_srv.site import Site
 
@@ -36,7 +36,10 @@ class _News(msgspec.Struct, frozen=True, array_like=True):
 
 
 def take_in(site: Site, follower: bytes, said: Held) -> None:
-    """What a follower holds, and what others hold of whom it heard."""
+    """What a follower holds, and what others hold of whom it heard.  Raises Ahead where it has more
+    of our own journal than we do, or something else."""
+    for known in said.doubted:
+        journals.check_own(site, known)
     _note(site, follower, said.positions, said.told, relayed=False)
     for other in said.elsewhere:
         if other.site != site.id:
