@@ -96,6 +96,43 @@ def test_a_site_whose_clock_was_fast_lost_its_disk(here: Member, tmp_path: Path)
     empty.close()
 
 
+def test_a_disk_that_was_lost_and_found(here: Member, tmp_path: Path) -> None:
+    """Another site was at its URL meanwhile, and is no more: it is a site and a copy again."""
+    clock = StillClock(here.site.clock.now_ms())
+    found = Member(tmp_path / "there", clock=clock)
+    found.follow(here)
+    empty = Member(tmp_path / "there")
+    welcome(here.site, announce(empty.site))
+    empty.follow(here)
+    empty.close()
+    assert copies(here) == 2
+    here.writer("laptop").write({b"three": b"3"})
+    clock.advance(DAY_MS)
+    for _ in range(2):
+        found.follow(here)
+        here.follow(found)
+    assert copies(here) == 2
+    for member in (here, found):
+        assert {s.id for s in known_sites(member.site)} == {here.site.id, found.site.id}
+    found.close()
+
+
+def test_two_that_are_called_alike_take_turns(here: Member, tmp_path: Path) -> None:
+    """A mistake in a config makes no flood of news."""
+    one, other = Member(tmp_path / "there"), Member(tmp_path / "there")
+    for _ in range(3):
+        for member in (one, other):
+            member.follow(here)
+            here.follow(member)
+    said = {state.changed for member in (one, other) for state in [announce(member.site)]}
+    for member in (one, other, one, other):
+        welcome(here.site, announce(member.site))
+        member.follow(here)
+    assert said == {announce(member.site).changed for member in (one, other)}
+    for member in (one, other):
+        member.close()
+
+
 def test_a_site_that_left_stays_out_under_another_name(here: Member) -> None:
     part_with(here.site, announce(here.site))
     moved = msgspec.structs.replace(here.site.config.site, name="another", url="http://moved")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from sqlalchemy import Connection, bindparam, func, insert, select, update
@@ -18,6 +18,8 @@ from dblike_srv.tree import site_id
 
 _GONE = select(sites.c.gone).where(sites.c.id == bindparam("site"))
 _HERE = select(sites).where(sites.c.gone == 0)
+
+TURN_MS: Final = 3_600_000
 
 log = logging.getLogger(__name__)
 
@@ -55,20 +57,24 @@ def site_urls(site: Site) -> list[str]:
 
 
 def announce(site: Site) -> SiteState:
-    """Write down who this site is, where that is new, or hidden by who was at its URL before: one
-    whose clock was fast seems to be there still."""
+    """Write down who this site is, where that is new, or hidden by another one at its URL: one that
+    was there before, whose clock was fast, or one that was there while this one's disk was lost.
+    Where two are called alike by mistake that is now the one and now the other.
+    """
     config, now, own = site.config.site, site.clock.now_ms(), site.id
     places = [_place(config.url), _place(config.url) + "/"]
-    before = select(func.max(sites.c.changed)).where(sites.c.url.in_(places), sites.c.id != own)
+    others = (sites.c.url.in_(places), sites.c.id != own, sites.c.gone == 0)
+    before = select(func.max(sites.c.changed)).where(*others)
 
     def work(connection: Connection) -> tuple[SiteState, bool]:
         row = connection.execute(select(sites).where(sites.c.id == own)).mappings().first()
         changed = max(now, row["changed"] + 1) if row is not None else now
         gone = row is not None and bool(row["gone"])
         last = int(connection.scalar(before) or 0) if config.url and not gone else 0
-        told = row is not None and (row["name"], row["url"]) == (config.name, config.url)
-        if told and last < changed:
-            return site_state(row), False
+        if row is not None and (row["name"], row["url"]) == (config.name, config.url):
+            lately = now - row["changed"] < TURN_MS
+            if last < (changed if lately else row["changed"]):
+                return site_state(row), False
         changed = max(changed, last + 1)
         values = {"name": config.name, "url": config.url, "changed": changed, "gone": int(gone)}
         values["stamp"] = next_stamp(connection)
