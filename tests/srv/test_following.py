@@ -25,13 +25,13 @@ from dblike_srv.errors import Busy
 from dblike_srv.folders import find_folder
 from dblike_srv.replication import follower as following
 from dblike_srv.replication import journals, turns
-from dblike_srv.replication.arrival import Fault
+from dblike_srv.replication.arrival import Fault, Unfinished
 from dblike_srv.replication.copies import count_copies
 from dblike_srv.replication.follower import Follower
 from dblike_srv.replication.link import Link, SiteTransport
 from dblike_srv.replication.lost import are_lost
 from dblike_srv.replication.sites import announce, part_with
-from dblike_srv.replication.supervisor import Following, Supervisor
+from dblike_srv.replication.supervisor import Following, Supervisor, _is_passing
 from dblike_srv.replication.turns import Locks
 from dblike_srv.status import peers_of
 from dblike_srv.store.mem import MemoryStore, MemoryWriter
@@ -461,3 +461,23 @@ def test_a_site_says_that_it_has_what_it_took_itself(two: list[Member]) -> None:
     folder = journals.folder_by_id(there.site, place.folder)
     assert folder is not None
     assert count_copies(there.site, folder, place.cursor) == 2
+
+
+class Reading(Asked):
+    """Takes longer to look for damage than anyone waits."""
+
+    def request(self, request: Request) -> WsgiResponse:
+        if request.target.endswith("/damage"):
+            raise Unreachable("no answer in time")
+        return super().request(request)
+
+
+def test_who_reads_for_long_is_not_asked_again_at_once(two: list[Member], early: bool) -> None:
+    """Else each try, seconds apart, would have it read all of a large file once more."""
+    here, there = two
+    there.writer("laptop").write({b"lost": b"1" * 900})
+    for name in there.site.store.names():
+        there.site.store.delete(name)
+    with pytest.raises(Unfinished, match="unavailable") as error:
+        follow(here, Reading(there), page=5000, early=early)
+    assert not _is_passing(error.value)

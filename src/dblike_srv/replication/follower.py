@@ -309,8 +309,11 @@ class Follower:
     def _are_damaged(self, folder: FolderRef, hashes: Sequence[bytes]) -> bool:
         """Whether it finds, now that it is told to look, that it has none of these any more."""
         found = set[bytes]()
-        for at in range(0, len(hashes), REPORTED):
-            found.update(self._link.report_damage(folder.id, list(hashes[at : at + REPORTED])))
+        try:
+            for at in range(0, len(hashes), REPORTED):
+                found.update(self._link.report_damage(folder.id, list(hashes[at : at + REPORTED])))
+        except Unreachable:
+            return False  # it reads for long; to ask again at once would make it read twice
         return bool(hashes) and found.issuperset(hashes)
 
     def _end(self, folder: FolderRef, page: Page) -> None:
