@@ -11,7 +11,7 @@ from flask import Flask
 from sqlalchemy import update
 from sqlalchemy.event import listen
 
-from dblike_delta.exchange import Exchange
+from dblike_delta.exchange import Exchange, Refused
 from dblike_delta.messages import LoginRequest, PasswordChange
 from dblike_srv import accounts, devices
 from dblike_srv.app import create_app
@@ -96,6 +96,16 @@ def test_who_changes_the_password_stays_logged_in(site: Site, exchange: Exchange
     assert accounts.identify(site, exchange.token)
     exchange.change_password(PasswordChange("another horse", PASSWORD))
     assert accounts.identify(site, exchange.token)
+
+
+def test_a_new_password_that_is_said_again(site: Site, exchange: Exchange) -> None:
+    """The reply was lost, and the client asks once more: it was not refused."""
+    wish = PasswordChange(PASSWORD, "another horse")
+    for _ in range(2):
+        exchange.change_password(wish)
+    assert accounts.identify(site, exchange.token)
+    with pytest.raises(Refused, match="not the old password"):
+        exchange.change_password(PasswordChange(PASSWORD, "a third horse"))
 
 
 @pytest.fixture
