@@ -17,7 +17,7 @@ import pytest
 from dblike_delta.exchange import Request, Unreachable
 from dblike_delta.messages import FetchRequest
 from dblike_delta.seams import SystemClock
-from dblike_srv import accounts
+from dblike_srv import accounts, maintenance
 from dblike_srv.changes import since
 from dblike_srv.collect import gc
 from dblike_srv.config import Peer, Retention
@@ -33,6 +33,7 @@ from dblike_srv.replication.lost import are_lost
 from dblike_srv.replication.sites import announce, part_with
 from dblike_srv.replication.supervisor import Following, Supervisor, _is_passing
 from dblike_srv.replication.turns import Locks
+from dblike_srv.site import Site
 from dblike_srv.status import peers_of
 from dblike_srv.store.mem import MemoryStore, MemoryWriter
 from rig.cluster import eventually
@@ -481,3 +482,35 @@ def test_who_reads_for_long_is_not_asked_again_at_once(two: list[Member], early:
     with pytest.raises(Unfinished, match="unavailable") as error:
         follow(here, Reading(there), page=5000, early=early)
     assert not _is_passing(error.value)
+
+
+class Collecting(Asked):
+    """Garbage is collected here while contents come from there."""
+
+    def __init__(self, member: Member, here: Site) -> None:
+        super().__init__(member)
+        self._here = here
+
+    def request(self, request: Request) -> WsgiResponse:
+        if request.target.endswith("/fetch"):
+            maintenance.gc(self._here)
+        return super().request(request)
+
+
+def test_what_is_collected_while_its_next_version_comes(two: list[Member], early: bool) -> None:
+    """A content that was here when its versions were asked for, and is not when they are written:
+    no version comes without it."""
+    here, there = two
+    writer = there.writer("laptop")
+    writer.write({b"f": b"old" * 900})
+    writer.write({b"f": b"new" * 900})
+    follow(here, Asked(there), page=5000, early=early)
+    forgetful = Retention(days=0, versions=0)
+    here.site.config = msgspec.structs.replace(here.site.config, retention=forgetful)
+    writer.write({b"again": b"old" * 900, b"more": b"more" * 900})
+    with pytest.raises(Busy):
+        follow(here, Collecting(there, here.site), page=5000, early=early)
+    follow(here, Asked(there), page=5000, early=early)
+    rows = held(here.site)
+    assert len(rows["contents"]) == 3
+    assert {row.path for row in rows["versions"]} >= {b"again", b"more"}

@@ -269,7 +269,7 @@ class Arrival:
             if self._resumed:
                 raise Unfinished("what came after a cut does not go with what came before it")
             raise Damaged([item.record.hash for item in bad], bad[0].detail)
-        lacking = self._lacking()
+        lacking = self._wanted - self.brings
         entries = self._entries
         for at, (_, _, version) in enumerate(entries):
             if version.hash in lacking and self._refused.get(version.hash) not in _LOST:
@@ -283,9 +283,6 @@ class Arrival:
             failed = [d for d in lacking if self._refused.get(d) == "unavailable"]
             raise Unfinished(self._refused.get(digest, "a content did not come"), failed)
         return self._told
-
-    def _lacking(self) -> set[bytes]:
-        return self._wanted - self.brings
 
     def _commit(self, entries: Sequence[tuple[bytes, int, Version]], pack: Pack | None) -> None:
         seen = None if pack is None else see_pack(self._site, pack)
@@ -310,11 +307,9 @@ class Arrival:
         connection.execute(select(users.c.id).where(owner).with_for_update())
         tree = Tree(connection, self._folder.row, now=now)
         held = journal_numbers(connection, self._folder.row)
-        self._keep_contents(connection, self._name(connection, pack, now), now)
         new = [entry for entry in entries if entry[1] > held.get(entry[0], 0)]
-        unasked = {v.hash for _, _, v in new if v.kind is Kind.FILE} - self._wanted
-        if unasked - find_contents(connection, self._folder.user, unasked, lock=True).keys():
-            raise Busy("a content that was here was just collected")
+        needed = {version.hash for _, _, version in new if version.kind is Kind.FILE}
+        self._keep_contents(connection, self._name(connection, pack, now), now, needed)
         tree.recall(version.dot for _, _, version in new)
         tree.load(version.path for _, _, version in new)
         for origin, position, version in new:
@@ -338,13 +333,18 @@ class Arrival:
             connection.execute(owner.values(used=users.c.used + pack.size))
         return number
 
-    def _keep_contents(self, connection: Connection, number: int, now: int) -> None:
+    def _keep_contents(
+        self, connection: Connection, number: int, now: int, needed: set[bytes]
+    ) -> None:
+        """Rows for what came.  Raises Busy where what was here is collected meanwhile."""
         items = [item for item in self._intake.items if item.stored]
         used = {extent.pack for item in items for extent in item.recipe.extents} - {NEW_PACK}
         if claim_packs(connection, self._site, used):
             raise Busy("a delta's base was just collected")
         user = self._folder.user
-        held = find_contents(connection, user, (item.hash for item in items), lock=True)
+        held = find_contents(connection, user, needed | self.brings, lock=True)
+        if any(d not in self._refused for d in needed - self.brings - held.keys()):
+            raise Busy("a content was just collected")
         fresh = [self._content(item, held.get(item.hash), number) for item in items]
         write_contents(connection, user, [content for content in fresh if content], now)
 
