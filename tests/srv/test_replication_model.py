@@ -293,7 +293,7 @@ def test_journals_arrive_as_they_are(steps: list[tuple[int, bytes, tuple[str, st
 
 # --- rows that all sites share: any order, any repetition, through any relay
 
-_USER = user_uid("eve")
+_USER, _OTHER = user_uid("eve"), user_uid("bob")
 _FOLDER = folder_uid(_USER, "home")
 _moments = st.integers(0, 3)
 _pages = st.lists(
@@ -306,13 +306,13 @@ _pages = st.lists(
             st.sampled_from(("x", "y")), _moments, st.booleans(), _moments,
         ),
         st.builds(
-            lambda which, token, at, revoked, parent: DeviceState(
-                bytes([which]) * 16, _USER, "name", 1,
+            lambda which, user, token, at, revoked, parent: DeviceState(
+                bytes([which]) * 16, user, "name", 1,
                 token=token and token * 31 + bytes([which]), token_at=at, revoked=revoked,
                 parent=bytes([parent]) * 16 if parent else b"",
             ),
-            st.integers(1, 3), st.sampled_from((b"", b"s", b"t")), _moments, _moments,
-            st.integers(0, 3),
+            st.integers(1, 3), st.sampled_from((_USER, _USER, _OTHER)),
+            st.sampled_from((b"", b"s", b"t")), _moments, _moments, st.integers(0, 3),
         ),
         st.builds(
             lambda url, at, gone: SiteState(b"s" * 16, "site", url, at, gone),
@@ -325,16 +325,16 @@ _pages = st.lists(
 
 
 def _page_of(state: UserState | DeviceState | SiteState | FolderState) -> SharedPage:
-    user = UserState(_USER, b"eve", 1)
+    both = [UserState(_USER, b"eve", 1), UserState(_OTHER, b"bob", 1)]
     match state:
         case UserState():
             return SharedPage(1, users=[state])
         case DeviceState():
-            return SharedPage(1, users=[user], devices=[state])
+            return SharedPage(1, users=both, devices=[state])
         case SiteState():
             return SharedPage(1, sites=[state])
         case _:
-            return SharedPage(1, users=[user], folders=[state])
+            return SharedPage(1, users=both, folders=[state])
 
 
 def _rows(site: SimSite) -> list[list[tuple[object, ...]]]:

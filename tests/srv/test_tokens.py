@@ -179,3 +179,28 @@ def test_who_logged_in_anew_is_nobodys_child_at_any_site(
     tell(far, site)
     assert is_good(far, anew.token)
     assert is_good(site, anew.token)
+
+
+@pytest.mark.parametrize("turn", [0, 1])
+def test_a_device_of_two_users_is_one_users(site: Site, far: Site, app: Flask, turn: int) -> None:
+    """A client chooses its device's id: who takes one at two sites, before they have heard of each
+    other, must not keep them from hearing of anything else.  The same site's word holds at both."""
+    accounts.create_user(site, "eve", PASSWORD)
+    tell(site, far)
+    apps, users = (app, create_app(far)), (USER, "eve")[:: 1 if turn else -1]
+    logins = [Exchange(WsgiTransport(each.wsgi_app)) for each in apps]
+    for login, user in zip(logins, users, strict=True):
+        login.login(LoginRequest(user, PASSWORD, "laptop", "ab" * 16))
+    for _ in range(2):
+        tell(site, far)
+        tell(far, site)
+    good = [[is_good(where, login.token) for where in (site, far)] for login in logins]
+    assert sorted(good) == [[False, False], [True, True]]
+    accounts.create_user(far, "later", PASSWORD)
+    tell(far, site)
+    assert accounts.find_user(site, "later")
+    lost = logins[good.index([False, False])], users[good.index([False, False])]
+    with pytest.raises(Refused, match="choose another"):
+        lost[0].login(LoginRequest(lost[1], PASSWORD, "laptop", "ab" * 16))
+    assert not shared.take_in(site, shared.news(far, 0))
+    assert not shared.take_in(far, shared.news(site, 0))

@@ -236,13 +236,18 @@ class _Taker:
         row = self._one(devices, devices.c.id == state.id)
         fresh = row is None
         if row is not None and row["user"] != user:
-            raise Clash(f"the device {state.id.hex()} is another user's there")
+            # A client chooses its id: two users took it, at sites that had not heard of each other.
+            # All sites leave it to the same one; the other one's device has to log in as a new one.
+            if self._uid(row["user"]) < state.user:
+                return False
+            row = None
         held = row or {"revoked": 0, "token_at": -1, "token": None, "name": "", "parent": None}
         values: dict[str, Any] = {}
-        if fresh:
+        if row is None:
             highest = highest_counter(self._connection, user, state.id)
             values = {
                 "id": state.id, "user": user, "created": state.created, "highest": highest,
+                "revoked": 0,
             }  # fmt: skip
         theirs = (state.token_at, state.token, state.name, state.parent)
         token, parent = bytes(held["token"] or b""), bytes(held["parent"] or b"")
@@ -284,6 +289,10 @@ class _Taker:
 
     def _one(self, table: Table, where: Any) -> Any:
         return self._connection.execute(select(table).where(where)).mappings().one_or_none()
+
+    def _uid(self, row: int) -> bytes:
+        query = select(users.c.uid).where(users.c.id == row)
+        return bytes(self._connection.execute(query).scalar_one())
 
     def _user_row(self, uid: bytes) -> int:
         if uid not in self._rows:
