@@ -18,6 +18,7 @@ from dblike_delta.errors import DeltaError, FormatError, LimitError
 from dblike_delta.formats import DeltaDecoder, whole_literal
 from dblike_delta.messages import CommitStatus, Record, Trailer
 from dblike_delta.recipe import Extent, Recipe
+from dblike_srv.contents import EMPTY_HASH
 from dblike_srv.items import Item, check_item
 from dblike_srv.store.base import PackWriter
 
@@ -294,7 +295,7 @@ class _Body:
             item.refuse("the body is cut short", "bad-content")
         elif recipe.size != trailer.size or (item.hash and item.hash != trailer.hash):
             item.refuse("the body is not of the size or hash that was said", "bad-content")
-        elif digest and digest != trailer.hash:
+        elif (digest and digest != trailer.hash) or (trailer.hash == EMPTY_HASH and trailer.size):
             item.refuse("the body does not make the hash that was said", "bad-content")
         else:
             item.hash, item.size, item.recipe = trailer.hash, trailer.size, recipe

@@ -19,6 +19,7 @@ from dblike_delta.messages import CursorMark, Record, Refusal, Trailer
 from dblike_delta.versions import Kind, VersionVector
 from dblike_srv import intake
 from dblike_srv.changes import changes, since
+from dblike_srv.contents import EMPTY_HASH
 from dblike_srv.errors import Gone, QuotaExceeded
 from dblike_srv.folders import cursor_of, list_folders
 from dblike_srv.intake import Intake
@@ -765,3 +766,14 @@ def test_a_first_look_may_ask_what_deletes_buried(core: CoreSite, laptop: Device
     core.site.database.transact(lambda c: c.execute(delete(versions).where(versions.c.kind == 1)))
     found, _, _ = changes(core.site, core.folder, "", 100, buried=True)
     assert {r.path: r.hash for r in found if r.path == b"d/f"} == {b"d/f": b""}
+
+
+def test_what_calls_itself_empty_has_no_bytes(core: CoreSite) -> None:
+    """A delta's content is not read: this one would be a version that no other site can believe,
+    nor anything else of this one from then on."""
+    core.laptop.put(b"f", b"hello")
+    base = blake3(b"hello").digest()
+    record = core.laptop.record(b"g", hash=EMPTY_HASH, size=5, body=True, base=base)
+    result = core.laptop.commit((record, encode_commands([Copy(0, 5)]))).results[0]
+    assert result.status == "bad-content"
+    assert core.records().keys() == {b"f"}
