@@ -40,7 +40,7 @@ def conflict_path(path: bytes, *, author: str, time: int, tag: str) -> bytes:
     """
     directory, name = paths.parent(path), paths.name(path)
     parsed = _COPY.fullmatch(name)
-    stem, extension = (parsed["stem"], parsed["extension"] or b"") if parsed else _split(name)
+    stem, extension = _parts_of_copy(parsed) if parsed else _split(name)
     said = f" (conflicted copy from {_author(author)} {_date(time)}".encode()
     plain = stem + said + b")" + extension
     room = _room(directory)
@@ -79,6 +79,12 @@ def _split(name: bytes) -> tuple[bytes, bytes]:
     if not name[:at].strip(b".") or len(name) - at > _MAX_EXTENSION:
         return name, b""
     return name[:at], name[at:]
+
+
+def _parts_of_copy(parsed: re.Match[bytes]) -> tuple[bytes, bytes]:
+    """The same of a copy's name: without the limit no directory may have room for the suffix."""
+    stem, extension = parsed["stem"], parsed["extension"] or b""
+    return (stem, extension) if len(extension) <= _MAX_EXTENSION else (stem + extension, b"")
 
 
 def _author(author: str) -> str:

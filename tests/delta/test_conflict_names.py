@@ -96,6 +96,19 @@ def test_the_copy_of_a_copy_replaces_the_suffix() -> None:
         copy = other
 
 
+@pytest.mark.parametrize("size", [33, 150, 200, 208])
+@pytest.mark.parametrize("author", ["laptop", "n" * 64])
+def test_a_long_last_part_of_the_copy_of_a_copy_leaves_room_for_the_suffix(
+    author: str, size: int
+) -> None:
+    """Anybody may call a file so: a name that is looked for for ever would stop a site."""
+    path = b"a (conflicted copy from x 2026-11-23 03.12.07)." + b"e" * size
+    copy = conflict_copy(loser(path, author)).path
+    assert paths.check_path(copy) != path
+    assert original_path(copy) is not None
+    assert copy.startswith(b"a.eee")
+
+
 many_names = st.one_of(
     names,
     st.text(min_size=1, max_size=90).map(lambda s: s.encode("utf-8", "replace")),
