@@ -34,6 +34,8 @@ __all__ = [
     "Unreachable",
 ]  # fmt: skip
 _T = TypeVar("_T")
+_DIGITS: Final = 20
+"""Of a number in a header: those that fit 64 bits have fewer."""
 _OF_A_FETCH: Final = (m.Record, Body, m.Trailer, m.Refusal)
 
 
@@ -191,7 +193,10 @@ class Exchange:
                 return 0
             raise
         with contextlib.closing(reply):
-            return int(reply.headers.get("upload-offset", "0"))
+            offset = _number(reply.headers.get("upload-offset", "0"))
+        if offset is None:
+            raise Unreachable("the reply does not say how far the upload came")
+        return offset
 
     def upload(
         self, folder: str, upload: str, offset: int, parts: list[Part], *, complete: bool
@@ -320,9 +325,14 @@ class Exchange:
         """What every reply says of its site."""
         takes = reply.headers.get(m.TAKES_HEADER.lower(), "")
         self.takes_sources = m.TAKES_SOURCES in takes.replace(",", " ").split()
-        stamp = reply.headers.get(m.TIME_HEADER.lower(), "")
-        if stamp.isdecimal():
-            self.server_time = int(stamp)
+        stamp = _number(reply.headers.get(m.TIME_HEADER.lower(), ""))
+        if stamp is not None:
+            self.server_time = stamp
+
+
+def _number(text: str) -> int | None:
+    """A number of a header; None for what is none that can be meant."""
+    return int(text) if text.isdecimal() and len(text) < _DIGITS else None
 
 
 def _pack(message: msgspec.Struct) -> bytes:

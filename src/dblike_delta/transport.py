@@ -15,6 +15,10 @@ from dblike_delta.errors import DeltaError, FormatError
 
 _T = TypeVar("_T")
 _LARGEST_MESSAGE = 64 << 20
+_LONGEST_WAIT = 3600.0
+"""Seconds.  A site that asks for more, by mistake or not, is asked again after them."""
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, DeltaError)
+"""What reading a reply that is no message raises."""
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -92,7 +96,7 @@ def read_message(reply: Response, kind: type[_T]) -> _T:
             return msgspec.msgpack.decode(body, type=kind)
         if media == "application/json":
             return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, DeltaError) as error:
+    except _UNREADABLE as error:
         raise Unreachable(f"the reply is not a {kind.__name__}: {error}") from None
     raise Unreachable(f"the reply is {media or 'of no type'}, not ours: is that a DBLike server?")
 
@@ -111,7 +115,8 @@ def refusal(reply: Response) -> Refused | Unreachable:
             return Refused(m.Problem(title="refused", status=reply.status))
         if media == "application/problem+json":
             problem = msgspec.json.decode(body, type=m.Problem)
-            return Refused(problem, float(retry) if retry.isdecimal() else None)
-    except (msgspec.DecodeError, DeltaError) as error:
+            wait = min(float(retry), _LONGEST_WAIT) if retry.isdecimal() else None
+            return Refused(problem, wait)
+    except _UNREADABLE as error:
         return Unreachable(f"status {reply.status} with an unreadable problem: {error}")
     return Unreachable(f"status {reply.status} that is not a DBLike server's")
