@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from dblike_delta.errors import DeltaError, LimitError
 from dblike_delta.messages import Record, Sources
-from dblike_delta.vectors import Dot
+from dblike_delta.vectors import MAX_COUNTER, Dot
 from dblike_delta.versions import Kind
 
 MOST: Final = 100_000
@@ -63,9 +63,12 @@ def name_sources(named: Iterable[tuple[Dot, bytes]]) -> Sources:
 
 
 def dots_of(sources: Sources) -> list[Dot]:
-    """The versions that are named; raises LimitError before a list becomes larger than allowed."""
+    """The versions that are named; raises LimitError before a list becomes larger than allowed, and
+    SourcesUnknown for numbers that no version has."""
     if sum(count for _, _, count in sources.runs) > MOST:
         raise LimitError(f"more than {MOST} sources")
+    if any(first + count - 1 > MAX_COUNTER for _, first, count in sources.runs):
+        raise SourcesUnknown("a source beyond the last number that a version can have")
     return [Dot(device, first + n) for device, first, count in sources.runs for n in range(count)]
 
 

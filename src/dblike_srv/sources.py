@@ -82,9 +82,9 @@ class NamedContents:
 
 
 def _find(site: Site, folder: FolderRef, sources: Sources) -> list[Content]:
-    dots = dots_of(sources)
-    held = site.database.read(lambda connection: _held(connection, folder, dots))
     try:
+        dots = dots_of(sources)
+        held = site.database.read(lambda connection: _held(connection, folder, dots))
         return contents_of(sources, held)
     except SourcesUnknown as error:
         raise Conflict(f"{error}: send the hashes", field=SOURCES_FIELD) from None

@@ -64,6 +64,13 @@ def test_what_is_absent_or_other_is_noticed(named: list[Dot], data: st.DataObjec
         contents_of(sources, held)
 
 
+def test_no_version_has_a_number_beyond_the_last() -> None:
+    last = 2**63 - 1
+    assert dots_of(Sources([(DEVICES[0], last, 1)], bytes(32))) == [Dot(DEVICES[0], last)]
+    with pytest.raises(SourcesUnknown):
+        dots_of(Sources([(DEVICES[0], last, 2)], bytes(32)))
+
+
 def test_a_list_that_claims_more_than_allowed_costs_nothing() -> None:
     runs = [(DEVICES[0], 1, MOST), (DEVICES[1], 1, 1)]
     with pytest.raises(LimitError):

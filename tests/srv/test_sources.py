@@ -202,3 +202,11 @@ def test_a_brief_reply_tells_only_what_is_to_be_told(mover: Mover, phone: Mover)
     assert (again.accepted, len(again.results)) == (0, 3)
     # Nothing was kept back: what the site knows of the path is what the device can tell itself.
     assert vector_in(again.results[0].context).items() == [(ONE, records[0].counter)]
+
+
+def test_no_run_goes_beyond_the_last_counter(mover: Mover) -> None:
+    """Nobody holds such a version: it is as one that is not here, not a failure of the database."""
+    mover.write({b"a": b"one"})
+    beyond = Sources([(ONE, 2**63 - 1, 3)], bytes(32))
+    records = [mover.moved(b"d/%d" % n, b"?") for n in range(3)]
+    assert mover.refused(beyond, *records) == (409, "sources")
