@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -165,6 +166,8 @@ def write_all(file: Writable, data: bytes | bytearray | memoryview) -> None:
     while taken is not None and taken < len(data):
         data = memoryview(data)[taken:]
         taken = file.write(data)
+    if taken is None and isinstance(file, io.RawIOBase):
+        raise DeltaError("the file took no bytes: non-blocking files can't be written")
 
 
 def size_of(file: Seekable) -> int:
