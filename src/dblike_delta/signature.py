@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 import xxhash
@@ -31,7 +31,9 @@ from dblike_delta.parameters import parameters
 from dblike_delta.streams import (
     Progress,
     Readable,
+    Seekable,
     Writable,
+    moved,
     read_ahead,
     read_exactly,
     read_pieces,
@@ -274,10 +276,11 @@ def signature(
 
 
 def _default_block(file: Readable, format: str) -> int:  # noqa: A002
+    seekable = cast("Seekable", file)
     try:
-        here = file.seek(0, 1)  # type: ignore[attr-defined]
-        size = file.seek(0, 2) - here  # type: ignore[attr-defined]
-        file.seek(here)  # type: ignore[attr-defined]
+        here = moved(seekable, 0, 1)
+        size = moved(seekable, 0, 2) - here
+        seekable.seek(here)
     except (AttributeError, OSError, ValueError):
         return 2048
     if _magic(format) == Magic.XXH3:

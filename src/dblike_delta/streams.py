@@ -172,7 +172,14 @@ def write_all(file: Writable, data: bytes | bytearray | memoryview) -> None:
 
 def size_of(file: Seekable) -> int:
     """How many bytes a seekable file has."""
-    return file.seek(0, 2)
+    return moved(file, 0, 2)
+
+
+def moved(file: Seekable, offset: int, whence: int) -> int:
+    """Seek, and where that led."""
+    at: int | None = file.seek(offset, whence)
+    # An mmap's says nothing before Python 3.13.
+    return file.tell() if at is None else at  # type: ignore[attr-defined]
 
 
 def _read(file: Readable, size: int) -> bytes:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import mmap
 import os
+import tempfile
 
 import pytest
 
-from dblike_delta import Delta, DeltaError, delta, patch, signature
+from dblike_delta import Delta, DeltaError, delta, patch, signature, trim
 from edits import noise
 
 
@@ -40,3 +42,21 @@ def test_a_writer_may_say_nothing() -> None:
     out = Taciturn()
     patch(io.BytesIO(b"old"), changed(b"old", b"new"), out)
     assert out.data == b"new"
+
+
+def test_a_map_is_a_file() -> None:
+    """Its `seek` says nothing before Python 3.13."""
+    old = noise(2, 40_000)
+    new = old[:20_000] + b"in between" + old[20_000:]
+    with tempfile.TemporaryFile() as file:
+        file.write(old)
+        file.flush()
+        with mmap.mmap(file.fileno(), 0) as base:
+            base.seek(30_000)
+            assert signature(base).size == 10_000
+            base.seek(0)
+            out = io.BytesIO()
+            with delta(signature(base), io.BytesIO(new)) as change:
+                patch(base, change, out)
+                assert out.getvalue() == new
+                assert sum(len(c[0]) for c in trim(change, base) if len(c) == 1) == 10
