@@ -20,12 +20,16 @@ def whole(
 
     Until then it lies in `staging`, a directory of the same file system, or beside the target; an
     error in the block leaves all as it was.  What is no plain file, such as a device or a pipe, is
-    written to, not replaced.  `durable`: it is on the disk before it takes its place.
+    written to, not replaced; of a symlink it is the file that this leads to.  `durable`: it is on
+    the disk before it takes its place.
     """
-    if target.exists() and not target.is_file():
-        with target.open("wb") as file:
+    there = target.exists()
+    meant = Path(os.path.realpath(target)) if target.is_symlink() else target
+    if there and not (target.is_file() and meant.exists()):
+        with target.open("wb") as file:  # no file, or one that has no name any more
             yield file
         return
+    target = meant
     with in_the_name_of(target):
         handle, temporary = tempfile.mkstemp(
             prefix=f".{target.name[:32]}.", dir=staging or target.parent

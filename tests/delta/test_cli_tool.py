@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -72,6 +73,41 @@ def test_an_output_keeps_its_mode_and_is_replaced_whole(files: Path) -> None:
     (files / "sig").chmod(0o640)
     assert main(["signature", "old", "sig"]) == 0
     assert (files / "sig").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_an_output_behind_a_symlink_is_what_is_replaced(files: Path, there: bool) -> None:
+    real, link = files / "below" / "real", files / "link"
+    real.parent.mkdir()
+    if there:
+        real.write_bytes(b"before")
+        real.chmod(0o640)
+    link.symlink_to("below/real")
+    assert main(["signature", "old", "sig"]) == 0
+    assert main(["signature", "old", "link"]) == 0
+    assert link.is_symlink()
+    assert real.read_bytes() == (files / "sig").read_bytes()
+    assert not there or real.stat().st_mode & 0o777 == 0o640
+    assert os.listdir(real.parent) == ["real"]
+
+
+def test_the_name_of_standard_output_is_written_to(files: Path) -> None:
+    """It leads to a file, where that was asked for, and is none of ours to replace."""
+    main(["signature", "old", "sig"])
+    name = files / "stdout"
+    name.symlink_to("/proc/self/fd/1")
+    for given in (str(name), "/dev/fd/1"):
+        with open("out", "wb") as out:
+            command = [sys.executable, "-m", "dblike_delta", "signature", "old", given]
+            assert subprocess.run(command, stdout=out, check=False).returncode == 0
+        assert Path("out").read_bytes() == Path("sig").read_bytes()
+        assert name.is_symlink()
+    with tempfile.TemporaryFile() as unnamed:
+        command = [sys.executable, "-m", "dblike_delta", "signature", "old", str(name)]
+        assert subprocess.run(command, stdout=unnamed, check=False).returncode == 0
+        unnamed.seek(0)
+        assert unnamed.read() == Path("sig").read_bytes()
+    assert not [each for each in os.listdir(files) if "deleted" in each]
 
 
 @pytest.mark.parametrize(
