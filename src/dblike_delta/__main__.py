@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, NoReturn, cast
+from typing import IO, NoReturn, TextIO, cast
 
 from dblike_delta.delta import write_delta
 from dblike_delta.errors import DeltaError
@@ -39,18 +39,29 @@ class _UsageError(Exception):
 
 def main(arguments: Sequence[str] | None = None, program: str = "python -m dblike_delta") -> int:
     """Run one command; the exit code."""
+    code = _run(arguments, program)
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        _let_go(1)
+        if code == DONE and not isinstance(error, BrokenPipeError):
+            return _say(program, str(error.strerror), FAILED)
+        return code or FAILED
+    return code
+
+
+def _run(arguments: Sequence[str] | None, program: str) -> int:
     try:
         options = _parser(program).parse_args(arguments)
+        _COMMANDS[options.command](options)
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else USAGE
-    try:
-        _COMMANDS[options.command](options)
     except DeltaError as error:
         return _say(program, str(error), INTEGRITY)
     except _UsageError as error:
         return _say(program, str(error), USAGE)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing is left to fail at exit
         return FAILED
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
@@ -61,8 +72,28 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m dblik
 
 
 def _say(program: str, message: str, code: int) -> int:
-    sys.stderr.write(f"{program}: {display(os.fsencode(message))}\n")
+    try:
+        if sys.stderr is not None:
+            sys.stderr.write(f"{program}: {display(os.fsencode(message))}\n")
+    except OSError:
+        _let_go(2)
     return code
+
+
+def _let_go(descriptor: int) -> None:
+    """Nothing is left that would fail at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+
+
+def _standard(stream: TextIO | None, name: str) -> TextIO:
+    """Python has none where it was started without."""
+    if stream is None:
+        raise OSError(f"standard {name} is closed")
+    return stream
+
+
+def _print(text: str) -> None:
+    _standard(sys.stdout, "output").write(text)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -78,7 +109,7 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         from importlib.metadata import version
 
-        sys.stdout.write(f"{parser.prog} {version('dblike')}\n")
+        _print(f"{parser.prog} {version('dblike')}\n")
         parser.exit()
 
 
@@ -184,10 +215,10 @@ def _inspect(options: argparse.Namespace) -> None:
     with _reading(options.file) as file:
         fields = inspect(file)
     if options.json:
-        sys.stdout.write(json.dumps({key.replace(" ", "_"): fields[key] for key in fields}) + "\n")
+        _print(json.dumps({key.replace(" ", "_"): fields[key] for key in fields}) + "\n")
         return
     for key, value in fields.items():
-        sys.stdout.write(f"{key + ':':12} {value}\n")
+        _print(f"{key + ':':12} {value}\n")
 
 
 def _bench(options: argparse.Namespace) -> None:
@@ -195,10 +226,10 @@ def _bench(options: argparse.Namespace) -> None:
 
     for row in bench(Path(options.old), Path(options.new)):
         if options.json:
-            sys.stdout.write(json.dumps(row._asdict()) + "\n")
+            _print(json.dumps(row._asdict()) + "\n")
         else:
             speed = f"{row.mib_per_second:10.0f} MiB/s {row.bytes:12} bytes"
-            sys.stdout.write(f"{row.engine:16} {row.step:10} {row.seconds:8.3f} s {speed}\n")
+            _print(f"{row.engine:16} {row.step:10} {row.seconds:8.3f} s {speed}\n")
 
 
 _COMMANDS = {
@@ -216,17 +247,19 @@ def _reading(name: str, *, seekable: bool = False) -> Iterator[IO[bytes]]:
         with Path(name).open("rb", buffering=0) as file:
             yield cast("IO[bytes]", file)
         return
-    if seekable and not sys.stdin.buffer.seekable():
+    given = _standard(sys.stdin, "input").buffer
+    if seekable and not given.seekable():
         raise OSError("the old file is read at any place: it can't be a pipe")
-    yield sys.stdin.buffer
+    yield given
 
 
 @contextlib.contextmanager
 def _writing(name: str) -> Iterator[IO[bytes]]:
     """The output; a named one takes its place when it is whole."""
     if name == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        out = _standard(sys.stdout, "output").buffer
+        yield out
+        out.flush()
         return
     with whole(Path(name)) as file:
         yield file

@@ -207,3 +207,34 @@ def test_a_reader_that_leaves_is_no_traceback() -> None:
         assert process.stderr is not None
         assert process.stderr.read() == b""
     assert process.returncode == 1
+
+
+def shell(script: str) -> subprocess.CompletedProcess[bytes]:
+    """`script` with $TOOL as a program that keeps its output in Python's buffer while it can."""
+    environment = {**os.environ, "TOOL": f"{sys.executable} -m dblike_delta"}
+    environment.pop("PYTHONUNBUFFERED", None)
+    return subprocess.run(
+        ["/bin/sh", "-c", script], input=b"some", capture_output=True, env=environment, check=False
+    )
+
+
+@pytest.mark.parametrize("redirected", [">/dev/full", ">&-", "<&- >&-"])
+@pytest.mark.parametrize(
+    "command", ["signature - -", "signature old -", "inspect sig", "--version"]
+)
+def test_a_standard_stream_that_fails_is_one_line(command: str, redirected: str) -> None:
+    main(["signature", "old", "sig"])
+    done = shell(f"$TOOL {command} {redirected}")
+    assert (done.returncode, done.stderr.count(b"\n")) == (1, 1)
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("redirected", ["2>&-", "2>/dev/full"])
+def test_without_standard_error_the_code_is_the_same(redirected: str) -> None:
+    assert shell(f"$TOOL inspect new {redirected}").returncode == 6
+
+
+def test_a_reader_that_leaves_before_a_short_answer_is_no_traceback() -> None:
+    main(["signature", "old", "sig"])
+    done = shell("(sleep 0.3; $TOOL inspect sig; echo $? >code) | true; sleep 0.1")
+    assert done.stderr == b""
