@@ -111,6 +111,8 @@ class _Contents:
             raise LimitError(f"a file of {record.size} bytes", wanted=record.size)
         if record.body != bool(record.body and record.kind == Kind.FILE) or record.start:
             raise FormatError(f"{display(record.path)} has a body that can't be its own")
+        if record.kind == Kind.SYMLINK and (not record.target or b"\0" in record.target):
+            raise FormatError(f"{display(record.path)} is a symlink that can't be")
         self.records[record.path] = record
         if record.body:
             self._open = record

@@ -224,6 +224,17 @@ def test_what_can_be_no_tree_is_refused(records: list[Record], tmp_path: Path) -
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("target", [b"", b"a\0b"])
+def test_a_symlink_that_leads_nowhere_changes_nothing(target: bytes, tmp_path: Path) -> None:
+    """It is refused before the deletes, not by the system after them."""
+    root = grow(tmp_path / "root", {"a": (b"x", 6)})
+    gone = Record(b"a", NOBODY, 1, 0, Kind.DELETED)
+    link = Record(b"b", NOBODY, 1, 0, Kind.SYMLINK, target=target)
+    with pytest.raises(FormatError):
+        patch_tree(root, written(gone, link))
+    assert os.listdir(root) == ["a"]
+
+
 def test_a_body_without_a_record_or_a_trailer_is_refused(tmp_path: Path) -> None:
     encoder = Encoder()
     stray = [*encoder.trailer(Trailer(bytes(32), 0)), *encoder.finish()]
