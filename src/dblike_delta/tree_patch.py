@@ -7,7 +7,7 @@ import shutil
 import stat
 import tempfile
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Final, cast
 
 from dblike_delta.changeset import Body, Decoder, Event
 from dblike_delta.delta import SPOOL
@@ -26,6 +26,11 @@ from dblike_delta.paths import ancestors, check_path, display
 from dblike_delta.streams import Progress, Readable, read_pieces
 from dblike_delta.trees import TreeResult, hashed, open_file, walk
 from dblike_delta.versions import Kind
+
+_FRAME_OF_A_DELTA: Final = 5
+"""Bytes of magic number and end."""
+_LONGEST_COMMAND: Final = 17
+"""Bytes; each command stands for one byte of content at least."""
 
 
 def patch_tree(
@@ -82,8 +87,7 @@ class _Contents:
             case Record():
                 self._begin(event)
             case Body():
-                self._opened()
-                self._body.write(event.data)
+                self._add(event.data)
             case Trailer():
                 self._end(event)
             case _:
@@ -123,6 +127,12 @@ class _Contents:
         if self._open is None:
             raise FormatError("a body that belongs to no record")
         return self._open
+
+    def _add(self, data: memoryview) -> None:
+        most = _FRAME_OF_A_DELTA + _LONGEST_COMMAND * self._opened().size
+        if self._body.tell() + len(data) > most:
+            raise LimitError(f"{display(self._opened().path)}: a body larger than any of its size")
+        self._body.write(data)
 
     def _end(self, trailer: Trailer) -> None:
         record = self._opened()

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from dblike_delta import TreeSignature, delta_tree, patch_tree, sign_tree
 from dblike_delta.changeset import Encoder
-from dblike_delta.errors import Cancelled, DeltaError, FormatError, IntegrityError
+from dblike_delta.errors import Cancelled, DeltaError, FormatError, IntegrityError, LimitError
+from dblike_delta.formats import DELTA_MAGIC, END, encode_literal_header
 from dblike_delta.messages import Record, Trailer
 from dblike_delta.trees import NOBODY, record_of, walk, whole_body
 from dblike_delta.versions import Kind
@@ -244,6 +245,32 @@ def test_a_body_without_a_record_or_a_trailer_is_refused(tmp_path: Path) -> None
     unfinished = [*encoder.record(record(b"a")), *encoder.finish()]
     with pytest.raises(FormatError, match="no trailer"):
         patch_tree(tmp_path, io.BytesIO(b"".join(unfinished)))
+
+
+def test_a_body_has_no_more_bytes_than_its_content_can_need(tmp_path: Path) -> None:
+    """A few bytes of zstd make any number of them, and they would all be kept till the trailer."""
+    encoder = Encoder()
+    parts = encoder.record(record(b"a"))
+    parts += encoder.data(DELTA_MAGIC + encode_literal_header(1 << 40))
+    for _ in range(3):
+        parts += encoder.data(bytes(1 << 20))
+    parts += encoder.flush()
+    with pytest.raises(LimitError):
+        patch_tree(tmp_path, io.BytesIO(b"".join(parts)))
+
+
+def test_a_body_of_the_longest_commands_is_taken(tmp_path: Path) -> None:
+    """Copies of one byte with numbers of eight."""
+    root, again = grow(tmp_path / "root", {"a": (b"abc", 6)}), blake3(b"cba")
+    copies = b"".join(b"\x54" + at.to_bytes(8, "big") + (1).to_bytes(8, "big") for at in (2, 1, 0))
+    encoder = Encoder()
+    parts = encoder.record(
+        Record(b"a", NOBODY, 1, 0, 1, again.digest(), 3, 0o644, base=bytes(32), body=True)
+    )
+    parts += encoder.data(DELTA_MAGIC + copies + END)
+    parts += encoder.trailer(Trailer(again.digest(), 3))
+    patch_tree(root, io.BytesIO(b"".join([*parts, *encoder.finish()])))
+    assert (root / "a").read_bytes() == b"cba"
 
 
 def test_a_tree_signature_is_checked(tmp_path: Path) -> None:
