@@ -50,6 +50,8 @@ class DeltaEncoder:
         vain_limit: int | None = None,
         signer: SignatureBuilder | None = None,
     ) -> None:
+        if signature.header.rows_size not in {None, len(signature.rows)}:
+            raise ValueError("the signature has not as many rows as its size has blocks")
         capacity = 4 * signature.block_size + _ROOM
         numbers = parameters(signature.header)
         self._scanner = kernel.Scanner(

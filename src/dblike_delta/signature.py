@@ -216,16 +216,15 @@ class SignatureBuilder:
     def finish(self, content_hash: bytes = b"") -> Signature:
         """The signature; `content_hash` is the file's BLAKE3-256, where the caller has it.
 
-        ValueError where that has not 32 bytes.
+        ValueError where that has not 32 bytes.  The file may go on after it.
         """
         if len(content_hash) not in {0, 32}:
             raise ValueError("a content hash has 32 bytes")
-        if self._rest:
-            self._rows += self._signer.rows(self._rest)
+        last = self._signer.rows(self._rest) if self._rest else b""
         header = self._header
         if header.magic == Magic.XXH3:
             header = msgspec.structs.replace(header, size=self.size, hash=content_hash)
-        return Signature(header, bytes(self._rows))
+        return Signature(header, b"".join((self._rows, last)))
 
 
 class _Known:

@@ -41,6 +41,30 @@ class Writer:
         return min(7, len(data))
 
 
+@given(FILES, BLOCKS, st.integers(0, 3000), st.sampled_from(["xxh3", "librsync"]))
+def test_a_file_may_be_signed_so_far(data: bytes, block: int, cut: int, kind: str) -> None:
+    """`finish` twice says the same twice; it gave a row too many, which crashed the search."""
+    seed = SEED if kind == "xxh3" else None
+    builder = SignatureBuilder(block, seed, format=kind)
+    builder.update(data[:cut])
+    so_far = builder.finish()
+    assert builder.finish() == so_far
+    builder.update(data[cut:])
+    whole = builder.finish()
+    assert whole.blocks == -(-len(data) // block)
+    assert Signature.unpack(whole.pack()) == whole
+    assert commands_for(whole, data) == ([Copy(0, len(data))] if data else [])
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 3, 5])
+def test_a_signature_of_other_rows_than_its_size_has_is_not_searched(blocks: int) -> None:
+    """The compiled search would read where nothing is."""
+    made = signed(noise(1, 900), 512)
+    wrong = Signature(made.header, (made.rows * 3)[: blocks * made.header.row_size])
+    with pytest.raises(ValueError, match="rows"):
+        DeltaEncoder(wrong)
+
+
 @given(FILES, BLOCKS, st.lists(st.integers(0, 3000), max_size=6))
 def test_pieces_do_not_matter(data: bytes, block: int, cuts: list[int]) -> None:
     builder, at = SignatureBuilder(block, SEED), 0
