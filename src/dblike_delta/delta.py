@@ -178,8 +178,12 @@ class Delta:
 
     def pieces(self) -> Iterator[memoryview]:
         """The encoded bytes; a piece is good until the next one is asked for."""
-        self.spool.seek(0)
-        return read_pieces(self.spool)
+        at = 0
+        self.spool.seek(at)
+        for piece in read_pieces(self.spool):
+            at += len(piece)
+            yield piece
+            self.spool.seek(at)  # others may have read it meanwhile
 
     def dump(self, file: Writable) -> None:
         """Write the delta in librsync's format."""

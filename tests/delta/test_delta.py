@@ -14,6 +14,7 @@ from dblike_delta.commands import LITERAL_LIMIT, Copy, Literal
 from dblike_delta.delta import SPOOL, write_delta
 from dblike_delta.errors import FormatError, LimitError
 from dblike_delta.signature import Signature
+from dblike_delta.streams import FIRST
 from edits import BLOCKS, applied, commands_for, literal_bytes, noise, pairs, signed
 
 BLOCK = 1024
@@ -29,6 +30,19 @@ def test_the_commands_make_the_new_file(
     old, new = pair
     made = signature(io.BytesIO(old), block_size=block, format=kind, strong_size=16)
     assert applied(old, commands_for(made, new, step)) == new
+
+
+def test_a_delta_may_be_read_while_it_is_read() -> None:
+    old = noise(1, 3_000_000)
+    new = b"".join(old[at : at + 1500] + b"!" for at in range(0, len(old), 1500))
+    with delta(signature(io.BytesIO(old), block_size=512), io.BytesIO(new)) as found:
+        assert found.encoded > 2 * FIRST  # several pieces
+        commands, seen = list(found), []
+        for command in found:
+            seen.append(command)
+            if len(seen) in {1, 200, 300}:
+                assert list(found) == commands
+        assert seen == commands
 
 
 @given(pairs(), st.sampled_from(["xxh3", "librsync"]))
