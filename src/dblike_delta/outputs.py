@@ -21,11 +21,11 @@ def whole(
     Until then it lies in `staging`, a directory of the same file system, or beside the target; an
     error in the block leaves all as it was.  What is no plain file, such as a device or a pipe, is
     written to, not replaced; of a symlink it is the file that this leads to.  `durable`: it is on
-    the disk before it takes its place.
+    the disk, and in its place there, when the block has ended.
     """
-    there = target.exists()
+    replaced = target.exists()
     meant = Path(os.path.realpath(target)) if target.is_symlink() else target
-    if there and not (target.is_file() and meant.exists()):
+    if replaced and not (target.is_file() and meant.exists()):
         with target.open("wb") as file:  # no file, or one that has no name any more
             yield file
         return
@@ -37,11 +37,11 @@ def whole(
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
-            if durable:
+            if durable or replaced:  # else a power cut may leave neither content
                 file.flush()
                 os.fsync(file.fileno())
         with in_the_name_of(target):
-            Path(temporary).chmod(_mode(target))
+            _dress(Path(temporary), target)
             Path(temporary).replace(target)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -59,10 +59,24 @@ def in_the_name_of(target: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(target)) from error
 
 
-def _mode(target: Path) -> int:
-    """That of the file to be replaced, or what a new file gets."""
-    if target.exists():
-        return target.stat().st_mode & 0o777
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
+def _dress(made: Path, target: Path) -> None:
+    """Mode and owner of the file to be replaced, or what a new file gets."""
+    if not target.exists():
+        mask = os.umask(0)
+        os.umask(mask)
+        made.chmod(0o666 & ~mask)
+        return
+    was, now = target.stat(), made.stat()
+    mode = was.st_mode & 0o777
+    if (now.st_uid, now.st_gid) != (was.st_uid, was.st_gid) and not _give(made, was):
+        mode &= 0o707  # what one group may do is nothing for another one
+    made.chmod(mode)
+
+
+def _give(made: Path, was: os.stat_result) -> bool:
+    """Give a file to the owner and group of another one as far as may be; whether to the group."""
+    for owner in (was.st_uid, -1):
+        with contextlib.suppress(OSError):
+            os.chown(made, owner, was.st_gid)
+            return True
+    return made.stat().st_gid == was.st_gid

@@ -75,6 +75,60 @@ def test_an_output_keeps_its_mode_and_is_replaced_whole(files: Path) -> None:
     assert (files / "sig").stat().st_mode & 0o777 == 0o640
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_an_output_keeps_its_owner(files: Path) -> None:
+    (files / "sig").write_bytes(b"before")
+    os.chown("sig", 12345, 23456)
+    (files / "sig").chmod(0o640)
+    assert main(["signature", "old", "sig"]) == 0
+    now = (files / "sig").stat()
+    assert (now.st_uid, now.st_gid, now.st_mode & 0o777) == (12345, 23456, 0o640)
+
+
+def test_where_the_group_can_not_be_kept_it_may_do_nothing(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file would be another group's, with what the old one was allowed."""
+    (files / "sig").write_bytes(b"before")
+    (files / "sig").chmod(0o664)
+    stat = Path.stat
+
+    def of_another_group(path: Path, **options: bool) -> os.stat_result:
+        found = stat(path, **options)
+        return os.stat_result((*found[:5], found[5] + (path.name == "sig"), *found[6:]))
+
+    def refused(*_: object) -> None:
+        raise PermissionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "stat", of_another_group)
+        patched.setattr(os, "chown", refused)
+        assert main(["signature", "old", "sig"]) == 0
+    assert (files / "sig").stat().st_mode & 0o777 == 0o604
+
+
+def test_what_replaces_a_content_is_on_the_disk_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut may else leave an empty file, and the old content was the only one."""
+    steps: list[str] = []
+    sync, replace = os.fsync, Path.replace
+    main(["signature", "old", "sig"])
+    main(["delta", "sig", "new", "delta"])
+
+    def synced(descriptor: int) -> None:
+        steps.append("sync")
+        sync(descriptor)
+
+    def replaced(path: Path, target: Path) -> Path:
+        steps.append("replace")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", replaced)
+    assert main(["patch", "old", "delta", "old"]) == 0
+    assert steps == ["sync", "replace"]
+    assert Path("old").read_bytes() == NEW
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_an_output_behind_a_symlink_is_what_is_replaced(files: Path, there: bool) -> None:
     real, link = files / "below" / "real", files / "link"
