@@ -58,10 +58,13 @@ class DeltaEncoder:
             numbers, signature.rows, signature.size, capacity, vain_limit
         )
         self._joined = Coalescer()
+        self._ended = False
         self._signing = None if signer is None else _Signing(signer)
 
     def update(self, data: Data) -> list[Command]:
-        """The file's next bytes; LimitError over `vain_limit`."""
+        """The file's next bytes; LimitError over `vain_limit`, ValueError after `finish`."""
+        if self._ended:
+            raise ValueError("the file has ended")  # the search keeps no place to go on from
         if self._signing is not None:
             self._signing.add(data)
         try:
@@ -70,11 +73,14 @@ class DeltaEncoder:
             raise self._too_much() from None
 
     def finish(self) -> list[Command]:
-        """The file has ended: the rest of the commands."""
+        """The file has ended: the rest of the commands; none when asked again."""
+        if self._ended:
+            return []
         try:
             ops = self._scanner.finish()
         except OverflowError:
             raise self._too_much() from None
+        self._ended = True
         return self._join(ops) + self._joined.finish()
 
     @property

@@ -32,6 +32,17 @@ def test_the_commands_make_the_new_file(
     assert applied(old, commands_for(made, new, step)) == new
 
 
+def test_nothing_comes_after_the_end_of_the_file() -> None:
+    """The compiled search went on before its buffer."""
+    old = noise(2, 20_000)
+    encoder = DeltaEncoder(signed(old, 512))
+    commands = encoder.update(old[7:] + b"x") + encoder.finish()
+    assert applied(old, commands) == old[7:] + b"x"
+    with pytest.raises(ValueError, match="ended"):
+        encoder.update(old)
+    assert encoder.finish() == []
+
+
 def test_a_delta_may_be_read_while_it_is_read() -> None:
     old = noise(1, 3_000_000)
     new = b"".join(old[at : at + 1500] + b"!" for at in range(0, len(old), 1500))
