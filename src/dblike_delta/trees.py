@@ -61,7 +61,7 @@ class TreeSignature(msgspec.Struct, frozen=True):
             raise IntegrityError("the tree's signature does not match its own sum")
         try:
             found = msgspec.msgpack.decode(body[len(_MAGIC) :], type=cls)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise FormatError(f"a tree's signature: {error}", offset=len(_MAGIC)) from None
         for path in found.entries:
             check_path(path)

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import xxhash
 from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -286,3 +287,10 @@ def test_a_tree_signature_is_checked(tmp_path: Path) -> None:
     with pytest.raises(DeltaError):
         TreeSignature.unpack(TreeSignature({b"../a": entry}, {}).pack())
     assert record_of(b"a", entry).hash == blake3(b"x").digest()
+
+
+def test_a_tree_signature_without_end_is_none() -> None:
+    deep = b"\xa4more" + b"\x91" * 100_000 + b"\xc0"
+    body = b"DBLT\x01\x83\xa7entries\x80\xaasignatures\x80" + deep
+    with pytest.raises(FormatError):
+        TreeSignature.unpack(body + xxhash.xxh3_64_digest(body))
