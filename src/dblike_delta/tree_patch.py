@@ -22,7 +22,7 @@ from dblike_delta.errors import (
 from dblike_delta.limits import DEFAULT_LIMITS, Limits
 from dblike_delta.messages import Record, Trailer
 from dblike_delta.patch import patch
-from dblike_delta.paths import ancestors, check_path, display
+from dblike_delta.paths import ancestors, check_path, display, parent
 from dblike_delta.streams import Progress, Readable, read_pieces
 from dblike_delta.trees import TreeResult, hashed, open_file, walk
 from dblike_delta.versions import Kind
@@ -198,15 +198,31 @@ class _Contents:
 
 def _carry_out(root: Path, records: dict[bytes, Record], staged: dict[bytes, Path]) -> None:
     order = sorted(records)
-    for path in reversed(order):
-        if records[path].kind == Kind.DELETED:
-            _delete(root, path)
-    for path in order:
-        _place(root, records[path], staged.get(path))
-    # Last, and the deepest first: a directory may forbid what was done in it.
-    for path in reversed(order):
-        if records[path].kind == Kind.DIRECTORY:
-            _full(root, path).chmod(records[path].mode & 0o777)
+    modes = _opened(root, order)
+    modes |= {path: each.mode for path, each in records.items() if each.kind == Kind.DIRECTORY}
+    try:
+        for path in reversed(order):
+            if records[path].kind == Kind.DELETED:
+                _delete(root, path)
+        for path in order:
+            _place(root, records[path], staged.get(path))
+    finally:
+        # Last, and the deepest first: a directory may forbid what was done in it.
+        for path in sorted(modes, reverse=True):
+            if _is_directory(root, path):
+                _full(root, path).chmod(modes[path] & 0o777)
+
+
+def _opened(root: Path, order: list[bytes]) -> dict[bytes, int]:
+    """Let what happens in directories happen; those that forbade it, with their modes."""
+    shut: dict[bytes, int] = {}
+    by_effect = os.access in os.supports_effective_ids
+    for place in sorted({parent(path) for path in order} - {b""}):
+        full, mode = _full(root, place), _mode(root, place)
+        if stat.S_ISDIR(mode) and not os.access(full, os.W_OK | os.X_OK, effective_ids=by_effect):
+            shut[place] = mode
+            full.chmod(mode & 0o777 | 0o300)
+    return shut
 
 
 def _delete(root: Path, path: bytes) -> None:

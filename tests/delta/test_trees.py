@@ -7,6 +7,8 @@ import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -138,6 +140,47 @@ def test_another_base_is_refused(pair: tuple[Path, Path]) -> None:
     with pytest.raises(IntegrityError):
         patch_tree(old, io.BytesIO(made))
     assert seen(old) == before
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory in which who is not root can be somebody."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@contextmanager
+def as_anybody(root: Path) -> Iterator[None]:
+    """Root may write anywhere."""
+    former = os.geteuid()
+    if former == 0:
+        for each in (root, *root.rglob("*")):
+            os.chown(each, 65534, -1, follow_symlinks=False)
+    os.seteuid(former or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(former)
+
+
+@pytest.mark.parametrize("mode", [0o555, 0o750])
+def test_directories_that_nobody_may_write_to_are_patched_too(mode: int, place: Path) -> None:
+    """As those of Go's module cache; and what can't be done leaves them as they were."""
+    old = grow(place / "old", {"d": {"a": (b"x", 4), "e": {"b": (b"y", 4), "c": (b"z", 4)}}})
+    new = grow(place / "new", {"d": {"a": (b"w", 4), "e": {"c": (b"v", 4), "n": {}}}})
+    grow(new / "d" / "e" / "n", {"f": (b"u", 4)})
+    for name in ("d/e", "d"):
+        (old / name).chmod(0o555)
+        (new / name).chmod(mode)
+    made = changeset(old, new)
+    with as_anybody(old):
+        patch_tree(old, io.BytesIO(made))
+    assert seen(old) == seen(new)
+    in_the_way = Record(b"d/e", NOBODY, 1, 0, Kind.SYMLINK, target=b"x")
+    with as_anybody(old), pytest.raises(OSError):  # noqa: PT011
+        patch_tree(old, written(in_the_way))
+    assert seen(old) == seen(new)
 
 
 def test_what_is_not_spoken_of_stays(pair: tuple[Path, Path]) -> None:
