@@ -16,11 +16,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from dblike_cli.fs import OWN, File, NewFile, Rename, Seen, Stat
-from dblike_cli.syscalls import EXCHANGE, NOREPLACE, renameat2, syncfs
+from dblike_cli.syscalls import EXCHANGE, NOREPLACE, renameat2
 from dblike_delta.commands import Data
 from dblike_delta.paths import name as name_of
 from dblike_delta.paths import parent
-from dblike_delta.system import Strides
+from dblike_delta.system import Strides, syncfs
 
 _files: Any
 try:

@@ -12,7 +12,6 @@ EXCHANGE: Final = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _renameat2 = getattr(_libc, "renameat2", None)
-_syncfs = getattr(_libc, "syncfs", None)
 if _renameat2 is not None:
     _renameat2.argtypes = (
         ctypes.c_int,
@@ -28,16 +27,5 @@ def renameat2(old: int, source: bytes, new: int, target: bytes, flags: int) -> N
     if _renameat2 is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     if _renameat2(old, source, new, target, flags):
-        _raise(ctypes.get_errno())
-
-
-def syncfs(fd: int) -> None:
-    """Make all that was written on the disk of `fd` durable."""
-    if _syncfs is None:
-        os.sync()
-    elif _syncfs(fd):
-        _raise(ctypes.get_errno())
-
-
-def _raise(code: int) -> None:
-    raise OSError(code, os.strerror(code))
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))

@@ -16,7 +16,8 @@ _BEGIN: Final = 2
 STRIDE: Final = 32 << 20
 """How much to write before the disk is told to begin with it."""
 
-_libc = ctypes.CDLL(None)
+_libc = ctypes.CDLL(None, use_errno=True)
+_syncfs = getattr(_libc, "syncfs", None)
 _mallopt = getattr(_libc, "mallopt", None)
 _sync_file_range = getattr(_libc, "sync_file_range", None)
 if _sync_file_range is not None:
@@ -52,6 +53,15 @@ def sync_path(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def syncfs(descriptor: int) -> None:
+    """Have the disk of a file or directory keep all that was written to it; raises OSError."""
+    if _syncfs is None:
+        os.sync()
+    elif _syncfs(descriptor):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
 
 
 class Strides:

@@ -24,6 +24,7 @@ from dblike_delta.messages import Record, Trailer
 from dblike_delta.patch import patch
 from dblike_delta.paths import ancestors, check_path, display, parent
 from dblike_delta.streams import Progress, Readable, read_pieces
+from dblike_delta.system import syncfs
 from dblike_delta.trees import TreeResult, hashed, open_file, walk
 from dblike_delta.versions import Kind
 
@@ -63,6 +64,9 @@ def patch_tree(
                 progress(done)
         decoder.close()
         contents.finish()
+        if contents.staged:
+            # What moved or is replaced must not be lost in a power cut that comes after this.
+            _sync(Path(name))
         _carry_out(root, contents.records, contents.staged)
     deleted = sum(each.kind == Kind.DELETED for each in contents.records.values())
     changed = len(contents.records) - deleted
@@ -211,6 +215,14 @@ def _carry_out(root: Path, records: dict[bytes, Record], staged: dict[bytes, Pat
         for path in sorted(modes, reverse=True):
             if _is_directory(root, path):
                 _full(root, path).chmod(modes[path] & 0o777)
+
+
+def _sync(staging: Path) -> None:
+    descriptor = os.open(staging, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        syncfs(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _opened(root: Path, order: list[bytes]) -> dict[bytes, int]:

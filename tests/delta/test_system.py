@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from dblike_delta.system import STRIDE, Strides, begin_sync, keep_memory
+import pytest
+
+from dblike_delta.system import STRIDE, Strides, begin_sync, keep_memory, syncfs
 
 
 def test_a_sync_that_was_begun_changes_nothing(tmp_path: Path) -> None:
@@ -23,6 +25,14 @@ def test_what_can_not_be_synced_is_no_error() -> None:
     os.close(reading)
     os.close(writing)
     begin_sync(writing)
+
+
+def test_a_disk_is_synced_or_said_to_be_none(tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    syncfs(descriptor)
+    os.close(descriptor)
+    with pytest.raises(OSError, match="descriptor"):
+        syncfs(descriptor)
 
 
 def test_memory_may_be_kept_twice() -> None:

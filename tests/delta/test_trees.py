@@ -17,7 +17,7 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dblike_delta import TreeSignature, delta_tree, patch_tree, sign_tree
+from dblike_delta import TreeSignature, delta_tree, patch_tree, sign_tree, tree_patch
 from dblike_delta.changeset import Encoder
 from dblike_delta.errors import Cancelled, DeltaError, FormatError, IntegrityError, LimitError
 from dblike_delta.formats import DELTA_MAGIC, END, encode_literal_header
@@ -140,6 +140,25 @@ def test_another_base_is_refused(pair: tuple[Path, Path]) -> None:
     with pytest.raises(IntegrityError):
         patch_tree(old, io.BytesIO(made))
     assert seen(old) == before
+
+
+def test_contents_are_on_the_disk_before_the_old_ones_go(
+    pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What moved is deleted at its old path, and a power cut may take what was only written."""
+    old, new = pair
+    made, before = changeset(old, new), seen(old)
+    synced: list[tuple[str, bool]] = []
+
+    def note(descriptor: int) -> None:
+        place = os.readlink(f"/proc/self/fd/{descriptor}")
+        untouched = {path: what for path, what in seen(old).items() if b".patch-" not in path}
+        synced.append((Path(place).name[:7], untouched == before))
+
+    monkeypatch.setattr(tree_patch, "syncfs", note)
+    patch_tree(old, io.BytesIO(made))
+    assert synced == [(".patch-", True)]
+    assert seen(old) == seen(new)
 
 
 @pytest.fixture
