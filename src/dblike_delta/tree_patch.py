@@ -213,8 +213,9 @@ def _carry_out(root: Path, records: dict[bytes, Record], staged: dict[bytes, Pat
     finally:
         # Last, and the deepest first: a directory may forbid what was done in it.
         for path in sorted(modes, reverse=True):
-            if _is_directory(root, path):
-                _full(root, path).chmod(modes[path] & 0o777)
+            if stat.S_ISDIR(mode := _mode(root, path)):
+                # What is no permission, such as the group's inheritance, stays as it is here.
+                _full(root, path).chmod(mode & 0o7000 | modes[path] & 0o777)
 
 
 def _sync(staging: Path) -> None:
@@ -233,7 +234,7 @@ def _opened(root: Path, order: list[bytes]) -> dict[bytes, int]:
         full, mode = _full(root, place), _mode(root, place)
         if stat.S_ISDIR(mode) and not os.access(full, os.W_OK | os.X_OK, effective_ids=by_effect):
             shut[place] = mode
-            full.chmod(mode & 0o777 | 0o300)
+            full.chmod(mode & 0o7777 | 0o300)
     return shut
 
 

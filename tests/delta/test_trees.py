@@ -183,6 +183,16 @@ def as_anybody(root: Path) -> Iterator[None]:
         os.seteuid(former)
 
 
+def test_a_directory_keeps_what_is_no_permission(tmp_path: Path) -> None:
+    """Its mode is what travels, not that what is made in it belongs to its group."""
+    old = grow(tmp_path / "old", {"d": {"a": (b"x", 4)}})
+    new = grow(tmp_path / "new", {"d": {"a": (b"w", 4)}})
+    (old / "d").chmod(0o3775)
+    (new / "d").chmod(0o750)
+    patch_tree(old, io.BytesIO(changeset(old, new)))
+    assert stat.S_IMODE((old / "d").stat().st_mode) == 0o3750
+
+
 @pytest.mark.parametrize("mode", [0o555, 0o750])
 def test_directories_that_nobody_may_write_to_are_patched_too(mode: int, place: Path) -> None:
     """As those of Go's module cache; and what can't be done leaves them as they were."""
