@@ -241,9 +241,12 @@ class RealFS:
         flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(name_of(path), flags, dir_fd=self._dir(parent(path)))
         try:
-            if stat.S_ISLNK(os.fstat(fd).st_mode):
+            now = os.fstat(fd).st_mode
+            if stat.S_ISLNK(now):
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-            os.chmod(f"/proc/self/fd/{fd}", mode)
+            # What a directory's group inherits is no permission, does not travel and stays.
+            kept = now & 0o7000 if stat.S_ISDIR(now) else 0
+            os.chmod(f"/proc/self/fd/{fd}", mode | kept)
         finally:
             os.close(fd)
 

@@ -52,6 +52,18 @@ def test_names_are_bytes(fs: RealFS) -> None:
     assert read(fs, b"caf\xe9") == b"caf\xe9"
 
 
+def test_a_directory_keeps_what_is_no_permission(fs: RealFS, tmp_path: Path) -> None:
+    """Such as that what is made in it belongs to its group."""
+    fs.mkdir(b"d", 0o755)
+    (tmp_path / "root" / "d").chmod(0o3755)
+    fs.chmod(b"d", 0o700)
+    assert stat.S_IMODE(fs.lstat(b"d").st_mode) == 0o3700
+    write(fs, b"f", b"")
+    (tmp_path / "root" / "f").chmod(0o4755)
+    fs.chmod(b"f", 0o755)
+    assert stat.S_IMODE(fs.lstat(b"f").st_mode) == 0o755
+
+
 MANY = [
     NewFile(b"empty", b"", 0o600, 0),
     NewFile(b"plain", b"plain", 0o644, 1_790_000_000_123_456_789),
