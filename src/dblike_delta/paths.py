@@ -16,12 +16,17 @@ MAX_PATH: Final = 4096
 MAX_PART: Final = 255
 """Bytes of one part: NAME_MAX of every common file system."""
 RESERVED: Final = b".dblike"
-"""The first part that is the client's own, whatever its ASCII case."""
+"""The first part that is the client's own."""
 FOLDER_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}(?!\n)$"
 """What a folder may be called."""
 
 # One pass in C finds whatever is wrong with the shape: an empty part, `.`, `..` or a NUL.
 _BAD_SHAPE = re.compile(rb"(?:\A|/)\.{0,2}(?:/|\Z)|\0")
+# Unicode's Default_Ignorable_Code_Point.
+_IGNORED = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
 _LONG_PART = re.compile(rb"[^/]{%d}" % (MAX_PART + 1))
 
 
@@ -39,10 +44,22 @@ def check_path(raw: bytes) -> bytes:
 
 
 def is_reserved(path: bytes) -> bool:
-    """Whether the path is the client's own directory or lies in it."""
-    if path[:1] != RESERVED[:1]:
+    """Whether the path is the client's own directory or lies in it.
+
+    So is any name that some disk takes for that one: those that fold names fold U+212A to k, and
+    pass over what can't be seen.
+    """
+    first = path[:1]
+    if first != RESERVED[:1] and first < b"\x80":
         return False
-    return path[: len(RESERVED)].lower() == RESERVED and path[len(RESERVED) :][:1] in (b"", b"/")
+    part = path.partition(b"/")[0]
+    return part.lower() == RESERVED or (not part.isascii() and _folded(part) == RESERVED)
+
+
+def _folded(part: bytes) -> bytes:
+    """As a disk may compare it."""
+    text = part.decode("utf-8", "replace")
+    return _IGNORED.sub("", text).casefold().encode("utf-8", "replace")
 
 
 def parent(path: bytes) -> bytes:
