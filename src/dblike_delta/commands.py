@@ -13,6 +13,14 @@ _LARGE: Final = 64 << 10
 Data = bytes | bytearray | memoryview
 
 
+def bytes_of(data: Data) -> memoryview:
+    """A view of what a caller passed in; ValueError where its items are no bytes in one piece."""
+    view = memoryview(data)
+    if view.format != "B" or view.ndim != 1 or not view.c_contiguous:
+        raise ValueError("data must be bytes in one piece")
+    return view
+
+
 class Copy(NamedTuple):
     """`length` bytes of the base from `offset` on."""
 

@@ -9,7 +9,7 @@ from typing import IO, Final, Self, cast
 from blake3 import blake3
 
 from dblike_delta import kernel
-from dblike_delta.commands import Coalescer, Command, Copy, Data, End, Literal
+from dblike_delta.commands import Coalescer, Command, Copy, Data, End, Literal, bytes_of
 from dblike_delta.errors import LimitError
 from dblike_delta.formats import DELTA_MAGIC, END, DeltaDecoder, encode_copy, encode_literal_header
 from dblike_delta.limits import DEFAULT_LIMITS, Limits
@@ -65,10 +65,11 @@ class DeltaEncoder:
         """The file's next bytes; LimitError over `vain_limit`, ValueError after `finish`."""
         if self._ended:
             raise ValueError("the file has ended")  # the search keeps no place to go on from
+        view = bytes_of(data)
         if self._signing is not None:
-            self._signing.add(data)
+            self._signing.add(view)
         try:
-            return self._join(self._scanner.feed(data))
+            return self._join(self._scanner.feed(view))
         except OverflowError:
             raise self._too_much() from None
 
@@ -119,8 +120,8 @@ class _Signing:
         self._signer = signer
         self._waiting: deque[memoryview] = deque()
 
-    def add(self, data: Data) -> None:
-        self._waiting.append(memoryview(data))
+    def add(self, view: memoryview) -> None:
+        self._waiting.append(view)
 
     def found(self, ops: list[tuple[int, int] | bytes]) -> None:
         for op in ops:

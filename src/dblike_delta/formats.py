@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from dblike_delta.commands import LITERAL_LIMIT, Copy, Data, End, Event, Literal
+from dblike_delta.commands import LITERAL_LIMIT, Copy, Data, End, Event, Literal, bytes_of
 from dblike_delta.errors import FormatError, LimitError
 from dblike_delta.limits import DEFAULT_LIMITS, Limits
 
@@ -242,7 +242,7 @@ class DeltaDecoder:
     def feed(self, data: Data) -> list[Event]:
         """The commands that `data` completes; FormatError or LimitError."""
         events: list[Event] = []
-        view = memoryview(data)
+        view = bytes_of(data)
         if self._buffer:
             self._buffer += view
             whole, self._buffer = bytes(self._buffer), bytearray()

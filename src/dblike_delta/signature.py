@@ -12,7 +12,7 @@ import xxhash
 from blake3 import blake3
 
 from dblike_delta import kernel
-from dblike_delta.commands import Data
+from dblike_delta.commands import Data, bytes_of
 from dblike_delta.errors import FormatError, IntegrityError, LimitError
 from dblike_delta.formats import (
     CHECK_BYTES,
@@ -178,7 +178,7 @@ class SignatureBuilder:
 
     def update(self, data: Data, at: int | None = None) -> None:
         """The file's next bytes; `at` is where the known file has the same ones, if it does."""
-        view = memoryview(data)
+        view = bytes_of(data)
         if at is not None and self._known is not None:
             view = self._take_known(view, at)
         self._sum(view)

@@ -6,10 +6,22 @@ import io
 import mmap
 import os
 import tempfile
+from array import array
+from typing import Any
 
 import pytest
 
-from dblike_delta import Delta, DeltaError, delta, patch, signature, trim
+from dblike_delta import (
+    Delta,
+    DeltaDecoder,
+    DeltaEncoder,
+    DeltaError,
+    SignatureBuilder,
+    delta,
+    patch,
+    signature,
+    trim,
+)
 from edits import noise
 
 
@@ -60,3 +72,37 @@ def test_a_map_is_a_file() -> None:
                 patch(base, change, out)
                 assert out.getvalue() == new
                 assert sum(len(c[0]) for c in trim(change, base) if len(c) == 1) == 10
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        memoryview(array("I", [1, 2, 3])),
+        memoryview(array("b", [-5, 1, 1])),
+        memoryview(b"abcdef")[::2],
+        memoryview(b"abcdef").cast("B", (2, 3)),
+        None,
+        "text",
+    ],
+)
+def test_what_is_no_bytes_is_refused_wherever_bytes_come_in(wrong: Any) -> None:
+    """Three numbers were signed as three bytes, None as nothing; a literal had -5 bytes."""
+    takers = (
+        SignatureBuilder(512).update,
+        DeltaEncoder(signature(io.BytesIO(b"old"))).update,
+        DeltaDecoder().feed,
+    )
+    for take in takers:
+        with pytest.raises((ValueError, TypeError)) as caught:
+            take(wrong)
+        assert not isinstance(caught.value, DeltaError)
+
+
+def test_bytes_of_every_kind_are_taken() -> None:
+    for data in (b"", bytearray(b"abc"), memoryview(b"xabc")[1:], array("B", b"abc")):
+        builder = SignatureBuilder(512)
+        builder.update(data)  # type: ignore[arg-type]
+        assert builder.finish().size == len(data)
+        encoder = DeltaEncoder(signature(io.BytesIO(b"old")))
+        assert encoder.update(data) == []  # type: ignore[arg-type]
+        DeltaDecoder().feed(bytes(data)[:0])
