@@ -95,12 +95,14 @@ class InotifyTree:
         self.trouble = ""
         self._inotify: InotifyFD = InotifyFD()
         self._inotify.run = partial(self._run, self._inotify.run)  # type: ignore[method-assign]
-        self._inotify.start()
         self._watch(b"")
-        if not self._paths:
+        is_there = bool(self._paths)
+        self._watch_below(b"")
+        # What happens meanwhile waits in the kernel, so that one thread alone keeps the watches.
+        self._inotify.start()
+        if not is_there:
             self.close()
             raise OSError(errno.ENOSPC, "no inotify watches are left")
-        self._watch_below(b"")
 
     @property
     def blind(self) -> int:
@@ -169,8 +171,10 @@ class InotifyTree:
             # The kernel ends the watch only when nobody has the directory open any more; another
             # one may have its name by then.
             self._drop([path] if path in self._watches else [])
-        if mask & (_CREATE | _MOVED_TO):
-            # Watched first and listed afterwards, so that nothing falls between the two.
+        if not mask & _DELETE and path not in self._watches:
+            # Watched first and listed afterwards, so that nothing falls between the two.  Where one
+            # went another one may have come in exchange; and one that may be read from now on was
+            # not watched before.
             self._watch(path)
             self._watch_below(path)
 
@@ -179,15 +183,22 @@ class InotifyTree:
             return
         full = os.path.join(self._root, path) if path else self._root
         try:
-            wd = self._inotify.add_callback(full, _MASK, self, id(self))  # type: ignore[arg-type]
+            wd = self._inotify.add_callback(full, _MASK, self, path)  # type: ignore[arg-type]
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 self._unseen.add(path)
             return
-        if wd >= 0:  # watchdog says -1 for a directory that may not be read
-            with self._lock:
-                self._paths[wd] = path
-                self._watches[path] = wd
+        if wd < 0:  # watchdog's word for a directory that may not be read
+            self._inotify.remove_callbacks([(wd, path)])  # type: ignore[list-item]
+            return
+        former = self._paths.get(wd)
+        if former is not None:
+            # It moved here, and word of that is still to come, or does not come: this directory
+            # was not watched when it did.
+            self._unwatch(former)
+        with self._lock:
+            self._paths[wd] = path
+            self._watches[path] = wd
 
     def _watch_below(self, top: bytes) -> None:
         pending = [top]
@@ -210,10 +221,10 @@ class InotifyTree:
 
     def _drop(self, paths: list[bytes]) -> None:
         with self._lock:
-            gone = [self._watches[path] for path in paths]
-            for wd in gone:
+            gone = [(self._watches[path], path) for path in paths]
+            for wd, _ in gone:
                 self._forget(wd)
-        self._inotify.remove_callbacks([(wd, id(self)) for wd in gone])  # type: ignore[misc]
+        self._inotify.remove_callbacks(gone)  # type: ignore[arg-type]
 
     def _forget(self, wd: WatchDescriptor) -> None:
         path = self._paths.pop(wd, None)

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from dblike_cli.syscalls import EXCHANGE, renameat2
 from dblike_cli.treewatch import InotifyTree, ObserverTree, TreeWatch
+from rig.permissions import permissions
 
 
 class Heard:
@@ -285,3 +287,73 @@ def test_watching_never_ends_in_silence(
     with heard.changed:
         assert heard.changed.wait_for(lambda: heard.overflows > 0, 10)
     assert inotify.trouble == "a surprise"
+
+
+def test_a_directory_moved_into_a_new_one(inotify: InotifyTree, root: Path, heard: Heard) -> None:
+    """It is found in there before word of its move comes: there is no watch yet that would tell
+    where it went."""
+    with inotify._inotify._lock:  # nothing is read meanwhile
+        (root / "new").mkdir()
+        (root / "sub").rename(root / "new" / "sub")
+    heard.wait_for(b"new", b"sub")
+    heard.forget()
+    (root / "new" / "sub" / "deep" / "file").write_text("x")
+    heard.wait_for(b"new/sub/deep/file")
+    heard.forget()
+    (root / "sub").mkdir()
+    heard.wait_for(b"sub")
+    (root / "sub" / "file").write_text("x")
+    heard.wait_for(b"sub/file")
+
+
+def test_two_directories_that_change_places(inotify: InotifyTree, root: Path, heard: Heard) -> None:
+    (root / "other" / "side").mkdir(parents=True)
+    heard.wait_for(b"other")
+    heard.forget()
+    here = os.open(root, os.O_RDONLY)
+    renameat2(here, b"sub", here, b"other", EXCHANGE)
+    os.close(here)
+    heard.wait_for(b"sub", b"other")
+    heard.forget()
+    (root / "sub" / "side" / "file").write_text("x")
+    (root / "other" / "deep" / "file").write_text("x")
+    heard.wait_for(b"sub/side/file", b"other/deep/file")
+
+
+def test_directories_that_move_while_the_tree_is_first_walked(root: Path, heard: Heard) -> None:
+    for number in range(3000):
+        (root / "sub" / f"{number}").mkdir()
+    ending = threading.Event()
+
+    def move() -> None:
+        while not ending.wait(0.001):
+            (root / "sub" / "deep").rename(root / "sub" / "deeper")
+            (root / "sub" / "deeper").rename(root / "sub" / "deep")
+
+    mover = threading.Thread(target=move)
+    mover.start()
+    watch = InotifyTree(os.fsencode(root), heard)
+    ending.set()
+    mover.join()
+    try:
+        (root / "last").write_text("x")
+        heard.wait_for(b"last")
+        (root / "sub" / "deep" / "file").write_text("x")
+        heard.wait_for(b"sub/deep/file")
+        assert watch.trouble == ""
+    finally:
+        watch.close()
+
+
+def test_a_directory_that_may_be_read_later(root: Path, heard: Heard) -> None:
+    (root / "sub").chmod(0)
+    with permissions():
+        watch = InotifyTree(os.fsencode(root), heard)
+    try:
+        (root / "sub").chmod(0o700)
+        heard.wait_for(b"sub")
+        heard.forget()
+        (root / "sub" / "deep" / "file").write_text("x")
+        heard.wait_for(b"sub/deep/file")
+    finally:
+        watch.close()
