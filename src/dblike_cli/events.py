@@ -83,6 +83,7 @@ class Events:
             refused = 0 if client is not None else refused + 1
             if client is not None:
                 client.shutdown()
+                self._session.transport.refresh()  # what it died of, those beside it may have, too
             failures += 1
             if failures == _LOST:
                 self._lose()

@@ -116,6 +116,11 @@ class HttpTransport:
         self._sites.fail(site)
         return False
 
+    def refresh(self) -> None:
+        """Make new connections from here on: those that wait may be dead without knowing it."""
+        for site in self._sites.all():
+            site.close()
+
     def go_home(self, back: Callable[[], None]) -> None:
         """To be called between two pieces of work: see Sites."""
         self._sites.go_home(back)

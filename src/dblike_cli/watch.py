@@ -226,6 +226,7 @@ class Loop:
         """The hints with what the time asks for; None where there is nothing to do."""
         due = self._timers.due(blind=self._is_blind, deaf=not self._events.connected)
         if due.jumped:
+            self._session.transport.refresh()
             self._events.reconnect()
         asked = hints or Hints(remote=False)
         remote = due.poll or (asked.remote and self._is_news())

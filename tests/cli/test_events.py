@@ -242,6 +242,21 @@ def test_a_connection_that_may_be_dead_is_made_anew(
     assert heard.get(timeout=PATIENCE) == ""
 
 
+def test_what_a_connection_died_of_may_have_killed_others(
+    server: Server, listen: Callable[..., Events], heard: queue.Queue[str]
+) -> None:
+    """A request on one of them would be waited for for two minutes."""
+    transport = listen(server.url)._session.transport
+    site = server.next()
+    refreshed = threading.Event()
+    transport.refresh = refreshed.set  # type: ignore[method-assign]
+    site.agree()
+    assert heard.get(timeout=PATIENCE) == ""
+    assert not refreshed.is_set()
+    site.close()
+    assert refreshed.wait(PATIENCE)
+
+
 def test_it_does_not_give_up(heard: queue.Queue[str]) -> None:
     """However often it failed: a server may be away for days."""
     tries = 0

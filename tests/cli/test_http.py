@@ -260,6 +260,17 @@ def test_a_kept_connection_that_died_is_replaced(server: Server) -> None:
     assert server.connections == 2
 
 
+def test_connections_that_wait_are_not_used_after_a_sleep(server: Server) -> None:
+    """Where the other side, or a router between, forgot them, nobody says so."""
+    server.stays = True  # and says nothing any more on that connection
+    carrier = transport(server.url, timeouts=SLOW)
+    assert read(carrier) == b"ok"
+    server.stays = False
+    carrier.refresh()
+    assert read(carrier) == b"ok"
+    assert server.connections == 2
+
+
 def test_a_reply_not_read_to_its_end_costs_its_connection(server: Server) -> None:
     carrier = transport(server.url)
     carrier.request(Request("GET", "/")).close()

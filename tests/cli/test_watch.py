@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 
@@ -51,3 +52,32 @@ def test_where_watching_ends_it_is_said_and_all_is_looked_at(
     assert loop._is_blind
     assert "nothing is watched any more: a surprise" in said.getvalue()
     loop.leave_root()
+
+
+class Slept(SystemClock):
+    """The wall's clock went on while this machine did not."""
+
+    ahead = 0
+
+    def now_ms(self) -> int:
+        return super().now_ms() + self.ahead
+
+
+def test_after_a_sleep_no_connection_is_believed_to_be_there(tmp_path: Path) -> None:
+    """A request on one that nobody knows any more would be waited for for two minutes."""
+    clock, transport = Slept(), Mock()
+    session = SimpleNamespace(
+        root=tmp_path,
+        own=tmp_path / ".dblike",
+        clock=clock,
+        config=SimpleNamespace(rescan=3600),
+        transport=transport,
+    )
+    loop = Loop(cast("Session", session), Wakeups(clock), None)
+    loop._due(None)
+    assert not transport.refresh.called
+    clock.ahead = 3600_000
+    hints = loop._due(None)
+    assert hints is not None
+    assert hints.everywhere
+    assert transport.refresh.called
