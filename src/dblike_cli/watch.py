@@ -59,14 +59,13 @@ def watch_folder(session: Session, max_delete: str | None) -> Exit:
     sys.setswitchinterval(0.001)
     wakeups = Wakeups(session.clock)
     session.pause = wakeups.pause
-    with contextlib.ExitStack() as exits:
+    with contextlib.suppress(Ending), contextlib.ExitStack() as exits:
         loop = Loop(session, wakeups, max_delete)
         exits.callback(loop.leave_root)
         loop.take_root()
         exits.enter_context(_signals(wakeups))
-        with contextlib.suppress(Ending):
-            exits.enter_context(contextlib.closing(loop))
-            loop.run()
+        exits.enter_context(contextlib.closing(loop))
+        loop.run()
     return Exit.DONE
 
 
@@ -75,8 +74,9 @@ def _signals(wakeups: Wakeups) -> Iterator[None]:
     """SIGTERM and Ctrl-C end the loop between two steps, or after a grace in the middle of one."""
 
     def end(_number: int, _frame: object) -> None:
+        if not wakeups.stopping:  # who asks again does not want to wait for longer
+            signal.alarm(_GRACE)
         wakeups.stop()
-        signal.alarm(_GRACE)
 
     def end_now(_number: int, _frame: object) -> None:
         raise Ending

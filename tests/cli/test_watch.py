@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,6 +13,8 @@ from unittest.mock import Mock
 
 import pytest
 
+from dblike_cli import watch
+from dblike_cli.exits import Exit
 from dblike_cli.output import Output
 from dblike_cli.session import Session
 from dblike_cli.treewatch import InotifyTree
@@ -81,3 +86,27 @@ def test_after_a_sleep_no_connection_is_believed_to_be_there(tmp_path: Path) -> 
     assert hints is not None
     assert hints.everywhere
     assert transport.refresh.called
+
+
+def test_the_grace_ends_what_is_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the steps of the end itself, and however often it is asked for."""
+
+    def run(_: Loop) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.6)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(watch, "_GRACE", 1)
+    monkeypatch.setattr(Loop, "run", run)
+    monkeypatch.setattr(Loop, "close", lambda _: time.sleep(PATIENCE))
+    (tmp_path / ".dblike").mkdir()
+    session = SimpleNamespace(
+        root=tmp_path,
+        own=tmp_path / ".dblike",
+        clock=SystemClock(),
+        config=SimpleNamespace(rescan=3600),
+        transport=SimpleNamespace(),
+    )
+    began = time.monotonic()
+    assert watch.watch_folder(cast("Session", session), None) is Exit.DONE
+    assert time.monotonic() - began < 1.5
