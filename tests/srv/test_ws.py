@@ -8,6 +8,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
+from socket import create_connection
 
 import psutil
 import pytest
@@ -113,6 +114,22 @@ def test_who_may_not_listen(gunicorn_server) -> None:
         with contextlib.closing(connection):
             connection.request("GET", f"/v1/events?token={token}", headers=given)
             assert connection.getresponse().status == status
+
+
+@pytest.mark.parametrize("path", ["/v1/events", "/v1/peer/events"])
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_nobody_is_let_in_before_it_is_known_who_it_is(
+    gunicorn_server, path: str, slash: str
+) -> None:
+    """A proxy that saw the handshake's yes hands on whatever follows: requests of which it knows
+    nothing."""
+    ask = (
+        f"GET {path}{slash} HTTP/1.1\r\nHost: here\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    with create_connection(("127.0.0.1", gunicorn_server.port), WAIT) as connection:
+        connection.sendall(ask.encode())
+        assert connection.recv(64).startswith(b"HTTP/1.1 401 ")
 
 
 def test_a_page_of_the_same_host_may_listen(gunicorn_server, connect: Connect) -> None:

@@ -135,7 +135,8 @@ def held() -> Response:
 
 @blueprint.before_request
 def _check_upgrade() -> None:
-    if request.path.endswith("/peer/events"):
+    # Not by the path, which may be written in more ways than one.
+    if request.endpoint == "peer.events":
         _follower()
         check_handshake()
 
