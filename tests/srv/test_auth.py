@@ -184,6 +184,25 @@ def test_other_lines_of_an_htpasswd_file_let_nobody_in(
         assert plugin.authenticate(Credentials(user, password)) is None
 
 
+def test_an_unknown_user_takes_as_long_as_those_of_the_file(
+    site: Site, htpasswd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each entry says how costly it is to check, `htpasswd -B` not very: who was answered later
+    than that had no account."""
+    seen, check = list[bytes](), bcrypt.hashpw
+    plugin = HtpasswdAuth(site, {"file": str(htpasswd)})
+
+    def note(password: bytes, salt: bytes) -> bytes:
+        seen.append(salt[:7])
+        return check(password, salt)
+
+    monkeypatch.setattr(bcrypt, "hashpw", note)
+    for user in ("ada", "nobody", "eve"):
+        assert plugin.authenticate(Credentials(user, "wrong")) is None
+    assert set(seen) == {b"$2b$04$"}
+    assert plugin.authenticate(Credentials("nobody", "correct horse")) is None
+
+
 def test_bcrypt_sees_the_whole_password_or_none(site: Site, tmp_path: Path) -> None:
     """The trap at 72 bytes: what bcrypt would cut off is refused."""
     file = tmp_path / "long"
