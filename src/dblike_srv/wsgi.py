@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +31,9 @@ def make_app(config: Config) -> Flask:
     Where the database is away it is waited for; then the process ends, for gunicorn to start
     another one: a worker that fails would end the server.
     """
+    os.umask(
+        0o077
+    )  # what we make is nobody else's to read: gunicorn's own setting is for its files
     for _ in range(WAITS):
         try:
             return create_app(open_configured(config))

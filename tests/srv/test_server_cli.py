@@ -358,9 +358,30 @@ def test_ones_own_gunicorn_serves_it_too(
         *gunicorn, "-b", f"127.0.0.1:{free_port}", "dblike_srv.wsgi:app",
         env=environment, stderr=subprocess.PIPE,
     )  # fmt: skip
+    wait_until_ready(free_port)
+
+
+def test_what_ones_own_gunicorn_makes_is_nobody_elses_to_read(
+    tmp_path: Path, spawn: Callable[..., Any], free_port: int
+) -> None:
+    config, data = tmp_path / "c.json", tmp_path / "data"
+    config.write_text(json.dumps({"data": str(data), "cluster_key": "k" * 40}))
+    config.chmod(0o600)
+    data.mkdir(mode=0o755)
+    spawn(
+        *(sys.executable, "-m", "gunicorn", "-c", "python:dblike_srv.gunicorn_conf"),
+        *("-b", f"127.0.0.1:{free_port}", "--workers", "1", "dblike_srv.wsgi:app"),
+        env={**os.environ, "DBLIKE_CONFIG": str(config)}, stderr=subprocess.PIPE, umask=0o022,
+    )  # fmt: skip
+    wait_until_ready(free_port)
+    assert (data / "dblike.db").exists()
+    assert [each for each in data.rglob("*") if each.stat().st_mode & 0o077] == []
+
+
+def wait_until_ready(port: int) -> None:
     while True:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{free_port}/readyz") as reply:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz") as reply:
                 assert reply.status == 200
                 return
         except urllib.error.URLError:
