@@ -7,10 +7,11 @@ characters are escaped.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
@@ -70,11 +71,25 @@ class Output:
     def note(self, text: str, *, verbosity: int = 0) -> None:
         """A line on stderr, where the user wants to hear so much."""
         if self.verbosity >= verbosity:
-            print(_lines(text), file=self._stderr, flush=True)
+            with taken_or_not():
+                print(_lines(text), file=self._stderr, flush=True)
 
     def warn(self, text: str) -> None:
         """A line on stderr that even -q shows."""
-        print(f"dblike: {_lines(text)}", file=self._stderr, flush=True)
+        with taken_or_not():
+            print(f"dblike: {_lines(text)}", file=self._stderr, flush=True)
+
+
+@contextlib.contextmanager
+def taken_or_not() -> Iterator[None]:
+    """What is only said ends nothing where it can't be written: a full disk, a terminal that was
+    closed.  Where a reader has gone there is nobody to go on for."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError:
+        pass
 
 
 def render_json(document: Any, *, ensure_ascii: bool = False) -> str:

@@ -19,7 +19,7 @@ from dblike_cli.cycle import run_cycle
 from dblike_cli.events import Events
 from dblike_cli.exits import Exit
 from dblike_cli.failure import describe
-from dblike_cli.output import outcome_line, path_fields
+from dblike_cli.output import outcome_line, path_fields, taken_or_not
 from dblike_cli.report import Code, Direction, Hints, Outcome, Pending, Progress, Report
 from dblike_cli.run import pending_document, unsettled, unsettled_line
 from dblike_cli.safety import check_root
@@ -120,7 +120,8 @@ class WatchReporter:
         """An event: JSON for a program, a line for a person who is not to be left in quiet."""
         output = self._session.output
         document = {"time": self._session.clock.now_ms(), **fields}
-        output.item(document, line if output.verbosity >= 0 else None)
+        with taken_or_not():
+            output.item(document, line if output.verbosity >= 0 else None)
 
     def trouble(self, fields: dict[str, Any], line: str) -> None:
         """Something that a person should know."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, TextIO, cast
 from unittest.mock import Mock
 
 import pytest
@@ -110,3 +111,25 @@ def test_the_grace_ends_what_is_at_work(tmp_path: Path, monkeypatch: pytest.Monk
     began = time.monotonic()
     assert watch.watch_folder(cast("Session", session), None) is Exit.DONE
     assert time.monotonic() - began < 1.5
+
+
+def test_what_a_full_disk_does_not_take_of_what_is_said_ends_nothing(tmp_path: Path) -> None:
+    """Where both streams go to a file on the disk that is full."""
+    with open("/dev/full", "w") as full:
+        output = Output(as_json=True, stdout=full, stderr=full)
+        session = SimpleNamespace(output=output, clock=SystemClock())
+        reporter = watch.WatchReporter(cast("Session", session), Wakeups(SystemClock()))
+        for _ in range(1000):
+            reporter.trouble({"event": "paused"}, "the disk is full; waiting")
+            output.note("no room for it")
+        with contextlib.suppress(OSError):
+            full.close()
+    with pytest.raises(BrokenPipeError):
+        Output(stderr=cast("TextIO", Gone())).note("nobody listens")
+
+
+class Gone(io.StringIO):
+    """A pipe whose reader has ended."""
+
+    def write(self, _: str) -> int:
+        raise BrokenPipeError
