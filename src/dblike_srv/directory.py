@@ -36,7 +36,7 @@ class SiteDirectory:
 
     def _open(self, session: Session) -> bool:
         try:
-            return keys.follower_of(self._site, session.token.decode()) == session.device
+            return keys.present_follower(self._site, session.token.decode()) == session.device
         except accounts.Unauthorized:
             return False
 

@@ -15,7 +15,9 @@ import msgspec
 import pytest
 from flask.testing import FlaskClient
 
+from dblike_srv.directory import SiteDirectory
 from dblike_srv.errors import Conflict
+from dblike_srv.hub_client import EVERYONE, Session
 from dblike_srv.registers import HELD
 from dblike_srv.replication import keys
 from dblike_srv.replication.arrival import Fault
@@ -184,6 +186,17 @@ def test_a_site_that_left_is_followed_by_nobody(members: list[Member], asked: Fl
     with pytest.raises(Fault, match="left the cluster"):
         Link(other, "http://here", Liar(members[0].app.wsgi_app)).open(announce(other))
     assert asked.get("/readyz").status_code == 503
+
+
+@pytest.mark.parametrize("who", [0, 1])
+def test_who_left_does_not_listen_on(members: list[Member], who: int) -> None:
+    """Its socket was open, and its session is good for an hour."""
+    here, other = members[0].site, members[1].site
+    session = Session(EVERYONE, other.id, keys.make_token(here, other.id).encode())
+    directory = SiteDirectory(here)
+    assert directory.alive({session}) == {session}
+    part_with(here, announce(members[who].site))
+    assert directory.alive({session}) == set()
 
 
 def test_a_site_that_left_nobody_serves(tmp_path: Path) -> None:

@@ -150,11 +150,7 @@ def events(ws: object) -> None:
 def _follower() -> bytes:
     """The site that asks; raises Unauthorized."""
     if "follower" not in g:
-        g.follower = keys.follower_of(site(), bearer())
-        if sites.has_left(site(), g.follower):
-            raise Unauthorized("this site left the cluster")
-        if sites.has_left(site(), site().id):
-            raise Unauthorized("the site that was asked left the cluster")
+        g.follower = keys.present_follower(site(), bearer())
     return cast("bytes", g.follower)
 
 

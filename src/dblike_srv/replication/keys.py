@@ -12,6 +12,7 @@ import struct
 from typing import Final
 
 from dblike_srv.accounts import Unauthorized
+from dblike_srv.replication.sites import has_left
 from dblike_srv.seal import from_text, to_text
 from dblike_srv.site import Site
 
@@ -70,3 +71,13 @@ def follower_of(site: Site, token: str) -> bytes:
         if to == site.id and until >= site.clock.now_ms():
             return bytes(follower)
     raise Unauthorized("only a site of the cluster may ask this")
+
+
+def present_follower(site: Site, token: str) -> bytes:
+    """The same; raises Unauthorized also where one of the two left the cluster since."""
+    follower = follower_of(site, token)
+    if has_left(site, follower):
+        raise Unauthorized("this site left the cluster")
+    if has_left(site, site.id):
+        raise Unauthorized("the site that was asked left the cluster")
+    return follower
