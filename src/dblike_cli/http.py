@@ -18,6 +18,7 @@ from dblike_cli.netlimit import TokenBucket
 from dblike_cli.sites import BUSY, Site, Sites, repeatable
 from dblike_delta.exchange import Request, Response, Unreachable
 from dblike_delta.seams import Clock, Random
+from dblike_delta.transport import retry_after
 
 _AWAY: Final = frozenset({502, 503, 504})
 """Those that speak of the server, and not of the request."""
@@ -219,8 +220,7 @@ def address_of(url: str) -> Address:
 
 def _wait_of(reply: HttpResponse) -> float:
     """Seconds after which the server may be asked again; 0 where it does not say."""
-    asked = reply.headers.get("retry-after", "")
-    return float(asked) if asked.isdecimal() else 0.0
+    return retry_after(reply) or 0.0
 
 
 def _is_full(reply: HttpResponse) -> bool:

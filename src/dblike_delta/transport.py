@@ -15,8 +15,7 @@ from dblike_delta.errors import DeltaError, FormatError
 
 _T = TypeVar("_T")
 _LARGEST_MESSAGE = 64 << 20
-_LONGEST_WAIT = 3600.0
-"""Seconds.  A site that asks for more, by mistake or not, is asked again after them."""
+_LONGEST_RETRY = 3600.0
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, DeltaError)
 """What reading a reply that is no message raises."""
 
@@ -101,6 +100,13 @@ def read_message(reply: Response, kind: type[_T]) -> _T:
     raise Unreachable(f"the reply is {media or 'of no type'}, not ours: is that a DBLike server?")
 
 
+def retry_after(reply: Response) -> float | None:
+    """Seconds after which a site says that it may be asked again, as far as anyone waits for that:
+    a number of many digits would be more than a clock has."""
+    said = reply.headers.get("retry-after", "")
+    return min(float(said), _LONGEST_RETRY) if said.isdecimal() else None
+
+
 def refusal(reply: Response) -> Refused | Unreachable:
     """The error that a reply of status 3xx-5xx stands for.
 
@@ -108,15 +114,13 @@ def refusal(reply: Response) -> Refused | Unreachable:
     the user's data or credentials: it is as if the site could not be reached.
     """
     media = reply.headers.get("content-type", "").split(";")[0].strip()
-    retry = reply.headers.get("retry-after", "")
     try:
         body = _body(reply)
         if not body and reply.headers.get(m.PROTOCOL_HEADER.lower()):  # HEAD has no body
             return Refused(m.Problem(title="refused", status=reply.status))
         if media == "application/problem+json":
             problem = msgspec.json.decode(body, type=m.Problem)
-            wait = min(float(retry), _LONGEST_WAIT) if retry.isdecimal() else None
-            return Refused(problem, wait)
+            return Refused(problem, retry_after(reply))
     except _UNREADABLE as error:
         return Unreachable(f"status {reply.status} with an unreadable problem: {error}")
     return Unreachable(f"status {reply.status} that is not a DBLike server's")

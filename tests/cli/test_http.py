@@ -16,8 +16,9 @@ import pytest
 from dblike_cli.connection import Timeouts
 from dblike_cli.http import HttpTransport, Tries, address_of
 from dblike_cli.sites import Sites
-from dblike_delta.exchange import Request, Unreachable
+from dblike_delta.exchange import Refused, Request, Unreachable
 from dblike_delta.seams import Clock, Random, SystemClock, SystemRandom
+from dblike_delta.transport import refusal
 
 PATIENCE = 20
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -258,6 +259,28 @@ def test_a_kept_connection_that_died_is_replaced(server: Server) -> None:
     assert read(carrier) == b"ok"
     assert read(carrier) == b"ok"
     assert server.connections == 2
+
+
+@pytest.mark.parametrize("digits", [4, 11, 400])
+def test_nobody_waits_for_a_time_that_no_clock_has(server: Server, digits: int) -> None:
+    """It ended `watch`, and left a site for good."""
+    head = f"HTTP/1.1 507 Full\r\nRetry-After: {'9' * digits}\r\n".encode()
+    body = b'{"title": "no space", "status": 507}'
+    head += b"Content-Type: application/problem+json\r\nContent-Length: %d\r\n\r\n" % len(body)
+    full, clock = Server(lambda number, *_: head + body if number == 1 else OK), Later()
+    carrier = transport(full.url, server.url, clock=clock)
+    read(carrier)
+    clock.ahead = 3700.0
+    back = threading.Event()
+    carrier.go_home(back.set)
+    assert back.wait(PATIENCE)
+    full.close()
+    last = Server(lambda *_: head + body)
+    refused = refusal(transport(last.url).request(Request("GET", "/")))
+    assert isinstance(refused, Refused)
+    assert refused.retry_after is not None
+    assert refused.retry_after <= threading.TIMEOUT_MAX
+    last.close()
 
 
 def test_connections_that_wait_are_not_used_after_a_sleep(server: Server) -> None:
