@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import http.client
 import os
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -20,9 +22,10 @@ from dblike_delta.changeset import Body
 from dblike_delta.commands import Copy, Literal
 from dblike_delta.formats import whole_literal
 from dblike_delta.messages import Problem, Want
-from dblike_srv.api import inbound
+from dblike_srv.api import events, inbound
 from dblike_srv.api.problems import PROBLEM_TYPE
 from dblike_srv.app import create_app
+from dblike_srv.hub_client import Session
 from dblike_srv.site import Site
 from dblike_srv.store.mem import MemoryStore
 from rig.core_site import CoreSite
@@ -185,6 +188,23 @@ def test_not_ready_without_its_database(client: FlaskClient, site: Site) -> None
     reply = client.get("/readyz")
     assert (reply.status_code, reply.headers["Retry-After"]) == (503, "5")
     assert client.get("/healthz").status_code == 200
+
+
+def test_a_socket_that_can_not_be_taken_over_is_closed(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its handshake is done: a proxy would take what follows for the socket's, requests too."""
+
+    def fail(_: socket.socket) -> socket.socket:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(events, "leave", fail)
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(1)
+    with ours, theirs:
+        with app.test_request_context("/v1/events"), pytest.raises(OSError, match="open files"):
+            events.hand_over(SimpleNamespace(sock=ours), Session(1, b"d", b"t"))
+        assert theirs.recv(1) == b""
 
 
 def test_an_event_socket_is_no_page(client: FlaskClient) -> None:

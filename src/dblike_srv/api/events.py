@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import socket
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -87,5 +88,10 @@ def hand_over(ws: Any, session: Session) -> None:
     received = b""
     with contextlib.suppress(AttributeError):
         received = request.environ["wsgi.input"].reader.unreader.take_buffered()
-    extra("hub").adopt(leave(ws.sock), session, received)
+    try:
+        extra("hub").adopt(leave(ws.sock), session, received)
+    except BaseException:
+        with contextlib.suppress(OSError):  # after the handshake's yes no other answer has a place
+            ws.sock.shutdown(socket.SHUT_RDWR)
+        raise
     ws.connected = False  # so that nobody says goodbye on it
