@@ -6,6 +6,7 @@ the literals that are sent.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -24,6 +25,8 @@ from dblike_srv.identity import FolderRef, Identity
 from dblike_srv.models import versions
 from dblike_srv.site import Site
 from dblike_srv.tree import VERSION_COLUMNS, version_of
+
+log = logging.getLogger(__name__)
 
 SMALL = 256 << 10
 """Bodies up to this are put together in memory and sent as one piece."""
@@ -183,7 +186,8 @@ def _send_delta(
 
 
 def _failed(record: Record, error: OSError) -> Refusal:
-    return Refusal(record.device, record.counter, "unavailable", f"the store failed: {error}")
+    log.warning("a content can't be read: %s", error)  # where that is, is the log's to say
+    return Refusal(record.device, record.counter, "unavailable", "the site can't read it now")
 
 
 def _delta(reader: PackReader, parts: Sequence[Copy | Extent]) -> Iterator[Part]:

@@ -14,6 +14,7 @@ from dblike_delta.changeset import decode
 from dblike_delta.commands import Copy, Literal
 from dblike_delta.messages import Record, Refusal, Want
 from dblike_srv.folders import create_folder
+from dblike_srv.store.local import LocalStore
 from dblike_srv.store.mem import MemoryStore
 from rig.core_site import CoreSite, Device, SeededRandom, contents_of
 
@@ -148,6 +149,22 @@ def test_another_users_content_is_no_base(core: CoreSite, laptop: Device) -> Non
         for have in (hash_of(BLOB), hash_of(b"nobody's"))
     }
     assert len(sizes) == 1
+
+
+@pytest.mark.parametrize("size", [1000, 2 << 20])
+def test_where_the_packs_lie_is_not_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, size: int
+) -> None:
+    """But to the log."""
+    core = CoreSite(tmp_path, LocalStore(tmp_path, SeededRandom()))
+    core.laptop.put(b"a", (BLOB * 2)[:size])
+    packs = tmp_path / "packs"
+    for pack in packs.glob("??/*"):
+        pack.unlink()
+    answer = core.fetch([want(core, b"a")])[-1]
+    assert refused(answer) == "unavailable"
+    assert str(packs) not in answer.detail
+    assert str(packs) in caplog.text
 
 
 @pytest.mark.parametrize("size", [1000, 2 << 20])
