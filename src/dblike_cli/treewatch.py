@@ -29,7 +29,7 @@ _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x40, 0x80, 0x100, 0x200
 _DELETE_SELF, _MOVE_SELF, _UNMOUNT = 0x400, 0x800, 0x2000
 _ONLYDIR, _DONT_FOLLOW, _EXCL_UNLINK, _ISDIR = 0x1000000, 0x2000000, 0x4000000, 0x40000000
 _CHANGES = _MODIFY | _ATTRIB | _CLOSE_WRITE | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE
-_MASK: Final = _CHANGES | _DELETE_SELF | _MOVE_SELF | _ONLYDIR | _DONT_FOLLOW | _EXCL_UNLINK
+_MASK: Final = _CHANGES | _DELETE_SELF | _MOVE_SELF | _ONLYDIR | _EXCL_UNLINK
 _SETTLED = _CLOSE_WRITE | _MOVED_FROM | _MOVED_TO | _DELETE
 """After these the path is what it will be; after the others more is likely to follow at once."""
 
@@ -182,8 +182,10 @@ class InotifyTree:
         if path in self._watches:
             return
         full = os.path.join(self._root, path) if path else self._root
+        # The folder may be reached by a symlink; what is in it is never one.
+        mask = _MASK | _DONT_FOLLOW if path else _MASK
         try:
-            wd = self._inotify.add_callback(full, _MASK, self, path)  # type: ignore[arg-type]
+            wd = self._inotify.add_callback(full, mask, self, path)  # type: ignore[arg-type]
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 self._unseen.add(path)

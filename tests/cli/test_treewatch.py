@@ -320,6 +320,22 @@ def test_two_directories_that_change_places(inotify: InotifyTree, root: Path, he
     heard.wait_for(b"sub/side/file", b"other/deep/file")
 
 
+def test_a_root_that_is_a_symlink(root: Path, heard: Heard, tmp_path: Path) -> None:
+    """Only what is in the folder is not followed: how its owner reaches it is their own matter."""
+    link = tmp_path / "link"
+    link.symlink_to(root)
+    watch = InotifyTree(os.fsencode(link), heard)
+    try:
+        (root / "sub" / "deep" / "file").write_text("x")
+        heard.wait_for(b"sub/deep/file")
+        (root / "file").write_text("x")
+        heard.wait_for(b"file")
+        watch.on_queue_overflow()
+        assert not watch.lost
+    finally:
+        watch.close()
+
+
 def test_directories_that_move_while_the_tree_is_first_walked(root: Path, heard: Heard) -> None:
     for number in range(3000):
         (root / "sub" / f"{number}").mkdir()
