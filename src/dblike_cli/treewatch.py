@@ -22,7 +22,7 @@ from dblike_delta.paths import is_below, is_reserved, join
 if TYPE_CHECKING:
     from watchdog.observers.inotify_c import InotifyEvent, InotifyFD, WatchDescriptor
 
-_LIMIT: Final = Path("/proc/sys/fs/inotify/max_user_watches")
+_LIMITS: Final = Path("/proc/sys/fs/inotify")
 
 _MODIFY, _ATTRIB, _CLOSE_WRITE = 0x2, 0x4, 0x8
 _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x40, 0x80, 0x100, 0x200
@@ -74,8 +74,17 @@ def watch_tree(root: Path, listener: Listener) -> TreeWatch | None:
 
 def watch_limit() -> int | None:
     """How many directories this user may watch, where the system says so."""
+    return _limit("max_user_watches")
+
+
+def instance_limit() -> int | None:
+    """How many programs of this user may watch any, likewise."""
+    return _limit("max_user_instances")
+
+
+def _limit(name: str) -> int | None:
     try:
-        return int(_LIMIT.read_text())
+        return int((_LIMITS / name).read_text())
     except (OSError, ValueError):
         return None
 

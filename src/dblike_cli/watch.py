@@ -19,13 +19,13 @@ from dblike_cli.cycle import run_cycle
 from dblike_cli.events import Events
 from dblike_cli.exits import Exit
 from dblike_cli.failure import describe
-from dblike_cli.output import outcome_line, path_fields, taken_or_not
+from dblike_cli.output import outcome_line, path_fields, plural, taken_or_not
 from dblike_cli.report import Code, Direction, Hints, Outcome, Pending, Progress, Report
 from dblike_cli.run import pending_document, unsettled, unsettled_line
 from dblike_cli.safety import check_root
 from dblike_cli.session import Session
 from dblike_cli.timers import Timers, pause_of
-from dblike_cli.treewatch import TreeWatch, watch_limit, watch_tree
+from dblike_cli.treewatch import TreeWatch, instance_limit, watch_limit, watch_tree
 from dblike_cli.wakeups import Wakeups
 from dblike_delta.exchange import Refused, Unreachable
 
@@ -138,6 +138,7 @@ class Loop:
         self._session = session
         self._wakeups = wakeups
         self._tree: TreeWatch | None = None
+        self._limit: int | None = None
         self._root: tuple[int, int] | None = None
         self._taken = contextlib.ExitStack()
         self._max_delete = max_delete
@@ -178,15 +179,28 @@ class Loop:
         self.leave_root()
         root = self._session.root.stat()
         self._taken.enter_context(lock.hold(self._session.own / "lock", "watch"))
-        self._tree = watch_tree(self._session.root, self._wakeups)
-        if self._tree is not None:
-            self._taken.callback(self._tree.close)
+        self._watch()
         self._root = (root.st_dev, root.st_ino)
 
     def leave_root(self) -> None:
         """Give it back."""
         self._root = self._tree = None
         self._taken.close()
+
+    def _watch(self) -> None:
+        """Watch it, as far as the system lets us."""
+        if self._tree is not None:
+            self._tree.close()
+        self._limit = watch_limit()
+        self._tree = watch_tree(self._session.root, self._wakeups)
+        if self._tree is not None:
+            self._taken.callback(self._tree.close)
+
+    def _watch_again(self) -> None:
+        """Try again where that may help, before all is looked at."""
+        held = self._root is not None
+        if held and (self._tree is None or self._tree.trouble or watch_limit() != self._limit):
+            self._watch()
 
     def _open(self) -> Context:
         """The context of a cycle.  Where the folder's name leads to another directory than before,
@@ -229,6 +243,8 @@ class Loop:
         if due.jumped:
             self._session.transport.refresh()
             self._events.reconnect()
+        if due.rescan and self._is_blind:
+            self._watch_again()
         asked = hints or Hints(remote=False)
         remote = due.poll or (asked.remote and self._is_news())
         everywhere = due.rescan or asked.everywhere
@@ -343,17 +359,28 @@ class Loop:
         self._timers.soon()
         limit = watch_limit() or 0
         fields = {"event": "blind", "directories": blind, "limit": limit}
-        if trouble:
-            self._reporter.trouble(
-                fields,
-                f"nothing is watched any more: {trouble}; changes are found by a look every "
-                "minute; end `watch` and start it again",
-            )
-            return
-        what = "nothing can be watched" if blind < 0 else f"{blind} directories can't be watched"
-        more = max(524_288, limit * 2)
-        self._reporter.trouble(
-            fields,
-            f"{what}: the limit of inotify watches ({limit}) is reached; changes there are found "
-            f"by a look every minute; `sudo sysctl fs.inotify.max_user_watches={more}` raises it",
+        self._reporter.trouble(fields, _blindness(blind, trouble, limit))
+
+
+def _blindness(blind: int, trouble: str, limit: int) -> str:
+    """What is not watched (-1 directories: nothing is), why, and the remedy."""
+    if not blind:
+        return "everything is watched again"
+    if trouble:
+        return (
+            f"nothing is watched any more: {trouble}; changes are found by a look every minute, "
+            "and with each it is tried again"
         )
+    more = f"fs.inotify.max_user_watches={max(524_288, limit * 2)}"
+    if blind < 0:
+        few = instance_limit() or 0
+        return (
+            f"nothing can be watched: the limit of inotify watches ({limit}), or of the programs "
+            f"that watch ({few}), is reached; changes are found by a look every minute; `sudo "
+            f"sysctl {more} fs.inotify.max_user_instances={max(1024, few * 2)}` raises both"
+        )
+    return (
+        f"{plural(blind, 'directory', 'directories')} can't be watched: the limit of inotify "
+        f"watches ({limit}) is reached; changes there are found by a look every minute; `sudo "
+        f"sysctl {more}` raises it"
+    )

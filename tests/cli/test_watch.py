@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TextIO, cast
@@ -133,3 +135,86 @@ class Gone(io.StringIO):
 
     def write(self, _: str) -> int:
         raise BrokenPipeError
+
+
+@pytest.fixture
+def said() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def loop(tmp_path: Path, said: io.StringIO) -> Iterator[Loop]:
+    (tmp_path / "root" / ".dblike").mkdir(parents=True)
+    clock = Slept()
+    session = SimpleNamespace(
+        root=tmp_path / "root",
+        own=tmp_path / "root" / ".dblike",
+        clock=clock,
+        config=SimpleNamespace(rescan=3600),
+        transport=Mock(),
+        output=Output(stderr=said),
+    )
+    made = Loop(cast("Session", session), Wakeups(clock), None)
+    yield made
+    made.leave_root()
+
+
+def look_everywhere(loop: Loop) -> None:
+    """As a look each minute does, of one that is blind."""
+    cast("Slept", loop._session.clock).ahead += 3600_000
+    hints = loop._due(None)
+    assert hints is not None
+    assert hints.everywhere
+    loop._warn_of_blindness()
+
+
+def test_watching_begins_once_a_program_more_may_watch(
+    loop: Loop, said: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is said of it names the limit that was reached."""
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EMFILE, "inotify instance limit reached")
+
+    with monkeypatch.context() as few:
+        few.setattr(InotifyTree, "__init__", refuse)
+        loop.take_root()
+        loop._warn_of_blindness()
+        assert "fs.inotify.max_user_instances=" in said.getvalue()
+        look_everywhere(loop)
+        assert loop._is_blind
+    look_everywhere(loop)
+    assert not loop._is_blind
+    assert said.getvalue().endswith("dblike: everything is watched again\n")
+    (loop._session.root / "new").mkdir()
+    hints = loop._wakeups.wait(PATIENCE)
+    assert hints is not None
+    assert hints.paths == {b"new"}
+
+
+def test_a_limit_that_was_raised_counts(
+    loop: Loop, said: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The remedy that is told helps: without a new start of watch."""
+    limit = 1
+
+    def watch_some(self: InotifyTree, path: bytes) -> None:
+        if len(self._watches) < limit:
+            watch_all(self, path)
+        else:
+            self._unseen.add(path)
+
+    watch_all = InotifyTree._watch
+    monkeypatch.setattr(InotifyTree, "_watch", watch_some)
+    monkeypatch.setattr(watch, "watch_limit", lambda: limit)
+    (loop._session.root / "sub").mkdir()
+    loop.take_root()
+    loop._warn_of_blindness()
+    assert "1 directory can't be watched" in said.getvalue()
+    tree = loop._tree
+    look_everywhere(loop)
+    assert loop._tree is tree, "it would be in vain"
+    limit = 10
+    look_everywhere(loop)
+    assert not loop._is_blind
+    assert said.getvalue().endswith("dblike: everything is watched again\n")
