@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -24,6 +25,8 @@ _PONG_ELSE: Final = 3.0
 """The same, and how long we wait for the answer, where there is another site."""
 _FIRST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 30.0
+_SOUND: Final = 5.0
+"""Seconds after which a connection was one; what ends sooner is no better than none."""
 _LOST: Final = 2
 """A connection's end is the first failure; a restart of the server has no second one."""
 
@@ -45,6 +48,7 @@ class Events:
         self._ending = threading.Event()
         self._socket: Any = None
         self._address: Address | None = None
+        self._left = False  # the connection ended because we wanted that
         self._thread = threading.Thread(target=self._run, name="events", daemon=True)
 
     @property
@@ -58,6 +62,7 @@ class Events:
 
     def reconnect(self) -> None:
         """Drop the connection, which may be dead without knowing it (after a sleep)."""
+        self._left = True
         client = self._socket
         if client is not None:
             with contextlib.suppress(Exception):
@@ -72,11 +77,13 @@ class Events:
 
     def _run(self) -> None:
         failures = refused = 0
+        began = 0.0
         while not self._ending.is_set():
             client = None
             with contextlib.suppress(Exception):
                 self._socket = client = self._connect(refused)
-                failures = 0
+                self._left = False
+                began = time.monotonic()
                 self._hear("")
                 self._listen(client)
             self._socket = None
@@ -84,6 +91,8 @@ class Events:
             if client is not None:
                 client.shutdown()
                 self._session.transport.refresh()  # what it died of, those beside it may have, too
+                if self._left or time.monotonic() - began > _SOUND:
+                    failures = 0
             failures += 1
             if failures == _LOST:
                 self._lose()
@@ -142,6 +151,7 @@ class Events:
                 if silent:
                     self._session.transport.is_there()  # requests need not find that out again
                 if silent or self._is_elsewhere:
+                    self._left = True
                     return
                 silent = True
                 client.ping()
@@ -157,6 +167,7 @@ class Events:
                 if notice["folder"] == self._session.credential.folder_id:
                     self._hear(str(notice["cursor"]))
                     if self._is_elsewhere:
+                        self._left = True
                         return
 
     def _be_patient(self, client: Any, seconds: float) -> None:

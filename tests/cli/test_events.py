@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import pytest
 
-from dblike_cli.events import Events
+from dblike_cli.events import _FIRST_PAUSE, Events
 from dblike_cli.http import HttpTransport
 from dblike_cli.session import Session
 from dblike_delta.seams import SystemClock
@@ -255,6 +255,27 @@ def test_what_a_connection_died_of_may_have_killed_others(
     assert not refreshed.is_set()
     site.close()
     assert refreshed.wait(PATIENCE)
+
+
+def test_connections_that_end_at_once_are_made_less_and_less_often(
+    server: Server, listen: Callable[..., Events], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands in between may let a socket begin, and no more: each asks the site for news."""
+    pauses: list[float] = []
+
+    def uniform(_: Random, a: float, b: float) -> float:
+        if a == _FIRST_PAUSE:
+            pauses.append(b)
+        return 0.01
+
+    monkeypatch.setattr(Random, "uniform", uniform)
+    listen(server.url)
+    for _ in range(5):
+        site = server.next()
+        site.agree()
+        site.close()
+    server.next()
+    assert pauses[:5] == [0.5, 1.0, 2.0, 4.0, 8.0]
 
 
 def test_it_does_not_give_up(heard: queue.Queue[str]) -> None:
