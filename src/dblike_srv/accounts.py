@@ -246,24 +246,27 @@ def logout(site: Site, identity: Identity) -> None:
 
 
 def change_password(site: Site, identity: Identity, change: PasswordChange) -> None:
-    """Set a new password; the other devices' tokens end.  Raises Invalid."""
-    stored = site.database.read(
-        lambda connection: connection.scalar(
-            select(users.c.password).where(users.c.id == identity.user)
-        )
-    )
+    """Set a new password; the other devices' tokens end.  Raises Invalid.
+
+    What this device set last it may set again, for the reply may have been lost: that is another
+    guess, and counted as one.
+    """
+    query = select(users.c.password, users.c.password_at, devices.c.token_at)
+    query = query.join(devices, devices.c.user == users.c.id)
+    mine = query.where(users.c.id == identity.user, devices.c.id == identity.device)
+    stored, at, token_at = site.database.read(lambda connection: connection.execute(mine).one())
     if not stored:
         raise Invalid("this account's password is kept elsewhere", field="old")
     keys = throttle.keys_of(identity.user_name, "")
     wait = throttle.attempt(site, keys)
     if wait:
         raise TooMany("too many wrong passwords", retry_after=wait)
-    known = verify_password(stored, change.old)
-    # What is sent again because the reply was lost finds it done.
-    if not known and not verify_password(stored, change.new):
+    good = verify_password(stored, change.old)
+    again = not good and at == token_at and not throttle.attempt(site, keys)
+    if not good and not (again and verify_password(stored, change.new)):
         raise Invalid("this is not the old password", field="old")
     throttle.forgive(site, keys, succeeded=True)
-    if known:
+    if good:
         _store_password(site, identity.user, change.new, keep=identity.device)
 
 

@@ -165,6 +165,20 @@ def test_a_new_password_ends_all_other_sessions(app: Flask) -> None:
         enter(app, USER, PASSWORD)
 
 
+def test_a_new_password_that_was_set_may_be_set_again(app: Flask) -> None:
+    """Its reply may be lost.  By whoever set it, and nobody else; and the old one is not asked for
+    in vain."""
+    one = enter(app)
+    change = PasswordChange(old=PASSWORD, new="battery staple")
+    one.change_password(change)
+    two = enter(app, USER, "battery staple")
+    one.change_password(change)
+    assert two.devices(), "nothing was changed by it"
+    assert refusal(two.change_password, change).status == 422
+    assert refusal(one.change_password, PasswordChange("wrong", "another")).status == 422
+    assert enter(app, USER, "battery staple").devices()
+
+
 def test_the_old_password_is_needed_for_a_new_one(app: Flask) -> None:
     exchange = enter(app)
     problem = refusal(exchange.change_password, PasswordChange(old="wrong", new="x"))
