@@ -19,12 +19,20 @@ class TextFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname).1s %(name)s[%(process)d] %(message)s")
         self.default_msec_format = "%s.%03d"
 
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """The line itself; a traceback is added to it, which has more of them."""
+        return _visible(super().formatMessage(record))
+
     def format(self, record: logging.LogRecord) -> str:
         """The line; the request's id at its end, and control characters nowhere."""
         line = super().format(record)
         request = getattr(record, "request_id", "")
         line = f"{line} [{request}]" if request else line
-        return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in line)
+        return _visible(line, but="\n\t")
+
+
+def _visible(text: str, but: str = "") -> str:
+    return "".join(c if c.isprintable() or c in but else ascii(c)[1:-1] for c in text)
 
 
 class JsonFormatter(logging.Formatter):

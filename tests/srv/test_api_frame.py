@@ -26,6 +26,7 @@ from dblike_srv.api import events, inbound
 from dblike_srv.api.problems import PROBLEM_TYPE
 from dblike_srv.app import create_app
 from dblike_srv.hub_client import Session
+from dblike_srv.logs import TextFormatter
 from dblike_srv.site import Site
 from dblike_srv.store.mem import MemoryStore
 from rig.core_site import CoreSite
@@ -115,6 +116,21 @@ def test_a_view_that_fails_tells_nothing(app: Flask) -> None:
     assert reply.status_code == 500
     assert "secret" not in reply.text
     assert reply.json["title"] == "internal error"
+
+
+def test_a_path_writes_no_line_of_the_log(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    """A line break in it would make one, of which nobody sees who wrote it."""
+
+    @app.get("/fails/<raw:path>")
+    def fails(path: str) -> str:
+        raise RuntimeError(f"surprised by {len(path)} characters")
+
+    assert app.test_client().get("/fails/x%0A2026-12-01 E fake%1b[2J").status_code == 500
+    [record] = [record for record in caplog.records if record.levelname == "ERROR"]
+    lines = TextFormatter().format(record).splitlines()
+    assert "/x\\n2026-12-01 E fake\\x1b[2J failed" in lines[0]
+    assert lines[1].startswith("Traceback")
+    assert lines[-1] == "RuntimeError: surprised by 23 characters"
 
 
 def test_a_full_disk_is_507(app: Flask) -> None:
