@@ -12,6 +12,7 @@ import select
 import signal
 import socket
 import threading
+import time
 from typing import Any, Final
 
 from gunicorn import util
@@ -121,6 +122,30 @@ def _release() -> None:
 
 
 _SMALL: Final = 64 << 10
+_LEAST_RATE: Final = 1 << 10
+"""Bytes in each second that have to be taken of a piece, beyond the patience for silence."""
+
+
+def _send(connection: Any, data: bytes, flags: int = 0) -> None:
+    """All of it.  `sendall` has one patience for the whole: a megabyte, or a long list, was cut for
+    whoever could not take it within that, each time anew."""
+    patience = connection.gettimeout()
+    if patience is None or type(connection) is not socket.socket:
+        connection.sendall(data, flags)
+        return
+    left, until = memoryview(data), time.monotonic() + patience + len(data) / _LEAST_RATE
+    while left:
+        left = left[connection.send(left, flags) :]
+        if left and time.monotonic() > until:
+            raise TimeoutError("the reply is taken too slowly")
+
+
+def _write(connection: Any, data: bytes, chunked: bool = False) -> None:
+    """A piece of a reply."""
+    if chunked:
+        util.write_chunk(connection, data)
+    else:
+        _send(connection, data)
 
 
 def _write_chunk(connection: Any, data: bytes) -> None:
@@ -129,12 +154,13 @@ def _write_chunk(connection: Any, data: bytes) -> None:
         _write_small_chunk(connection, data)
         return
     connection.sendall(b"%X\r\n" % len(data), socket.MSG_MORE)
-    connection.sendall(data, socket.MSG_MORE)
+    _send(connection, data, socket.MSG_MORE)
     connection.sendall(b"\r\n")
 
 
 _write_small_chunk: Final = util.write_chunk
 util.write_chunk = _write_chunk
+util.write = _write
 
 
 class _NoHub:

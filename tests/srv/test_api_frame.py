@@ -8,6 +8,8 @@ import errno
 import http.client
 import os
 import socket
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +17,7 @@ import msgspec
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from gunicorn import util
 from gunicorn.config import Config
 from gunicorn.http.parser import RequestParser
 
@@ -22,6 +25,7 @@ from dblike_delta.changeset import Body
 from dblike_delta.commands import Copy, Literal
 from dblike_delta.formats import whole_literal
 from dblike_delta.messages import Problem, Want
+from dblike_srv import gunicorn_conf  # noqa: F401 - it says how gunicorn sends
 from dblike_srv.api import events, inbound
 from dblike_srv.api.problems import PROBLEM_TYPE
 from dblike_srv.app import create_app
@@ -286,6 +290,35 @@ def test_a_chunked_body_is_read_too(gunicorn_server: Server) -> None:
         reply = connection.getresponse()
         assert (reply.status, reply.read() != b"") == (200, True)
     assert b"".join(exchange.read(target)) == b"".join(pieces)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_who_takes_a_reply_slowly_gets_all_of_it(chunked: bool) -> None:
+    """The patience is for silence, however large a piece is."""
+    ours, theirs = socket.socketpair()
+    data, taken = os.urandom(600_000), bytearray()
+
+    def take() -> None:
+        while more := theirs.recv(30_000):
+            taken.extend(more)
+            time.sleep(0.05)
+
+    with ours, theirs:
+        reader = threading.Thread(target=take)
+        reader.start()
+        ours.settimeout(0.4)
+        util.write(ours, data, chunked)
+        ours.shutdown(socket.SHUT_WR)
+        reader.join()
+    assert data in taken
+
+
+def test_who_takes_nothing_of_a_reply_is_let_go() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            util.write(ours, bytes(1 << 20))
 
 
 @pytest.mark.parametrize("size", [100, 600_000, 3 << 20, 5_000_001])
