@@ -23,6 +23,7 @@ Natural = Annotated[int, msgspec.Meta(ge=0)]
 REDIS = ("redis://", "rediss://", "unix://")
 LEVELS = ("debug", "info", "warning", "error")
 _SHORTEST_TOKEN = 16
+_LARGEST_PORT = 65535
 PLAIN = (
     "is not encrypted: hashes of passwords, tokens and files could be read on the way; use "
     "https://, or set replication.insecure (join --insecure) where the network itself is safe"
@@ -183,8 +184,17 @@ def is_plain(url: str) -> bool:
         return True
 
 
+def check_address(bind: str) -> None:
+    """Refuse what can't be an address to listen at; raises ConfigError."""
+    host, _, port = bind.rpartition(":")
+    fit = host and port.isascii() and port.isdecimal() and int(port) <= _LARGEST_PORT
+    if not fit and not bind.startswith(("unix:", "fd://")):
+        raise ConfigError(f"bind: {bind!r} is not HOST:PORT")
+
+
 def _check_offered(config: Config) -> None:
-    """Refuse what is none of the words or URLs that a key may have."""
+    """Refuse what is none of the words, URLs or addresses that a key may have."""
+    check_address(config.bind)
     for url in (config.site.url, *(peer.url for peer in config.peers)):
         if url and not url.startswith(("http://", "https://")):
             raise ConfigError(f"site.url and peers: {url!r} is no http:// or https:// URL")

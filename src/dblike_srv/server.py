@@ -17,17 +17,24 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication
 
 from dblike_srv import gunicorn_conf, logs
-from dblike_srv.config import Config, ConfigError
+from dblike_srv.config import Config, ConfigError, check_address
 from dblike_srv.wsgi import make_app  # imported before the fork: once, and shared
 
 log = logging.getLogger(__name__)
 
 
 class Server(BaseApplication):  # type: ignore[misc]
-    """Gunicorn with DBLike in it.  `load_config` is run again on SIGHUP."""
+    """Gunicorn with DBLike in it.  `load_config` is run again on SIGHUP; `try_out` is given the
+    config that is new then, and raises where no server could start with it."""
 
-    def __init__(self, read_config: Callable[[], Config], announce: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        read_config: Callable[[], Config],
+        try_out: Callable[[Config], None],
+        announce: Callable[[str], None],
+    ) -> None:
         self._read_config = read_config
+        self._try_out = try_out
         self._last: Config | None = None
         self._announce = announce
         super().__init__()
@@ -47,17 +54,26 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Flask:
         """The application; made in each worker after the fork, so that nothing is shared."""
-        return make_app(self._config())
+        assert self._last is not None  # `load_config` was first
+        return make_app(self._last)
 
     def _config(self) -> Config:
         """What the file says now, or said before where there is something wrong with it: a slip of
-        the pen ends no server that runs."""
-        try:
+        the pen ends no server that runs.  Gunicorn ends itself where a worker does not start, or an
+        address can't be had."""
+        if self._last is None:
             self._last = self._read_config()
-        except (ConfigError, OSError) as error:
-            if self._last is None:
-                raise
-            log.warning("%s; the server goes on with the config that it had", error)
+            return self._last
+        try:
+            config = self._read_config()
+            if config.bind != self._last.bind:
+                check_bind(config.bind)
+            self._try_out(config)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the former config was right
+            said = " ".join(str(error).split())
+            log.warning("%s; the server goes on with the config that it had", said)
+        else:
+            self._last = config
         return self._last
 
     def _when_ready(self, arbiter: Any) -> None:
@@ -85,11 +101,12 @@ def alone(data: Path) -> Iterator[bool]:
 
 def check_bind(bind: str) -> None:
     """Fail in one line where the address can't be had; raises ConfigError, OSError."""
+    check_address(bind)
+    if bind.startswith("unix:"):
+        _check_socket(Path(bind.removeprefix("unix:").removeprefix("//")))
     if bind.startswith(("unix:", "fd://")):
         return
     host, _, port = bind.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise ConfigError(f"bind: {bind!r} is not HOST:PORT")
     host = host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
@@ -100,6 +117,14 @@ def check_bind(bind: str) -> None:
             raise ConfigError(f"bind: no such host {host!r}") from None
         except OSError as error:
             raise OSError(error.errno, f"{bind}: {_bind_fault(error)}") from None
+
+
+def _check_socket(file: Path) -> None:
+    """Whether a socket may be made here, in the place of a former one."""
+    if not file.parent.is_dir():
+        raise ConfigError(f"bind: there is no directory {file.parent}")
+    if file.exists() and not file.is_socket():
+        raise ConfigError(f"bind: {file} is there, and is no socket")
 
 
 def _bind_fault(error: OSError) -> str:
@@ -115,13 +140,17 @@ def _url(name: Any) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def run(read_config: Callable[[], Config], announce: Callable[[str], None]) -> int:
+def run(
+    read_config: Callable[[], Config],
+    try_out: Callable[[Config], None],
+    announce: Callable[[str], None],
+) -> int:
     """Serve until told to stop; the exit code."""
     with contextlib.suppress(AttributeError):
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     gunicorn_conf.hold_signals_while_forking()
     try:
-        Server(read_config, announce).run()
+        Server(read_config, try_out, announce).run()
     except SystemExit as ended:
         return int(ended.code or 0) if isinstance(ended.code, int | None) else 1
     return 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from dblike_srv import metrics
 from dblike_srv.commands.options import Place, fail, placed
 from dblike_srv.config import Config
 from dblike_srv.configfile import find_or_create, locate
-from dblike_srv.site import open_site
+from dblike_srv.site import Site, open_site
 
 LOCKED = 11
 
@@ -45,7 +47,7 @@ def _serve(place: Place, bind: str | None, workers: int | None, config: Config) 
         if not users:
             click.echo(f"No users yet: dblike-server user add NAME {where}")
 
-    code = server.run(lambda: _overlay(place.read(), bind, workers), announce)
+    code = server.run(lambda: _overlay(place.read(), bind, workers), _try_out, announce)
     if code:
         fail("the server ended with an error; see its log above", code)
 
@@ -61,20 +63,38 @@ def _prepare(config: Config) -> int:
     Raises OSError where the store can't be used.
     """
     from dblike_srv.accounts import list_users
-    from dblike_srv.auth.plugins import load_gate
     from dblike_srv.replication.sites import begin
     from dblike_srv.replication.supervisor import hear_first
+
+    try:
+        with _usable(config) as site:
+            begin(site)
+            hear_first(site)
+            return len(list_users(site))
+    finally:
+        metrics.forget_ended(metrics.metrics_directory(config))
+
+
+def _try_out(config: Config) -> None:
+    """Raises what a worker would fail with."""
+    with _usable(config):
+        pass
+
+
+@contextlib.contextmanager
+def _usable(config: Config) -> Iterator[Site]:
+    """The site, where everything that the config names can be used."""
+    from dblike_srv.auth.plugins import load_gate
+    from dblike_srv.wsgi import open_notices
 
     site = open_site(config)
     try:
         site.store.check()
         load_gate(site, config.auth)
-        begin(site)
-        hear_first(site)
-        return len(list_users(site))
+        open_notices(config).close()
+        yield site
     finally:
         site.close()
-        metrics.forget_ended(metrics.metrics_directory(config))
 
 
 @click.command(epilog="Example: dblike-server init --data /srv/dblike")
