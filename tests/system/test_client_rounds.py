@@ -256,6 +256,20 @@ def test_what_is_ignored_stays_here(laptop: Program, desktop: Program) -> None:
     assert "tmp/" in laptop.json("why", str(laptop.root / "tmp" / "b"))["verdict"]
 
 
+def test_what_a_symlink_points_to_is_not_in_sync(laptop: Program, tmp_path: Path) -> None:
+    """Else it would be believed to be safe."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a").write_text("precious")
+    (laptop.root / "photos").symlink_to(photos)
+    laptop.ok("sync")
+    said = laptop.json("why", str(laptop.root / "photos" / "a"))
+    assert said["verdict"] == "left out: photos is a symlink, and what it points to is not synced"
+    assert said["local"] == ""
+    assert laptop.run("why", str(laptop.root / "photos" / "b")).returncode == 4
+    assert laptop.json("why", str(laptop.root / "photos"))["verdict"] == "in sync"
+
+
 def test_why(laptop: Program, desktop: Program) -> None:
     laptop.write("a", "1")
     path = str(laptop.root / "a")

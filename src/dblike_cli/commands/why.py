@@ -56,9 +56,11 @@ def _find(session: Session, path: bytes) -> dict[str, Any]:
     known = session.state.tree.get(path)
     verdict, in_sync = _by_rule(session, path, local) or _by_cycle(session, path)
     if not verdict:
-        if local is None and known is None:
-            raise NotFound(f"{display(path)} is neither here nor on the server")
         verdict, in_sync = "in sync", True
+        if local is None and known is None:
+            verdict = _behind_symlink(session, path)
+        if not verdict:
+            raise NotFound(f"{display(path)} is neither here nor on the server")
     news = session.state.remote.get(path) is not None
     return {
         **path_fields(path),
@@ -71,10 +73,31 @@ def _find(session: Session, path: bytes) -> dict[str, Any]:
 
 
 def _local(session: Session, path: bytes) -> os.stat_result | None:
+    """What is here of the path; what a symlink on its way points to is another path's."""
+    if _symlink_above(session, path):
+        return None
     try:
         return os.lstat(os.path.join(os.fsencode(session.root), path))
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def _symlink_above(session: Session, path: bytes) -> bytes:
+    from dblike_delta.paths import ancestors
+
+    root = os.fsencode(session.root)
+    links = (place for place in ancestors(path) if os.path.islink(os.path.join(root, place)))
+    return next(links, b"")
+
+
+def _behind_symlink(session: Session, path: bytes) -> str:
+    """Why what can be seen here under that name is no path of the folder; else an empty text."""
+    from dblike_delta.paths import display
+
+    link = _symlink_above(session, path)
+    if not link or not os.path.lexists(os.path.join(os.fsencode(session.root), path)):
+        return ""
+    return f"left out: {display(link)} is a symlink, and what it points to is not synced"
 
 
 def _said(local: os.stat_result | None) -> str:
