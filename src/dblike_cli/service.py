@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import subprocess
 import sys
@@ -48,7 +49,7 @@ def install(root: Path, directory: Path) -> tuple[Path, bool]:
     """Write the unit and start it; (where it is, whether it runs: not so without systemd)."""
     directory.mkdir(parents=True, exist_ok=True)
     file = directory / unit_name(root)
-    file.write_text(unit_text(root))
+    file.write_text(unit_text(root), encoding="utf-8")
     if not _systemctl("daemon-reload"):
         return file, False
     if not _systemctl("enable", "--now", file.name):
@@ -85,5 +86,9 @@ def _systemctl(*arguments: str) -> bool:
 def _quote(word: str) -> str:
     """A word of ExecStart as systemd reads it."""
     escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
-    escaped = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in escaped)
-    return f'"{escaped}"'
+    return f'"{"".join(c if c.isprintable() else _bytes(c) for c in escaped)}"'
+
+
+def _bytes(character: str) -> str:
+    """A character as the bytes that the path has for it: an escape stands for one of them."""
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))

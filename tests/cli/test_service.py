@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -33,6 +35,16 @@ def test_the_unit_names_interpreter_and_folder() -> None:
 def test_the_units_of_strange_folders_have_no_second_line() -> None:
     text = service.unit_text(Path("/a\nExecStart=/bin/evil"))
     assert text.count("\nExecStart=") == 1
+
+
+@pytest.mark.parametrize("name", ["My\u00a0Files", "a\u200bb", "\u00adc", "caf\udce9", "é", "a\nb"])
+def test_the_unit_names_the_folder_byte_by_byte(name: str) -> None:
+    """In a unit `\\xa0` is a byte, as in C; a no-break space has two of them."""
+    text = service.unit_text(Path("/files") / name).encode()  # which a unit has to be: UTF-8
+    line = next(line for line in text.splitlines() if line.startswith(b"ExecStart="))
+    given = line.split(b'"')[-4]
+    unescaped = re.sub(rb"\\x(..)", lambda found: bytes.fromhex(found[1].decode()), given)
+    assert unescaped == os.fsencode(f"/files/{name}")
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not here")
