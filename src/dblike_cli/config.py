@@ -166,19 +166,32 @@ def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _override(data: dict[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
     for key, kind in all_keys():
-        text = environment.get(PREFIX + key.replace(".", "_").upper())
+        variable = PREFIX + key.replace(".", "_").upper()
+        text = environment.get(variable)
         if text is not None:
-            _put(data, key, _parse(text, kind))
+            value = _parse(text, kind)
+            alone: dict[str, Any] = {"servers": ["https://any.example"]}
+            _put(alone, key, value)
+            _typed(alone, variable)  # or the file would be blamed
+            _put(data, key, value)
     return data
 
 
 def _convert(data: dict[str, Any], source: str) -> Config:
     _check_names(data, Config, source, "")
+    config = _typed(data, source)
+    check_servers(",".join(config.servers), plain=config.tls.plain)
+    return config
+
+
+def _typed(data: dict[str, Any], source: str) -> Config:
     try:
         config = msgspec.convert(data, Config, strict=True)
+        render_config(config)
     except msgspec.ValidationError as error:
         raise Usage(f"{source}: {error}") from None
-    check_servers(",".join(config.servers), plain=config.tls.plain)
+    except UnicodeEncodeError:
+        raise Usage(f"{source}: a text in it is not UTF-8") from None
     return config
 
 

@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from pathlib import Path
+from typing import TextIO
 
 import click
 import msgspec
@@ -17,7 +18,7 @@ from dblike_cli import __version__, credentials, lock
 from dblike_cli.config import Config, Tls, check_servers, read_config, render_config
 from dblike_cli.errors import ClientError, LoggedOut, NotFound, StateDamaged, Usage
 from dblike_cli.learned import write_learned
-from dblike_cli.options import Common
+from dblike_cli.options import Common, is_text
 from dblike_cli.session import SITES, Session, open_transport
 from dblike_cli.state import State
 from dblike_delta import messages as m
@@ -73,16 +74,25 @@ def link(common: Common, request: LinkRequest) -> Session:
 
 
 def read_password(prompt: str, *, stdin: bool, confirm: bool = False) -> str:
-    """A password: a line of standard input, or typed unseen; raises Usage where it is empty."""
+    """A password: a line of standard input, or typed unseen; raises Usage where it can't be one."""
     if stdin:
-        password = sys.stdin.readline().rstrip("\r\n")
+        password = _line(sys.stdin)
     elif sys.stdin.isatty():
         password = click.prompt(prompt, hide_input=True, err=True, confirmation_prompt=confirm)
     else:
         raise Usage("there is no terminal to ask for the password; use --password-stdin")
     if not password:
         raise Usage("the password is empty")
+    if not is_text(password):
+        raise Usage("a password has to be UTF-8")
     return password
+
+
+def _line(stream: TextIO) -> str:
+    try:
+        return stream.readline().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise Usage("a password has to be UTF-8") from None
 
 
 def _config(request: LinkRequest, root: Path) -> Config:

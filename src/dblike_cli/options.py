@@ -65,6 +65,15 @@ def keep_lines(text: str | None) -> str | None:
     return text and text.replace("\\b\n", "\b\n")
 
 
+def is_text(word: str) -> bool:
+    """Whether a word is UTF-8: names of files may be other bytes, and nothing else may."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class Command(click.Command):
     """A command that takes the common flags, and gets them as its first argument."""
 
@@ -75,9 +84,18 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command with the flags of both places."""
+        for parameter in self.params:
+            self._check(ctx, parameter)
         common = merge(ctx.find_object(Common) or Common(), ctx.params)
         assert self.callback is not None
         return ctx.invoke(self.callback, common, **ctx.params)
+
+    def _check(self, ctx: click.Context, parameter: click.Parameter) -> None:
+        given = ctx.params.get(parameter.name or "")
+        words = given if isinstance(given, tuple) else (given,)
+        for word in words if parameter.type is click.STRING else ():
+            if word is not None and not is_text(word):
+                raise click.BadParameter(f"{word!r} is not UTF-8", ctx, parameter)
 
 
 class SeenEnough(BaseException):
