@@ -19,7 +19,7 @@ from dblike_cli.config import Config, Tls, check_servers, read_config, render_co
 from dblike_cli.errors import ClientError, LoggedOut, NotFound, StateDamaged, Usage
 from dblike_cli.learned import write_learned
 from dblike_cli.options import Common, is_text
-from dblike_cli.session import SITES, Session, open_transport
+from dblike_cli.session import SITES, Session, open_transport, working_directory
 from dblike_cli.state import State
 from dblike_delta import messages as m
 from dblike_delta.exchange import Exchange, Refused
@@ -49,7 +49,7 @@ def link(common: Common, request: LinkRequest) -> Session:
     In a directory that is linked already the device stays the one that it is, and so does what its
     config says of other things than the link.
     """
-    root = Path(os.path.normpath((common.directory / request.place).absolute()))
+    root = working_directory(common.directory / request.place)
     _check_place(root)
     config = _config(request, root)
     known = _known_device(root)

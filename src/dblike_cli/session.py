@@ -243,8 +243,12 @@ def find_root(start: Path) -> Path:
 
 
 def working_directory(given: Path) -> Path:
-    """The directory of -C, which is the current one without it; symlinks in it stay."""
-    return Path(os.path.normpath(given.absolute()))
+    """The directory of -C, which is the current one without it; symlinks in it stay.  Raises
+    NotLinked."""
+    try:
+        return Path(os.path.normpath(given.absolute()))
+    except FileNotFoundError:
+        raise NotLinked("the current directory is not there any more") from None
 
 
 def open_transport(
@@ -269,6 +273,8 @@ def open_transport(
 
 def inside(root: Path, start: Path, given: str) -> bytes:
     """The folder's path for what a user typed at `start`; raises Usage."""
+    if not given:
+        raise Usage("a path is empty; the folder itself is .")
     # Not resolved: a symlink in the folder is a path of its own, not what it points to.
     full = os.path.normpath(os.path.join(os.fsencode(start), os.fsencode(given)))
     top = os.fsencode(root)

@@ -53,6 +53,12 @@ def short(version: str) -> str:
     return f"{device[:8]}.{counter}"
 
 
+def check_version(text: str | None) -> None:
+    """Refuse a --version that is empty, as a script's variable may be; raises Usage."""
+    if text == "":
+        raise Usage("--version: the version is empty; `dblike log PATH` lists them")
+
+
 def version_of(text: str, versions: list[VersionView]) -> str:
     """The full name of the version that was meant; raises NotFound where there is none, and Usage
     where there are several."""

@@ -77,3 +77,43 @@ def test_what_is_wrong_in_the_environment_is_not_sought_in_the_file(
     monkeypatch.setenv("DBLIKE_LIMITS_UP", "fast")
     said = refused(capsys, "-C", str(linked), "status")
     assert said == "dblike: DBLIKE_LIMITS_UP: Expected `int`, got `str` - at `$.limits.up`\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("restore", "", "--at", "2h"), "path is empty"),
+        (("sync", ""), "path is empty"),
+        (("cat", ""), "path is empty"),
+        (("restore", "a", "--at", "2h", "--to", ""), "path is empty"),
+        (("restore", "a", "--at", "2h", "--to", "."), "--to: "),
+        (("restore", "a", "--at", ""), "'' is not a time"),
+        (("restore", "a", "--version", ""), "--version"),
+        (("restore", "a", "--version", "", "--at", "2h"), "one of them is enough"),
+        (("cat", "a", "--version", ""), "--version"),
+        (("ls", "--at", ""), "'' is not a time"),
+        (("bundle", "create", "x", "--since", ""), "'' is not a time"),
+        (("devices", "--revoke", ""), "--revoke"),
+        (("init", "http://127.0.0.1:1", "", "--user", "ann"), "DIR is empty"),
+        (("resolve", "a", "--ours", "--theirs"), "one of --ours, --theirs and --both"),
+    ],
+)
+def test_an_empty_word_is_not_taken_for_none(
+    linked: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], told: str
+) -> None:
+    """As a script has it whose variable is empty: `restore a --to "$WHERE"` would replace `a`."""
+    monkeypatch.chdir(linked)
+    assert told in refused(capsys, *words)
+
+
+@pytest.mark.parametrize(
+    "words", [("status",), ("config",), ("init", "http://127.0.0.1:1", "x", "--user", "ann")]
+)
+def test_a_directory_that_is_gone_is_named(
+    tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert refused(capsys, *words) == "dblike: the current directory is not there any more\n"

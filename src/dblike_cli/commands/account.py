@@ -18,13 +18,15 @@ def devices(common: Common, revoke: str | None) -> Exit:
       dblike devices
       dblike devices --revoke 3f2a9c01
     """
-    from dblike_cli.errors import NotFound
+    from dblike_cli.errors import NotFound, Usage
     from dblike_cli.output import escape, when
     from dblike_cli.session import open_session
 
+    if revoke == "":
+        raise Usage("--revoke: the id is empty; `dblike devices` lists them")
     with open_session(common) as session:
         known = session.exchange.devices()
-        if revoke:
+        if revoke is not None:
             meant = [device for device in known if device.id.startswith(revoke.lower())]
             if len(meant) != 1:
                 raise NotFound(f"{len(meant)} devices have an id that begins with {revoke!r}")

@@ -41,7 +41,7 @@ def create(common: Common, file: str, since: str | None) -> Exit:
     from dblike_delta.paths import display
 
     with open_session(common) as session:
-        paths = _changed_since(session, since) if since else None
+        paths = _changed_since(session, since) if since is not None else None
         with _writing(file) as target:
             done = write_bundle(target, session.root, session.state, paths, session.clock.now_ms())
         _say(session, file, done)

@@ -24,13 +24,16 @@ def cat(common: Common, path: str, version: str | None) -> Exit:
     from dblike_cli.commands.log import versions
     from dblike_cli.errors import Failed
     from dblike_cli.session import open_session
-    from dblike_cli.views import url_path, version_of
+    from dblike_cli.views import check_version, url_path, version_of
     from dblike_delta.exchange import Refused
     from dblike_delta.paths import display
 
+    check_version(version)
     with open_session(common) as session:
         where = session.path(path)
-        wanted = version and version_of(version, versions(session, where, 10_000))
+        if not where:
+            raise Failed("the folder itself has no content; `dblike ls` shows what is in it")
+        wanted = None if version is None else version_of(version, versions(session, where, 10_000))
         # raw: also of a file whose name the server would take for a question about another one.
         target = session.query(f"files/{url_path(where)}", version=wanted, raw="1")
         try:

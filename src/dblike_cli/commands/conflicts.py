@@ -60,12 +60,10 @@ def conflicts(common: Common) -> Exit:
 
 @command("resolve")
 @click.argument("path", type=PATH)
-@click.option("--ours", "choice", flag_value="ours", help="Keep the file, drop the copy.")
-@click.option(
-    "--theirs", "choice", flag_value="theirs", help="The copy becomes the file, drop the former."
-)
-@click.option("--both", "choice", flag_value="both", help="Keep both, the copy as a plain file.")
-def resolve(common: Common, path: str, choice: Choice | None) -> Exit:
+@click.option("--ours", is_flag=True, help="Keep the file, drop the copy.")
+@click.option("--theirs", is_flag=True, help="The copy becomes the file, drop the former.")
+@click.option("--both", is_flag=True, help="Keep both, the copy as a plain file.")
+def resolve(common: Common, path: str, *, ours: bool, theirs: bool, both: bool) -> Exit:
     r"""Settle a conflict.  PATH is the file or one of its copies.
 
     The file is what won, on every device the same: "ours" is not what this device wrote, and may
@@ -80,8 +78,7 @@ def resolve(common: Common, path: str, choice: Choice | None) -> Exit:
     from dblike_cli.session import open_session
     from dblike_delta.paths import display
 
-    if choice is None:
-        raise Usage("say which: --ours, --theirs or --both")
+    choice = _choice(ours, theirs, both)
     with open_session(common) as session:
         where = session.path(path)
         pairs = [pair for pair in _pairs(session) if where in pair]
@@ -98,6 +95,18 @@ def resolve(common: Common, path: str, choice: Choice | None) -> Exit:
             done = [{"winner": display(winner), "copy": display(copy)} for winner, copy in pairs]
             session.output.result({"resolved": done, "choice": choice}, settled)
             return _sync(session) if alone else Exit.DONE
+
+
+def _choice(ours: bool, theirs: bool, both: bool) -> Choice:
+    from dblike_cli.errors import Usage
+
+    given: list[tuple[bool, Choice]] = [(ours, "ours"), (theirs, "theirs"), (both, "both")]
+    chosen = [choice for is_given, choice in given if is_given]
+    if len(chosen) > 1:
+        raise Usage("say one of --ours, --theirs and --both")
+    if not chosen:
+        raise Usage("say which: --ours, --theirs or --both")
+    return chosen[0]
 
 
 def _check_replaceable(session: Session, winner: bytes) -> None:

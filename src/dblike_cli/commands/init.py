@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _OPTIONS = [
     click.argument("urls", metavar="URL[,URL…]"),
-    click.argument("place", metavar="[DIR]", default=".", type=click.Path(path_type=Path)),
+    click.argument("place", metavar="[DIR]", default=".", type=click.Path()),
     click.option("--user", required=True, metavar="NAME", help="The account on the server."),
     click.option("--password-stdin", is_flag=True, help="Read the password from standard input."),
     click.option("--folder", default="home", show_default=True, help="The folder to link."),
@@ -70,9 +70,13 @@ def clone(common: Common, **given: Any) -> Exit:
 
 
 def _link(common: Common, given: dict[str, Any], *, make: bool) -> Session:
+    from dblike_cli.errors import Usage
     from dblike_cli.login import LinkRequest, link
 
-    return link(common, LinkRequest(**given, make=make))
+    place = given.pop("place")
+    if not place:
+        raise Usage("DIR is empty; the current directory is .")
+    return link(common, LinkRequest(**given, place=Path(place), make=make))
 
 
 def _document(session: Session) -> dict[str, Any]:

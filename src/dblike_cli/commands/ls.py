@@ -37,7 +37,7 @@ def ls(common: Common, path: str, at: str | None, *, recursive: bool) -> Exit:
 
     with open_session(common) as session:
         below = session.path(path)
-        moment_ms = moment(at, session.clock.now_ms()) if at else None
+        moment_ms = moment(at, session.clock.now_ms()) if at is not None else None
         found = [
             view
             for view in _tree(session, below, moment_ms)

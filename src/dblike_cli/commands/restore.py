@@ -35,15 +35,16 @@ def restore(common: Common, path: str, version: str | None, at: str | None, to: 
     from dblike_cli.errors import Usage
     from dblike_cli.output import escape, plural
     from dblike_cli.session import open_session
-    from dblike_cli.views import view_document
+    from dblike_cli.views import check_version, view_document
 
-    if version and at:
+    if version is not None and at is not None:
         raise Usage("--version and --at: one of them is enough")
+    check_version(version)
     with open_session(common) as session:
         where = session.path(path)
         request = _request(session, where, version, at, to)
         reply = _ask(session, where, request)
-        if not reply.restored and not (version or at):
+        if not reply.restored and version is None and at is None:
             raise Usage(
                 f"{escape(path)} is there, and nothing of it is deleted; "
                 "choose a --version (`dblike log PATH`) or --at a time"
@@ -80,13 +81,15 @@ def _request(
     from dblike_delta.messages import RestoreRequest
 
     try:
-        target = session.path(to).decode() if to else ""
+        target = session.path(to).decode() if to is not None else ""
     except UnicodeDecodeError:
         raise Usage("--to: a new name has to be UTF-8") from None
+    if to is not None and not target:
+        raise Usage("--to: the folder itself is no new name; name a path in it")
     return RestoreRequest(
         path_b64=base64.b64encode(path).decode(),
-        version=version_of(version, versions(session, path, 10_000)) if version else "",
-        at=moment(at, session.clock.now_ms()) if at else None,
+        version="" if version is None else version_of(version, versions(session, path, 10_000)),
+        at=None if at is None else moment(at, session.clock.now_ms()),
         to=target,
     )
 
