@@ -16,6 +16,7 @@ from dblike_cli.errors import ClientError, StateDamaged
 from dblike_cli.exits import Exit
 from dblike_cli.failure import describe
 from dblike_cli.output import escape, plural, size
+from dblike_cli.report import Code
 from dblike_cli.session import Session, open_transport
 from dblike_cli.treewatch import watch_limit
 from dblike_delta.exchange import Exchange, ExchangeError, Refused
@@ -91,7 +92,8 @@ def _state(session: Session) -> Iterator[Finding]:
     state = session.state
     yield Finding("state", "good", f"whole; {plural(state.tree.count(), 'path')} synced")
     for item in (*state.notes.refused(), *state.notes.pending()):
-        yield Finding("state", "note", f"{display(item.path)}: {item.reason}", code=Exit.PENDING)
+        code = Exit.DONE if item.code is Code.SPECIAL else Exit.PENDING
+        yield Finding("state", "note", f"{display(item.path)}: {item.reason}", code=code)
 
 
 def _servers(session: Session) -> Iterator[Finding]:

@@ -143,10 +143,15 @@ class Report(msgspec.Struct, frozen=True):
             return Exit.BRAKE
         if any(item.code is Code.DAMAGED for item in self.pending):
             return Exit.INTEGRITY
-        notable = [item for item in self.pending if item.code is not Code.SPECIAL]
-        if notable or self.refused or self.conflicts or not self.in_sync:
+        if self.hindered or self.conflicts or not self.in_sync:
             return Exit.PENDING
         return Exit.DONE
+
+    @property
+    def hindered(self) -> bool:
+        """Whether there is a path that something keeps from being synced: not by being what never
+        is."""
+        return bool(self.refused) or any(item.code is not Code.SPECIAL for item in self.pending)
 
 
 Phase = Literal["scan", "changes", "upload", "download", "apply"]

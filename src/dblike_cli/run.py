@@ -39,7 +39,7 @@ def run(session: Session, direction: Direction, wish: Wish) -> Exit:
     say(session.output, report, dry_run=wish.dry_run)
     code = report.exit_code
     # A dry run that found something to do did what it was asked.
-    todo = wish.dry_run and code is Exit.PENDING and not (report.pending or report.refused)
+    todo = wish.dry_run and code is Exit.PENDING and not report.hindered
     return Exit.DONE if todo else code
 
 

@@ -284,6 +284,15 @@ def test_why(laptop: Program, desktop: Program) -> None:
     assert "neither file" in laptop.json("why", str(laptop.root / "pipe"))["verdict"]
 
 
+def test_what_is_never_synced_is_no_failure(laptop: Program) -> None:
+    """A FIFO is listed, and that is all: a script would stop at it for ever."""
+    os.mkfifo(laptop.root / "pipe")
+    laptop.write("a", "1")
+    assert "left out: pipe" in laptop.run("push", "--dry-run").stderr
+    for words in (("push", "--dry-run"), ("sync",), ("status",), ("doctor",)):
+        laptop.ok(*words)
+
+
 def test_what_is_nowhere_is_exit_4(laptop: Program) -> None:
     laptop.write("a", "1")
     laptop.ok("sync")
