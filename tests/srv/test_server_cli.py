@@ -168,6 +168,22 @@ def test_failures_are_one_line(
     assert "Traceback" not in result.output
 
 
+def test_what_others_named_is_one_line_that_no_terminal_obeys(run: Run, made: Path) -> None:
+    """A device's name is its user's to choose, and a peer's problem is the peer's words."""
+    evil = "\x1b[2Jlaptop\n3f3f\tada\tgood\x07"
+    with contextlib.closing(open_site(find_config(data=made))) as site:
+        row = {"id": b"\x3f" * 16, "user": 1, "name": evil, "created": 1, "last_seen": 1}
+        site.database.transact(lambda c: c.execute(insert(devices).values(**row)))
+        note(site, "https://two.example", problem=evil)
+    listed = run("device", "list", "--data", made).output
+    status = run("status", "--data", made).output
+    for said in (listed, status):
+        assert "\\x1b[2Jlaptop\\n3f3f\\tada\\tgood\\x07" in said
+        assert "\x1b" not in said
+        assert "\x07" not in said
+    assert len(listed.splitlines()) == 1
+
+
 def test_the_beginning_of_a_devices_id_is_enough_to_revoke_it(run: Run, made: Path) -> None:
     site = open_site(find_config(None, made))
     ada = accounts.find_user(site, "ada").id

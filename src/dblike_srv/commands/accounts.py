@@ -8,6 +8,7 @@ from functools import partial
 
 import click
 
+from dblike_delta.paths import display
 from dblike_srv import accounts, devices, folders
 from dblike_srv.commands.options import USAGE, Place, emit, fail, placed, read_password
 from dblike_srv.site import Site
@@ -123,7 +124,8 @@ def list_devices(place: Place, name: str | None, as_json: bool) -> None:
     for owner, theirs in found.items():
         for each in theirs:
             state = "revoked" if each.revoked else _when(each.last_seen)
-            click.echo(f"{each.id}\t{owner}\t{each.name}\t{state}")
+            shown = display(each.name.encode())  # the user's choice, and no terminal's to obey
+            click.echo(f"{each.id}\t{owner}\t{shown}\t{state}")
 
 
 @device.command(epilog="Example: dblike-server device revoke 3f")

@@ -11,6 +11,7 @@ from typing import Any
 import click
 import msgspec
 
+from dblike_delta.paths import display
 from dblike_delta.seams import SystemRandom
 from dblike_srv import maintenance, schema
 from dblike_srv.commands.accounts import JSON
@@ -34,7 +35,8 @@ def status(place: Place, as_json: bool) -> None:
     if as_json:
         emit(report)
     else:
-        click.echo("\n".join(report.lines()))
+        for line in report.lines():
+            click.echo(display(line.encode()))
     if report.problem:
         raise SystemExit(FAILED)
 
