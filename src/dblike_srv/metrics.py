@@ -143,6 +143,11 @@ def _lines(total: Sample) -> Iterable[str]:
         yield f"# TYPE {name} {kind}\n"
         for key in sorted(total.counts):
             if key.startswith(name):
-                yield f"{key} {total.counts[key]:g}\n"
+                yield f"{key} {exact(total.counts[key])}\n"
     for key in sorted(total.gauges):
-        yield f"# TYPE {key} gauge\n{key} {total.gauges[key]:g}\n"
+        yield f"# TYPE {key} gauge\n{key} {exact(total.gauges[key])}\n"
+
+
+def exact(value: float) -> str:
+    """A number with all its digits: rates are made of the differences of large ones."""
+    return str(int(value)) if value == int(value) else repr(value)

@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy import Connection, func, select
 
 from dblike_delta.versions import VersionVector
+from dblike_srv.metrics import exact
 from dblike_srv.models import folders, follows, holds, journals, packs, sites, users, versions
 from dblike_srv.readiness import check_ready
 from dblike_srv.replication.sites import present_sites
@@ -154,7 +155,7 @@ def peer_gauges(site: Site) -> Iterator[str]:
             yield f"# TYPE {name} gauge\n"
         for peer in peers:
             label = msgspec.json.encode(peer.url or peer.site_id).decode()
-            yield f"{name}{{peer={label}}} {value(peer):g}\n"
+            yield f"{name}{{peer={label}}} {exact(value(peer))}\n"
 
 
 def _followed(row: Any, name: str, ahead: int) -> PeerStatus:
