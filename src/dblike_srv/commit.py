@@ -127,25 +127,26 @@ def commit_items(
 
     seen = None if pack is None else see_pack(site, pack)
 
-    def work(connection: Connection) -> CommitReply:
-        return Transaction(site, identity, folder, connection, overwrite).run(
-            items, seen, brief=brief
-        )
+    def work(connection: Connection) -> tuple[CommitReply, int]:
+        transaction = Transaction(site, identity, folder, connection, overwrite)
+        return transaction.run(items, seen, brief=brief), transaction.copies
 
-    reply = site.database.transact(work)
-    _meter(site, items, pack, reply)
+    reply, copies = site.database.transact(work)
+    _meter(site, items, pack, reply, copies)
     if reply.before != reply.cursor:
         site.notices.publish(folder.id, reply.cursor)
     return await_copies(site, folder, reply)
 
 
-def _meter(site: Site, items: list[Item], pack: Pack | None, reply: CommitReply) -> None:
+def _meter(
+    site: Site, items: list[Item], pack: Pack | None, reply: CommitReply, copies: int
+) -> None:
     """Count what became of the versions, and what their contents took."""
     outcomes = Counter[str](result.status for result in reply.results)
     outcomes["accepted"] += reply.accepted
     for status, number in outcomes.items():
         site.meter.count(f'dblike_versions_total{{status="{status}"}}', number)
-    site.meter.count("dblike_conflicts_total", sum(r.superseded for r in reply.results))
+    site.meter.count("dblike_conflicts_total", copies)
     meter_contents(site, items, pack, "device")
 
 

@@ -66,6 +66,8 @@ class Transaction:
         self._said: dict[int, tuple[CommitStatus, str]] = {}  # by id() of the item
         self._passed: set[int] = set()
         self._made: dict[int, Version] = {}
+        self.copies = 0
+        """Conflict copies that came about, once it ran."""
         self._quota, self._used, highest = self._standing()
         self._tracked = highest is not None  # the site's own devices have no row
         self._highest = highest or 0
@@ -89,6 +91,7 @@ class Transaction:
             self._add(tree, item)
         self._keep_contents(fresh, self._good(items), pack)
         tree.write()
+        self.copies = tree.copies
         self._check_growth(tree.growth)
         self._note_counter(self._good(items))
         seal = self._site.seal

@@ -15,6 +15,7 @@ import xxhash
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from dblike_delta import paths as pathnames
+from dblike_delta.conflict_names import is_conflict_copy
 from dblike_delta.varints import put_varint, take_varints
 from dblike_delta.versions import (
     Dot,
@@ -126,6 +127,7 @@ class Tree:
         self.before = self._head
         self.growth = 0
         """Bytes by which the live files grew, once written."""
+        self.copies = 0  # conflict copies that came about
 
     @property
     def head(self) -> int:
@@ -247,6 +249,7 @@ class Tree:
             return False
         self._record(version)
         self._set_heads(node, merged.heads)
+        self.copies += version.live and is_conflict_copy(version.path)
         return True
 
     def _is_here(self, dot: Dot) -> bool:

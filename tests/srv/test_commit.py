@@ -23,6 +23,7 @@ from dblike_srv.contents import EMPTY_HASH
 from dblike_srv.errors import Gone, QuotaExceeded
 from dblike_srv.folders import cursor_of, list_folders
 from dblike_srv.intake import Intake
+from dblike_srv.metrics import Metrics
 from dblike_srv.models import contents, journal, packs, paths, users, versions
 from dblike_srv.store.local import LocalStore
 from dblike_srv.store.mem import MemoryStore
@@ -272,6 +273,23 @@ def test_concurrent_edits_make_one_conflict_copy(core: CoreSite, laptop: Device)
     [copy] = core.records().keys() - {b"a.txt"}
     assert b"(conflicted copy from laptop " in copy
     assert core.read(copy) == b"from laptop"
+
+
+@pytest.mark.parametrize("late", [0, -5000])
+def test_a_conflict_is_counted_whoever_wins_it(
+    core: CoreSite, laptop: Device, tmp_path: Path, late: int
+) -> None:
+    core.site.meter = Metrics(tmp_path)
+    laptop.put(b"a", b"base")
+    phone = core.device("phone")
+    phone.contexts = dict(laptop.contexts)
+    core.clock.advance(10_000)
+    laptop.put(b"a", b"from laptop")
+    core.clock.advance(1000)
+    phone.put(b"a", b"from phone", time=core.clock.now + late)
+    phone.put(b"b", b"no conflict")
+    core.site.meter.save(9.0)
+    assert "dblike_conflicts_total 1" in core.site.meter.render().splitlines()
 
 
 def test_the_loser_hears_that_it_lost(core: CoreSite, laptop: Device) -> None:
