@@ -99,20 +99,26 @@ def test_the_documentation_has_what_the_role_makes() -> None:
     assert (ROLE.parents[2] / "docs" / "nginx.conf").read_text() == render()
 
 
-def _write(file: Path) -> str:
-    """What the real playbook says of writing the configuration, on this machine."""
+def _play(file: Path, **values: object) -> subprocess.CompletedProcess[str]:
+    """The real playbook writes the configuration, on this machine."""
     program = Path(sys.executable).parent / "ansible-playbook"
     values = {
         "target": "all", "ansible_connection": "local", "ansible_become": False,
         "ansible_python_interpreter": sys.executable, "dblike_nginx_file": str(file),
-        "dblike_certificate": "", "dblike_nginx_runs": False,
+        "dblike_certificate": "", "dblike_nginx_runs": False, **values,
     }  # fmt: skip
     command = [str(program), "-i", "here,", "-e", json.dumps(values), "--tags", "config"]
-    done = subprocess.run(
+    places = {"ANSIBLE_HOME": str(file.parent), "PATH": f"{file.parent}:{os.environ['PATH']}"}
+    return subprocess.run(
         [*command, str(ROLE.parents[1] / "nginx.yml")],
         capture_output=True, text=True, check=False, timeout=300,
-        env=os.environ | {"ANSIBLE_HOME": str(file.parent), "LC_ALL": "C.UTF-8"},
+        env=os.environ | places | {"LC_ALL": "C.UTF-8"},
     )  # fmt: skip
+
+
+def _write(file: Path) -> str:
+    """What the playbook says."""
+    done = _play(file)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -123,6 +129,21 @@ def test_the_role_writes_it_once(tmp_path: Path) -> None:
     assert "changed=1 " in _write(file)
     assert file.read_text() == render(dblike_certificate="")
     assert "changed=0 " in _write(file)
+
+
+def test_what_nginx_does_not_take_is_not_left_there(tmp_path: Path) -> None:
+    """Else it would not start again, nor take it in the next play, which has nothing to write."""
+    file, check = tmp_path / "dblike.conf", tmp_path / "nginx"
+    check.write_text("#!/bin/sh\necho no certificate there >&2\nexit 1\n")
+    check.chmod(0o755)
+    done = _play(file, dblike_nginx_runs=True)
+    assert done.returncode != 0
+    assert "no certificate there" in done.stdout
+    assert not file.exists()
+    _write(file)
+    assert _play(file, dblike_nginx_runs=True, dblike_name="other.example").returncode != 0
+    assert file.read_text() == render(dblike_certificate="")
+    assert list(tmp_path.glob("dblike.conf*")) == [file]
 
 
 def test_sites_behind_nginx(cluster: Cluster, tmp_path: Path) -> None:
