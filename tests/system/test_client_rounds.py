@@ -337,6 +337,20 @@ def test_restore_of_what_is_there_says_so(laptop: Program) -> None:
     assert laptop.run("restore", str(laptop.root / "none")).returncode == 4
 
 
+def test_status_has_one_shape_also_where_no_server_is_reached(laptop: Program) -> None:
+    """A program that asks for `pending` asks whatever the network is like."""
+    os.mkfifo(laptop.root / "pipe")
+    laptop.write("a", "1")
+    laptop.ok("sync")
+    near = laptop.json("status")
+    laptop.ok("config", "servers", "http://127.0.0.1:1")
+    away = laptop.json("status", code=5)
+    assert away.keys() == near.keys()
+    assert away["pending"] == near["pending"] != []
+    assert (away["planned"], away["refused"], away["brake"]) == ([], [], None)
+    assert (near["waiting"], away["waiting"]) == (0, 0)
+
+
 def test_status(laptop: Program) -> None:
     laptop.write("a", "1")
     before = laptop.json("status", code=3)

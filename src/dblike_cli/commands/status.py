@@ -59,6 +59,7 @@ def _document(
 ) -> dict[str, Any]:
     from dblike_cli import lock
     from dblike_cli.output import path_fields
+    from dblike_cli.report import Report
     from dblike_cli.run import report_document
     from dblike_delta.conflict_names import is_conflict_copy
 
@@ -79,13 +80,13 @@ def _document(
         "paths": state.tree.count(),
         "copies": [path_fields(path) for path in sorted(copies)],
         "devices": devices,
+        "waiting": len(state.outbox.all()) + len(state.remote.all()),
     }
-    if report is not None:
-        known = report_document(report)
-        document |= {name: known[name] for name in ("planned", "pending", "refused", "brake")}
-    else:
-        document["waiting"] = len(state.outbox.all()) + len(state.remote.all())
-    return document
+    if report is None:  # what the last sync knew
+        notes = state.notes
+        report = Report(pending=tuple(notes.pending()), refused=tuple(notes.refused()))
+    known = report_document(report)
+    return document | {name: known[name] for name in ("planned", "pending", "refused", "brake")}
 
 
 def _lines(document: dict[str, Any], report: Report | None) -> Iterator[str]:
