@@ -35,6 +35,10 @@ class ConfigError(Exception):
     """A configuration that can't be used: which key, and what to do."""
 
 
+class WrongVariable(ConfigError):
+    """A variable of the environment that can't be meant so; the file is not to blame."""
+
+
 class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pass
 
@@ -148,6 +152,8 @@ def load_config(
     values = {} if path is None else _read(path)
     try:
         return overlay(values, data=data, environ=environ)
+    except WrongVariable:
+        raise
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}" if path is not None else str(error)) from None
 
@@ -164,12 +170,18 @@ def overlay(
 
 def decode_config(values: dict[str, Any]) -> Config:
     """A configuration from plain values.  Raises ConfigError."""
+    config = _typed(values)
+    _check_offered(config)
+    return config
+
+
+def _typed(values: dict[str, Any]) -> Config:
     _check_keys(values, Config, "")
     try:
         config = msgspec.convert(values, Config)
     except msgspec.ValidationError as error:
         raise ConfigError(str(error).replace("`$.", "`")) from None
-    _check_offered(config)
+    check_address(config.bind)
     return config
 
 
@@ -193,8 +205,7 @@ def check_address(bind: str) -> None:
 
 
 def _check_offered(config: Config) -> None:
-    """Refuse what is none of the words, URLs or addresses that a key may have."""
-    check_address(config.bind)
+    """Refuse what is none of the words or URLs that a key may have."""
     for url in (config.site.url, *(peer.url for peer in config.peers)):
         if url and not url.startswith(("http://", "https://")):
             raise ConfigError(f"site.url and peers: {url!r} is no http:// or https:// URL")
@@ -277,9 +288,14 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
             continue
         if key in known:
             values[key] = _value(text)
+            try:
+                _typed({key: values[key]})
+            except ConfigError as error:
+                raise WrongVariable(f"{name} in the environment: {error}") from None
         elif near := difflib.get_close_matches(key, known, n=1, cutoff=_NEAR):
             meant = f"{_ENVIRONMENT}{near[0].upper()}"
-            raise ConfigError(f"unknown variable {name} in the environment; did you mean {meant}?")
+            said = f"unknown variable {name} in the environment; did you mean {meant}?"
+            raise WrongVariable(said)
     return values
 
 

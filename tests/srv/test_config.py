@@ -29,6 +29,25 @@ def test_a_misspelt_variable_is_named_and_others_are_nobodys_business() -> None:
     assert load_config(None, environ=others) == load_config(None, environ={})
 
 
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("DBLIKE_WORKERS", "many"),
+        ("DBLIKE_WORKERS", "0"),
+        ("DBLIKE_RETENTION", '{"day": 1}'),
+        ("DBLIKE_BIND", "here"),
+        ("DBLIKE_DATABSE", "sqlite://"),
+    ],
+)
+def test_what_is_wrong_in_the_environment_is_not_sought_in_the_file(
+    tmp_path: Path, variable: str, text: str
+) -> None:
+    file = write(tmp_path, json.dumps({"cluster_key": KEY}))
+    with pytest.raises(ConfigError, match=variable) as said:
+        load_config(file, environ={variable: text})
+    assert "config.json" not in str(said.value)
+
+
 def test_a_file_the_environment_and_defaults(tmp_path: Path) -> None:
     file = write(tmp_path, json.dumps({"cluster_key": KEY, "bind": "0.0.0.0:1", "workers": 3}))
     environ = {"DBLIKE_WORKERS": "5", "DBLIKE_RETENTION": '{"days": 7}', "DBLIKE_CONFIG": "x"}
