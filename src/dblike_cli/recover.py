@@ -9,7 +9,7 @@ from dblike_cli.closed import close_directory
 from dblike_cli.context import Context
 from dblike_cli.device import become_new, marker_of
 from dblike_cli.durable import sync_found
-from dblike_cli.entries import PERMISSIONS, UNTRUSTED, kind_of, remote_of, synced_of
+from dblike_cli.entries import PERMISSIONS, UNTRUSTED, entry_of, kind_of, remote_of, synced_of
 from dblike_cli.fs import FileSystem, Rename, Stat
 from dblike_cli.hashing import TEMPORARY, StillWriting, hash_file
 from dblike_cli.incoming import STAGING
@@ -18,6 +18,7 @@ from dblike_cli.signatures import DIRECTORY as SIGNATURES
 from dblike_cli.state import Known
 from dblike_delta.messages import Record, said_ns
 from dblike_delta.paths import ancestors
+from dblike_delta.reconcile import same_content
 from dblike_delta.versions import Kind
 
 
@@ -57,26 +58,35 @@ def _agree_on_placed(context: Context) -> None:
     """
     records = context.state.remote.all().values()
     placed = [record for record in records if _is_placed(context, record)]
-    gone = [record for record in records if _is_gone(context, record)]
-    paths = [record.path for record in (*placed, *gone)]
-    if not paths:
+    missing = [record for record in records if _is_missing(context, record)]
+    if not placed and not missing:
         return
     files = [record.path for record in placed if record.kind == Kind.FILE]
-    sync_found(context, files, paths)
+    sync_found(context, files, [record.path for record in (*placed, *missing)])
     with context.state.transaction():
         context.state.tree.record(
             Known(record.path, UNTRUSTED, synced_of(remote_of(record))) for record in placed
         )
-        context.state.tombs.bury(
-            [(record.path, record.context) for record in gone], context.clock.now_ms()
-        )
-        context.state.remote.drop(paths)
+        gone = [(record.path, _known_of(context, record)) for record in missing]
+        context.state.tombs.bury(gone, context.clock.now_ms())
+        context.state.remote.drop(record.path for record in placed)
+        context.state.remote.drop(r.path for r in missing if r.kind == Kind.DELETED)
 
 
-def _is_gone(context: Context, record: Record) -> bool:
-    """Whether nothing is at a path any more that the news say was deleted."""
-    if record.kind != Kind.DELETED or context.state.tree.get(record.path) is None:
+def _known_of(context: Context, record: Record) -> bytes:
+    """What is known of a path where nothing is: where something is still to come, no more than was
+    known before."""
+    known = context.state.tree.get(record.path)
+    return record.context if record.kind == Kind.DELETED or known is None else known.synced.context
+
+
+def _is_missing(context: Context, record: Record) -> bool:
+    """Whether nothing is at a path that was agreed on and is another one, or none, by the news."""
+    known, entry = context.state.tree.get(record.path), entry_of(record)
+    if known is None or known.synced.entry is None:
         return False
+    if entry is not None and same_content(entry, known.synced.entry):
+        return False  # nothing has to make way for that
     disk = context.fs.lstat(b"").st_dev
     try:
         for above in ancestors(record.path):

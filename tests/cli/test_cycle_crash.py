@@ -233,3 +233,31 @@ def test_what_is_restored_after_a_crash_in_its_delete_stays(laptop: NewLaptop, k
         assert one.tree() == two.tree()
         if not died:
             return
+
+
+@pytest.mark.parametrize("kind", ["symlink", "directory"])
+def test_what_is_as_before_after_a_crash_in_its_change_stays(laptop: NewLaptop, kind: str) -> None:
+    """That a file had just made way for something else is no delete of this device's."""
+    one, two = laptop("one", settings=SMALL), laptop("two", settings=SMALL)
+    kept, steps = one.root.parent / "kept", 0
+    os.utime(one.write("a", "the same"), (1, 1))
+    while True:
+        steps += 1
+        one.sync()
+        two.sync()
+        two.sync()
+        one.place("a").rename(kept)
+        remake(one, kind, "another")
+        one.sync()
+        died = die(two, Life(steps))
+        if kind == "directory":
+            one.place("a").rmdir()
+        kept.rename(one.place("a"))
+        one.sync()
+        two.sync()
+        two.sync()
+        one.sync()
+        assert two.place("a").read_text() == "the same", steps
+        assert one.tree() == two.tree()
+        if not died:
+            return
