@@ -206,7 +206,7 @@ class _Fetch:
             match event:
                 case Record():
                     self._drop()
-                    self._begin(event)
+                    return self._begin(event)
                 case Body() if self._open is not None:
                     self._open[1].take(event.data)
                 case Trailer() if self._open is not None:
@@ -222,10 +222,22 @@ class _Fetch:
             return self._stop(trouble_of(error))
         return None
 
-    def _begin(self, record: Record) -> None:
+    def _begin(self, record: Record) -> Staged | None:
         step = self._waiting.get((record.device, record.counter))
         if step is None:
-            return
+            return None
+        try:
+            self._open_for(step, record)
+        except (FileNotFoundError, DeltaError, StillWriting):  # base or part went away: all, then
+            del self._waiting[step.remote.dot]
+            self.failed.append(step)
+        except OSError as error:
+            trouble = trouble_of(error)
+            del self._waiting[step.remote.dot]
+            return Staged(step, trouble=trouble)
+        return None
+
+    def _open_for(self, step: Apply, record: Record) -> None:
         entry = file_of(step)
         base = step.path if record.base else b""
         if entry.size < self._context.config.whole_below:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -12,7 +13,7 @@ from blake3 import blake3
 
 from dblike_cli.context import Settings
 from dblike_cli.fs import Rename
-from dblike_cli.realfs import RealFS
+from dblike_cli.realfs import RealFile, RealFS
 from dblike_cli.report import Code
 from dblike_cli.signatures import load_signature
 from dblike_delta.changeset import Body, Encoder, Event, decode
@@ -341,3 +342,32 @@ def test_the_end_when_a_large_file_has_its_mode_already_stops_nothing(laptop: Ne
         two.restart()
         assert two.sync().in_sync
     assert two.tree() == one.tree()
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOENT])
+def test_a_base_that_cannot_be_read_is_said_to_be_that(laptop: NewLaptop, code: int) -> None:
+    """It was the site that had not sent it.  What is gone is no base: then all of it comes."""
+
+    class Failing(RealFS):
+        def open_read(self, path: bytes) -> RealFile:
+            if path == b"a":
+                raise OSError(code, os.strerror(code))
+            return super().open_read(path)
+
+    one, two = laptop("one"), laptop("two")
+    data = os.urandom(5 << 20)
+    os.utime(one.write("a", data), (1, 1))
+    one.sync()
+    two.sync()
+    two.sync()
+    one.write("a", data[:-10] + b"new")
+    one.sync()
+    two.fs.close()
+    two.fs = Failing(two.root)
+    report = two.sync()
+    if code == errno.ENOENT:
+        assert report.applied == (b"a",)
+    else:
+        assert [(item.code, item.reason) for item in report.pending] == [
+            (Code.DISK, f"the disk says: {os.strerror(code)}")
+        ]
