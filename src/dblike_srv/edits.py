@@ -7,12 +7,13 @@ the site uses a device id derived from its own and the device's, and a counter t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 from blake3 import blake3
 from sqlalchemy import Connection, select, update
 
-from dblike_delta.messages import CommitReply, Record
+from dblike_delta.messages import Record
 from dblike_delta.versions import Dot, Kind
 from dblike_srv.commit import commit_items
 from dblike_srv.errors import Invalid, QuotaExceeded, SiteError, TooLarge
@@ -22,7 +23,10 @@ from dblike_srv.models import devices
 from dblike_srv.packs import Pack
 from dblike_srv.site import Site
 from dblike_srv.transaction import Check
-from dblike_srv.tree import site_id
+from dblike_srv.tree import Tree, site_id
+
+OVERTAKEN: Final = 8
+"""How often an edit is given another dot."""
 
 
 class Edit(msgspec.Struct, frozen=True):
@@ -60,6 +64,10 @@ def make_items(site: Site, identity: Identity, edits: Sequence[Edit]) -> list[It
     return items
 
 
+def _passed(tree: Tree) -> None:
+    """The check of an edit that may be made in any case."""
+
+
 def apply_items(
     site: Site,
     identity: Identity,
@@ -67,16 +75,35 @@ def apply_items(
     items: list[Item],
     pack: Pack | None = None,
     *,
-    check: Check = lambda _: None,
-) -> CommitReply:
-    """Commit items of `make_items` over whatever the paths are; the first refusal is raised."""
-    # All are of the one device that edits at this site in the name of the one that asks.
-    author = msgspec.structs.replace(identity, device=items[0].record.device)
-    reply = commit_items(site, author, folder, items, pack, overwrite=check)
-    for result in reply.results:
-        if result.status not in ("accepted", "known"):
-            raise _error(result.status, result.detail)
-    return reply
+    check: Check = _passed,
+) -> None:
+    """Commit items of `make_items` over whatever the paths are; the first refusal is raised.
+
+    Those that were overtaken, by an edit that took its dot later and is here, get new dots.
+    """
+    left = items
+    for last in (*[False] * OVERTAKEN, True):
+        # All are of the one device that edits at this site in the name of the one that asks.
+        author = msgspec.structs.replace(identity, device=left[0].record.device)
+        reply = commit_items(site, author, folder, left, pack, overwrite=check)
+        late = []
+        for item, result in zip(left, reply.results, strict=True):
+            if result.status == "dot-reused" and not last:
+                late.append(item)
+            elif result.status not in ("accepted", "known"):
+                raise _error(result.status, result.detail)
+        if not late:
+            return
+        _renew_dots(site, identity, late)
+        if len(late) < len(left):
+            check = _passed  # it was, and would look at what came of it
+        left = late
+
+
+def _renew_dots(site: Site, identity: Identity, items: list[Item]) -> None:
+    device, first = _take_dots(site, identity, len(items))
+    for counter, item in enumerate(items, first):
+        item.record = msgspec.structs.replace(item.record, device=device, counter=counter)
 
 
 def dots_of(items: Sequence[Item]) -> list[Dot]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,10 +14,11 @@ from dblike_delta.messages import RestoreRequest, TreeList
 from dblike_delta.paths import is_below
 from dblike_delta.versions import Kind
 from dblike_srv import history
-from dblike_srv.errors import Conflict, Invalid, NotFound
-from dblike_srv.files import FileWish, delete_path, put_file
+from dblike_srv.errors import Conflict, Invalid, NotFound, PreconditionFailed
+from dblike_srv.files import FileWish, Precondition, delete_path, put_file
 from dblike_srv.listing import walk
 from dblike_srv.models import versions
+from dblike_srv.views import version_name
 from rig.core_site import HOUR_MS, CoreSite
 
 names = st.sampled_from((b"a", b"a-b", b"a.b", b"b", b"\xff", b"0"))
@@ -177,6 +178,27 @@ def test_directories_above_what_is_brought_back_have_a_time_and_an_author(core: 
         assert (made.time, made.device) == (core.clock.now, "laptop")
     logged = [view.path for view in history.log(core.site, core.folder).versions]
     assert logged == ["one/two/a", "one/two", "one", "a"]
+
+
+def test_what_is_put_over_what_began_later_and_was_faster(core: CoreSite) -> None:
+    """Who ends last is the last: a slow PUT is not refused for one that overtook it."""
+
+    me = core.laptop.identity
+    made = put_file(core.site, me, core.folder, b"d/f", overtaken(core, b"d/f"), wish=FileWish())
+    assert core.read(b"d/f") == b"slow"
+    assert sorted(core.records()) == [b"d", b"d/f"]
+    kept = history.versions_of(core.site, core.folder, b"d/f").versions
+    assert kept[0].version == version_name(made.dot)
+    assert len(kept) == 2
+    wish, new = FileWish(), Precondition(if_none_match=("*",))
+    slow = overtaken(core, b"d/g")
+    with pytest.raises(PreconditionFailed):
+        put_file(core.site, me, core.folder, b"d/g", slow, wish=wish, condition=new)
+
+
+def overtaken(core: CoreSite, path: bytes) -> Iterator[bytes]:
+    put(core, path, b"fast")
+    yield b"slow"
 
 
 def test_a_directory_that_goes_and_comes_knows_no_more_than_before(core: CoreSite) -> None:
