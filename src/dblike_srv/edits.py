@@ -13,7 +13,8 @@ import msgspec
 from blake3 import blake3
 from sqlalchemy import Connection, select, update
 
-from dblike_delta.messages import Record
+from dblike_delta.messages import CommitResult, Record
+from dblike_delta.paths import display
 from dblike_delta.versions import Dot, Kind
 from dblike_srv.commit import commit_items
 from dblike_srv.errors import Invalid, QuotaExceeded, SiteError, TooLarge
@@ -91,7 +92,7 @@ def apply_items(
             if result.status == "dot-reused" and not last:
                 late.append(item)
             elif result.status not in ("accepted", "known"):
-                raise _error(result.status, result.detail)
+                raise _error(item, result)
         if not late:
             return
         _renew_dots(site, identity, late)
@@ -125,9 +126,13 @@ def _take_dots(site: Site, identity: Identity, count: int) -> tuple[bytes, int]:
     return site.database.transact(work)
 
 
-def _error(status: str, detail: str) -> SiteError:
-    if detail.startswith("over quota"):
-        return QuotaExceeded(detail)
-    if "the limit is" in detail:
-        return TooLarge(detail)
-    return Invalid(detail or f"refused: {status}")
+def _error(item: Item, result: CommitResult) -> SiteError:
+    if result.status == "content-missing":  # of what is brought back: nobody sends it
+        name = display(item.record.path)
+        lost = f"the content of {name} is damaged or not kept at this site: all else is there"
+        return Invalid(lost, field="path")
+    if result.detail.startswith("over quota"):
+        return QuotaExceeded(result.detail)
+    if "the limit is" in result.detail:
+        return TooLarge(result.detail)
+    return Invalid(result.detail or f"refused: {result.status}")

@@ -7,17 +7,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import update
 
 from dblike_delta.messages import RestoreRequest, TreeList
 from dblike_delta.paths import is_below
 from dblike_delta.versions import Kind
 from dblike_srv import history
+from dblike_srv.contents import State
 from dblike_srv.errors import Conflict, Invalid, NotFound, PreconditionFailed
 from dblike_srv.files import FileWish, Precondition, delete_path, put_file
 from dblike_srv.listing import walk
-from dblike_srv.models import versions
+from dblike_srv.models import contents, versions
 from dblike_srv.views import version_name
 from rig.core_site import HOUR_MS, CoreSite
 
@@ -178,6 +181,18 @@ def test_directories_above_what_is_brought_back_have_a_time_and_an_author(core: 
         assert (made.time, made.device) == (core.clock.now, "laptop")
     logged = [view.path for view in history.log(core.site, core.folder).versions]
     assert logged == ["one/two/a", "one/two", "one", "a"]
+
+
+def test_a_content_that_is_damaged_is_named_and_keeps_no_other_away(core: CoreSite) -> None:
+    for path in (b"d/a", b"d/b", b"d/c"):
+        core.laptop.put(path, path * 100)
+        core.laptop.delete(path)
+    bad = update(contents).where(contents.c.hash == blake3(b"d/b" * 100).digest())
+    core.site.database.transact(lambda c: c.execute(bad.values(state=int(State.DAMAGED))))
+    for _ in range(2):
+        with pytest.raises(Invalid, match=r"content of d/b is damaged .*: all else is there"):
+            restore(core, path="d")
+        assert listed(core, b"d") == ["d", "d/a", "d/c"]
 
 
 def test_what_is_put_over_what_began_later_and_was_faster(core: CoreSite) -> None:
