@@ -62,7 +62,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     against (empty: against nothing).  `body` says whether a body follows; a file without one is
     found on the receiving side by its hash.  `hash` may be empty where it follows in the trailer,
     or where a source says it.  `vector` travels between sites only; a device's version gets its
-    vector from `context`.
+    vector from `context`, and one that follows from several heads has those of all of them.
     """
 
     path: Annotated[bytes, msgspec.Meta(min_length=1, max_length=4096)]
@@ -80,7 +80,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     base: ContentHash = b""
     body: bool = False
     start: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
-    vector: Annotated[bytes, msgspec.Meta(max_length=65536)] = b""
+    vector: Annotated[bytes, msgspec.Meta(max_length=4 << 20)] = b""
     key_id: Annotated[bytes, msgspec.Meta(max_length=64)] = b""
 
 

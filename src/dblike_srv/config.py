@@ -46,8 +46,8 @@ class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class SiteConfig(_Part, frozen=True):
     """What the site is called, and where others reach it."""
 
-    name: str = ""
-    url: str = ""
+    name: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    url: Annotated[str, msgspec.Meta(max_length=512)] = ""
 
 
 class Peer(_Part, frozen=True):

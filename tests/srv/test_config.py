@@ -142,3 +142,11 @@ def test_the_page_has_every_key_and_its_default() -> None:
     for key, (default, _) in told.items():
         said = json.loads(default.strip("`")) if default.startswith("`") else ""
         assert json.loads(msgspec.json.encode(defaults[key])) == said, key
+
+
+@pytest.mark.parametrize("part", [{"name": "n" * 65}, {"url": "https://" + "u" * 505}])
+def test_a_site_is_called_what_others_can_be_told(part: dict[str, str]) -> None:
+    """Else none of them could believe it, nor hear anything else of it."""
+    with pytest.raises(ConfigError, match=rf"site\.{next(iter(part))}"):
+        decode_config({"cluster_key": KEY, "site": part})
+    decode_config({"cluster_key": KEY, "site": {key: text[:-1] for key, text in part.items()}})

@@ -14,9 +14,11 @@ from typing import Any, cast
 import msgspec
 import pytest
 
+from dblike_delta.changeset import Encoder
 from dblike_delta.exchange import Request, Unreachable
 from dblike_delta.messages import FetchRequest
 from dblike_delta.seams import SystemClock
+from dblike_delta.versions import VersionVector
 from dblike_srv import accounts, maintenance
 from dblike_srv.changes import since
 from dblike_srv.collect import gc
@@ -514,3 +516,19 @@ def test_what_is_collected_while_its_next_version_comes(two: list[Member], early
     rows = held(here.site)
     assert len(rows["contents"]) == 3
     assert {row.path for row in rows["versions"]} >= {b"again", b"more"}
+
+
+def test_a_path_that_very_many_devices_edited(members: list[Member]) -> None:
+    """What one user's file is known by must not keep a site from hearing of anything else."""
+    here, there = members[0], members[1]
+    writer = there.writer("laptop")
+    known = VersionVector.of({n.to_bytes(16, "big"): 1 for n in range(1, 3855)})
+    folder = find_folder(there.site, accounts.administrator(there.site, "ada"), "home")
+    assert folder is not None
+    context = there.site.seal.context(folder.id, b"worn", known.pack())
+    record = msgspec.structs.replace(writer.record(b"worn", b""), context=context, body=False)
+    encoder = Encoder()
+    parts = [*encoder.record(record), *encoder.finish()]
+    assert writer.exchange.commit("home", parts).results[0].status == "accepted"
+    here.follow(there)
+    assert b"worn" in {row.path for row in held(here.site)["versions"]}
