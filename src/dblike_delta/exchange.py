@@ -35,7 +35,7 @@ __all__ = [
 ]  # fmt: skip
 _T = TypeVar("_T")
 _DIGITS: Final = 20
-"""Of a number in a header: those that fit 64 bits have fewer."""
+"""Of a number in a header: those below 2^63 have fewer."""
 _OF_A_FETCH: Final = (m.Record, Body, m.Trailer, m.Refusal)
 
 
