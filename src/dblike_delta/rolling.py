@@ -48,7 +48,12 @@ class RollingChecksum:
         self._length += len(data)
 
     def roll(self, out: int, new: int) -> None:
-        """Move the window on: `out` is its first byte, `new` the byte after it."""
+        """Move the window on: `out` is its first byte, `new` the byte after it.
+
+        ValueError for what is no byte, and where the window is empty.
+        """
+        if not self._length or not 0 <= out <= 255 or not 0 <= new <= 255:
+            raise ValueError(f"a window of {self._length} bytes can't go from {out} to {new}")
         self._value = kernel.weak_roll(self._parameters, self._value, self._length, out, new)
 
     def digest(self) -> int:

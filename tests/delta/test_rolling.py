@@ -50,3 +50,12 @@ def thue_morse(doublings: int) -> tuple[bytes, bytes]:
 def test_impossible_options_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="must be"):
         RollingChecksum(b"", **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("window", "out", "new"), [(b"abc", 256, 0), (b"abc", 97, -1), (b"", 0, 0)]
+)
+def test_a_window_moves_by_bytes_only(window: bytes, out: int, new: int) -> None:
+    """One kernel said OverflowError, the other one nothing."""
+    with pytest.raises(ValueError, match="window"):
+        RollingChecksum(window).roll(out, new)
