@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Final
 
 _TRIM_THRESHOLD: Final = -1
@@ -62,6 +64,33 @@ def syncfs(descriptor: int) -> None:
     elif _syncfs(descriptor):
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
+
+
+def give_to_owner(descriptor: int, directory: Path) -> None:
+    """Let what root made in a directory be whose the directory is, as SQLite does with its files:
+    a program that runs as that user could not use it.  By its descriptor, for whoever owns the
+    directory may put something else in its place meanwhile."""
+    if os.geteuid() != 0:
+        return
+    with contextlib.suppress(OSError):  # root without that right, as in some containers
+        owner, made = directory.stat(), os.fstat(descriptor)
+        if made.st_uid == 0 != owner.st_uid and (made.st_nlink == 1 or S_ISDIR(made.st_mode)):
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory, where it is not there, that is whose the one above it is."""
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        give_to_owner(descriptor, path.parent)
+    finally:
+        os.close(descriptor)
 
 
 class Strides:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -10,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from dblike_delta.system import sync_path
+from dblike_delta.system import give_to_owner, sync_path
 from dblike_srv.config import Config, ConfigError, decode_config, load_config, overlay
 
 NAME: Final = "config.json"
@@ -69,20 +70,26 @@ class Draft(msgspec.Struct, frozen=True):
         return _placed(overlay(self.values, data=self.data), self.file, self.data)
 
     def write(self) -> Config:
-        """Write it, readable by its owner only."""
+        """Write it, readable by its owner only, or by whom the former one was readable."""
         if self.new:
             self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             (self.file.parent / self.values["data"]).mkdir(mode=0o700, parents=True, exist_ok=True)
             self._put(self.file)
         else:
             fresh = self.file.with_name(f".{self.file.name}.{os.getpid()}")
-            self._put(fresh)
+            self._put(fresh, like=self.file.stat())
             fresh.rename(self.file)
         sync_path(self.file.parent)
         return _load(self.file, self.data)
 
-    def _put(self, file: Path) -> None:
+    def _put(self, file: Path, *, like: os.stat_result | None = None) -> None:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        if like is None:
+            give_to_owner(descriptor, file.parent)
+        else:
+            with contextlib.suppress(OSError):  # not root, and the file was another user's
+                os.fchown(descriptor, like.st_uid, like.st_gid)
+                os.fchmod(descriptor, like.st_mode & 0o777)
         with os.fdopen(descriptor, "w", encoding="utf-8") as out:
             json.dump(self.values, out, indent=2)
             out.write("\n")

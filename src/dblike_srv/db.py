@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import (
@@ -31,6 +33,7 @@ from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.pool import StaticPool
 
 from dblike_delta.seams import Random
+from dblike_delta.system import give_to_owner
 from dblike_srv import mysql
 from dblike_srv.errors import Busy, NoSpace, Unreachable
 from dblike_srv.turns import Turns
@@ -82,8 +85,9 @@ class Database:
         self._stuck = False
 
     def reach(self) -> None:
-        """Connect to the database server.  Raises Unreachable."""
+        """Connect to the database server.  Raises Unreachable, and OSError for a file."""
         if self.embedded:
+            _make_file(self.engine)
             return
         try:
             self.engine.connect().close()
@@ -183,6 +187,24 @@ class Database:
 
     def _pause(self, attempt: int) -> None:
         threading.Event().wait(self._random.uniform(0.0, min(PAUSE, 0.02 * 2**attempt)))
+
+
+def _make_file(engine: Engine) -> None:
+    """An empty database where there is none: whose the directory is, not root's.
+
+    One that is there is not opened: to close it again would end SQLite's locks in this process.
+    """
+    name = engine.url.database
+    if not name or name.startswith((":", "file:")) or os.path.lexists(name):
+        return
+    try:
+        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return
+    try:
+        give_to_owner(descriptor, Path(name).parent)
+    finally:
+        os.close(descriptor)
 
 
 def _queue_file(engine: Engine) -> str | None:

@@ -10,6 +10,9 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Late
+from pathlib import Path
+
+from dblike_delta.system import give_to_owner
 
 
 class Turns:
@@ -35,6 +38,7 @@ class Turns:
             coming = self._coming
             if coming is None:
                 descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                give_to_owner(descriptor, Path(self._file).parent)
                 if _is_free(descriptor):
                     return descriptor
                 self._coming = coming = Future()

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dblike_delta.seams import Random
-from dblike_delta.system import sync_path
+from dblike_delta.system import make_directory, sync_path
 from dblike_srv.store.base import Away
 from dblike_srv.store.spool import SpoolWriter, remove_older
 
@@ -30,7 +30,7 @@ class LocalStore:
         self._temporary = root / "tmp"
         self._random = random
         for directory in (self._packs, self._temporary):
-            directory.mkdir(parents=True, exist_ok=True)
+            make_directory(directory)
 
     def writer(self) -> SpoolWriter:
         return SpoolWriter(self._temporary / self._random.bytes(16).hex(), self.adopt)
@@ -38,7 +38,7 @@ class LocalStore:
     def adopt(self, path: Path, name: bytes) -> None:
         final = self.path(name)
         if not final.parent.is_dir():
-            final.parent.mkdir(exist_ok=True)
+            make_directory(final.parent)
             sync_path(final.parent.parent)
         try:
             path.rename(final)  # equal names are equal bytes: replacing changes nothing

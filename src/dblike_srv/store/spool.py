@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from dblike_delta.beside import Beside
-from dblike_delta.system import Strides
+from dblike_delta.system import Strides, give_to_owner
 from dblike_srv.store.base import Data
 
 BUFFER: Final = 1 << 20
@@ -37,6 +37,7 @@ class SpoolWriter:
         self._beside = Beside(_THREADS)
         if size is not None:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            give_to_owner(self._descriptor, path.parent)
             os.ftruncate(self._descriptor, size)
             self._written = os.lseek(self._descriptor, 0, os.SEEK_END)
 
@@ -94,6 +95,7 @@ class SpoolWriter:
         if self._descriptor < 0:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._descriptor = os.open(self._path, flags, 0o600)
+            give_to_owner(self._descriptor, self._path.parent)
         self._written += len(data)
         self._beside.do(lambda: self._write_all(data))
 
