@@ -38,7 +38,7 @@ def read_credential(file: Path) -> Credential:
     """The credential; raises LoggedOut where there is none, Failed where it is another user's, and
     Damaged where it can't be one."""
     try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise LoggedOut("not logged in; `dblike init` with the same arguments does it") from None
     except PermissionError:
@@ -47,15 +47,22 @@ def read_credential(file: Path) -> Credential:
         ) from None
     except OSError as error:
         raise Damaged(f"{file}: {error.strerror}") from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise _no_credential(file)
     with os.fdopen(descriptor, "rb") as stream:
-        status = os.fstat(descriptor)
         if status.st_uid not in (os.geteuid(), 0) or stat.S_IMODE(status.st_mode) & 0o077:
             raise Damaged(f"{file}: others could read it; log in again, and chmod it to 600")
         raw = stream.read(_LARGEST)
     try:
         return msgspec.json.decode(raw, type=Credential)
     except msgspec.DecodeError:
-        raise Damaged(f"{file}: not a credential; `dblike init` makes a new one") from None
+        raise _no_credential(file) from None
+
+
+def _no_credential(file: Path) -> Damaged:
+    return Damaged(f"{file}: not a credential; `dblike init` makes a new one")
 
 
 def write_credential(file: Path, credential: Credential) -> None:

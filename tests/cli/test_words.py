@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from dblike_cli.__main__ import main
+from dblike_cli.credentials import read_credential
+from dblike_cli.errors import Damaged
 
 Said = pytest.CaptureFixture[str]
 NO_TEXT = "caf\udce9"
@@ -117,3 +119,9 @@ def test_a_directory_that_is_gone_is_named(
     monkeypatch.chdir(gone)
     gone.rmdir()
     assert refused(capsys, *words) == "dblike: the current directory is not there any more\n"
+
+
+def test_a_credential_that_is_no_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "credential").mkdir()
+    with pytest.raises(Damaged, match="credential: not a credential; `dblike init`"):
+        read_credential(tmp_path / "credential")
