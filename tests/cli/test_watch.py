@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,14 +95,20 @@ def test_after_a_sleep_no_connection_is_believed_to_be_there(tmp_path: Path) -> 
 def test_the_grace_ends_what_is_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also the steps of the end itself, and however often it is asked for."""
 
+    left, closed = [], threading.Event()
+
     def run(_: Loop) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.6)
-        os.kill(os.getpid(), signal.SIGINT)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            os.kill(os.getpid(), number)
+            left.append(signal.getitimer(signal.ITIMER_REAL)[0])
+
+    def close(_: Loop) -> None:
+        time.sleep(PATIENCE)
+        closed.set()
 
     monkeypatch.setattr(watch, "_GRACE", 1)
     monkeypatch.setattr(Loop, "run", run)
-    monkeypatch.setattr(Loop, "close", lambda _: time.sleep(PATIENCE))
+    monkeypatch.setattr(Loop, "close", close)
     (tmp_path / ".dblike").mkdir()
     session = SimpleNamespace(
         root=tmp_path,
@@ -110,9 +117,9 @@ def test_the_grace_ends_what_is_at_work(tmp_path: Path, monkeypatch: pytest.Monk
         config=SimpleNamespace(rescan=3600),
         transport=SimpleNamespace(),
     )
-    began = time.monotonic()
     assert watch.watch_folder(cast("Session", session), None) is Exit.DONE
-    assert time.monotonic() - began < 1.5
+    assert left[0] > left[1] > 0
+    assert not closed.is_set()
 
 
 def test_what_a_full_disk_does_not_take_of_what_is_said_ends_nothing(tmp_path: Path) -> None:
