@@ -174,6 +174,7 @@ class SignatureBuilder:
         self._signer = kernel.Signer(parameters(self._header))
         self._rows = bytearray()
         self._rest = bytearray()
+        self._last = b""
         self.size = 0
 
     def update(self, data: Data, at: int | None = None) -> None:
@@ -200,6 +201,8 @@ class SignatureBuilder:
     def _sum(self, view: memoryview) -> None:
         block = self._header.block_size
         self.size += len(view)
+        if view:
+            self._last = b""
         if self._rest:
             room = block - len(self._rest)
             self._rest += view[:room]
@@ -220,11 +223,12 @@ class SignatureBuilder:
         """
         if len(content_hash) not in {0, 32}:
             raise ValueError("a content hash has 32 bytes")
-        last = self._signer.rows(self._rest) if self._rest else b""
+        if self._rest and not self._last:  # the signer chooses another anchor when asked again
+            self._last = self._signer.rows(self._rest)
         header = self._header
         if header.magic == Magic.XXH3:
             header = msgspec.structs.replace(header, size=self.size, hash=content_hash)
-        return Signature(header, b"".join((self._rows, last)))
+        return Signature(header, b"".join((self._rows, self._last)))
 
 
 class _Known:
