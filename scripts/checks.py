@@ -44,10 +44,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def checks(fast: bool, pytest_arguments: Sequence[str]) -> list[Check]:
-    # Two workers: the tests start servers and clients of their own, which want the cores, too.
-    # Each begins with half of the tests and takes from the other's when it has none left, so that
-    # tests of one file mostly share what is started for it.
-    pytest = ["pytest", "--numprocesses=2", "--dist=worksteal", "-rfEs"]
+    # Three workers for two cores: the tests start servers and clients of their own, and wait for
+    # them often enough.  Each begins with a third of the tests and takes from the others' when it
+    # has none left, so that tests of one file mostly share what is started for it.
+    pytest = ["pytest", "--numprocesses=3", "--dist=worksteal", "-rfEs"]
     if fast:
         pytest += ["-m", "not slow and not long", "--hypothesis-profile=fast"]
     else:

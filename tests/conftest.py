@@ -47,8 +47,8 @@ SERVERS = {"empty_mariadb", "galera", "mariadb", "mariadb_server", "redis", "s3"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is slow by where it is, so that nobody has to think of it test by test; and let it
-    come first in each half of the tests, which is what each of two processes begins with: the last
-    ones, of which one process has some more to do than the other, are short then."""
+    come first in each third of the tests, which is what each of three processes begins with: the
+    last ones, of which one process has some more to do than the others, are short then."""
     files = {path: at for at, path in enumerate(dict.fromkeys(item.path for item in items))}
     for item in items:
         assert isinstance(item, pytest.Function)
@@ -56,7 +56,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         wanted = {*item.fixturenames, *(each for each in chosen if isinstance(each, str))}
         if str(item.path.relative_to(TESTS)).startswith(SLOW) or wanted & SERVERS:
             item.add_marker(pytest.mark.slow)
-    items.sort(key=lambda item: (files[item.path] % 2, item.get_closest_marker("slow") is None))
+    items.sort(key=lambda item: (files[item.path] % 3, item.get_closest_marker("slow") is None))
 
 
 Spawn = Callable[..., "subprocess.Popen[bytes]"]

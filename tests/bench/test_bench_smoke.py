@@ -37,7 +37,6 @@ def memory() -> Iterator[Path]:
         yield Path(d)
 
 
-@pytest.mark.serial
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("rsync"), reason="rsync is missing: apt-get install rsync")
 def test_every_scenario_runs_beside_rsync_with_equal_results(tmp_path: Path, memory: Path) -> None:

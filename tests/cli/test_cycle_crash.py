@@ -86,7 +86,7 @@ def leftovers(device: Laptop) -> list[str]:
 @pytest.mark.parametrize("dies", ["sender", "receiver"])
 @pytest.mark.parametrize(
     "stride",
-    [17, pytest.param(3, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.long)],
+    [17, pytest.param(5, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.long)],
 )
 def test_death_at_every_contact(laptop: NewLaptop, dies: str, stride: int) -> None:
     """Whoever dies, and wherever, both end up the same and nothing is lost."""
