@@ -24,8 +24,8 @@ from dblike_srv.errors import Busy
 from dblike_srv.models import contents, packs
 from dblike_srv.packs import KEPT, Pack, claim_packs, name_pack, see_pack
 from dblike_srv.relocate import Move, Moves, merged, unseen
-from dblike_srv.scrub import is_sound
 from dblike_srv.site import Site
+from dblike_srv.store.base import is_sound
 
 LIVE_SHARE: Final = 0.5
 """A pack of which less is needed is rewritten: at most as much is written as is won."""
@@ -191,7 +191,9 @@ def _rewrite(site: Site, known: dict[int, _Pack], runs: list[Extent]) -> int:
     Packs that are not what their names say are left for scrub: copying would hide the damage.
     """
     numbers = {run.pack for run in runs}
-    sound = {n for n in numbers if n in known and is_sound(site, known[n].name, known[n].size)}
+    sound = {
+        n for n in numbers if n in known and is_sound(site.store, known[n].name, known[n].size)
+    }
     runs = [run for run in runs if run.pack in sound]
     return _relocate(site, known, runs) if runs else 0
 

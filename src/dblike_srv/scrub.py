@@ -13,16 +13,15 @@ from collections.abc import Iterator
 from typing import Final
 
 import msgspec
-from blake3 import blake3
 from sqlalchemy import select
 
 from dblike_delta.recipe import Recipe
-from dblike_srv.contents import PIECE, State, batches, check_contents
+from dblike_srv.contents import State, batches, check_contents
 from dblike_srv.db import asked
 from dblike_srv.models import contents, packs
 from dblike_srv.packs import UNMARKED
 from dblike_srv.site import Site
-from dblike_srv.store.base import Away
+from dblike_srv.store.base import is_sound
 
 PAGE: Final = 900
 
@@ -48,7 +47,7 @@ def scrub(site: Site) -> ScrubReport:
     """Read all packs and whatever contents that leaves in doubt.  Safe beside a running site."""
     query = select(packs.c.id, packs.c.hash, packs.c.size).where(UNMARKED)
     held = {row: (bytes(name), size) for row, name, size in site.database.read(asked(query))}
-    wrong = {row for row, (name, size) in held.items() if not is_sound(site, name, size)}
+    wrong = {row for row, (name, size) in held.items() if not is_sound(site.store, name, size)}
     # Of these some may have been collected meanwhile.
     damaged = wrong & {row for row, _, _ in site.database.read(asked(query))} if wrong else wrong
     seen, bad = 0, []
@@ -64,21 +63,6 @@ def scrub(site: Site) -> ScrubReport:
     )
     log.info("scrub: %s", report)
     return report
-
-
-def is_sound(site: Site, name: bytes, size: int) -> bool:
-    """Whether a pack is all there and what its name says.  Raises Away."""
-    hasher = blake3()
-    try:
-        if site.store.size(name) != size:
-            return False
-        for at in range(0, size, PIECE):
-            hasher.update(site.store.read(name, at, min(PIECE, size - at)))
-    except Away:
-        raise
-    except OSError:
-        return False
-    return hasher.digest() == name
 
 
 def _doubtful(site: Site, sound: set[int]) -> Iterator[tuple[int, list[bytes]]]:

@@ -27,9 +27,8 @@ from dblike_srv.housekeeping import take_turn
 from dblike_srv.maintenance import backup, gc, prune, scrub
 from dblike_srv.models import contents, journal, packs, users, versions
 from dblike_srv.packs import Pack, SeenPack, name_pack, see_pack
-from dblike_srv.scrub import is_sound
 from dblike_srv.site import Site, open_site
-from dblike_srv.store.base import Away
+from dblike_srv.store.base import Away, PackStore, is_sound
 from dblike_srv.store.local import LocalStore
 from dblike_srv.store.mem import MemoryStore
 from rig.core_site import DAY_MS, HOUR_MS, CoreSite, SeededRandom, send, stream
@@ -341,12 +340,12 @@ def test_what_is_collected_during_a_scrub_is_no_damage(
     """It takes days to read terabytes, and the site goes on meanwhile."""
     core.laptop.put(b"a", BLOB)
 
-    def slowly(site: Site, name: bytes, size: int) -> bool:
+    def slowly(store: PackStore, name: bytes, size: int) -> bool:
         core.laptop.delete(b"a")
         for days in (31, 2):
             age(core, days)
-            gc(site)
-        return is_sound(site, name, size)
+            gc(core.site)
+        return is_sound(store, name, size)
 
     monkeypatch.setattr("dblike_srv.scrub.is_sound", slowly)
     report = scrub(core.site)

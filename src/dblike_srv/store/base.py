@@ -9,8 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
+from blake3 import blake3
+
+PIECE: Final = 8 << 20
+"""Bytes of a pack to read at once."""
 Data = bytes | bytearray | memoryview
 
 
@@ -66,3 +70,18 @@ class PackStore(Protocol):
 
     def tidy(self, before_ms: int) -> int:
         """Remove what writers that were killed left behind before that moment; how much it was."""
+
+
+def is_sound(store: PackStore, name: bytes, size: int) -> bool:
+    """Whether a pack is all there and what its name says.  Raises Away."""
+    hasher = blake3()
+    try:
+        if store.size(name) != size:
+            return False
+        for at in range(0, size, PIECE):
+            hasher.update(store.read(name, at, min(PIECE, size - at)))
+    except Away:
+        raise
+    except OSError:
+        return False
+    return hasher.digest() == name

@@ -16,7 +16,6 @@ from threading import Lock
 from typing import Any, Final, TypeVar
 
 import boto3
-from blake3 import blake3
 from boto3.exceptions import S3UploadFailedError
 from boto3.s3.transfer import TransferConfig
 from botocore.client import Config
@@ -28,7 +27,7 @@ from botocore.exceptions import (
 )
 
 from dblike_delta.seams import Random
-from dblike_srv.store.base import Away
+from dblike_srv.store.base import Away, is_sound
 from dblike_srv.store.spool import SpoolWriter, remove_older
 
 _T = TypeVar("_T")
@@ -38,7 +37,6 @@ ATTEMPTS: Final = 5
 """Of one request, with growing pauses: some 7 seconds in all."""
 SINGLE: Final = 64 << 20
 """Larger packs go in parts, several at a time."""
-_READ: Final = 8 << 20
 CUTS: Final = 4
 """Replies to one request that may be cut short."""
 _ABSENT = frozenset(("404", "NoSuchKey", "NotFound"))
@@ -70,9 +68,9 @@ class S3Store:
     def adopt(self, path: Path, name: bytes) -> None:
         size = path.stat().st_size
         if size > SINGLE:
-            if not self._is_sound(name, size):
+            if not is_sound(self, name, size):
                 self._send_parts(path, name)
-        elif not self._send(path, name) and not self._is_sound(name, size):
+        elif not self._send(path, name) and not is_sound(self, name, size):
             self._send(path, name, replace=True)
         path.unlink()
 
@@ -170,21 +168,6 @@ class S3Store:
         )
         if not self._has(name, path.stat().st_size):
             raise Away("the store has not kept what it took")
-
-    def _is_sound(self, name: bytes, size: int) -> bool:
-        """Whether a pack is there and what its name says: of one that was damaged, whoever has the
-        content sends the very same pack."""
-        hasher = blake3()
-        try:
-            if self.size(name) != size:
-                return False
-            for at in range(0, size, _READ):
-                hasher.update(self.read(name, at, min(_READ, size - at)))
-        except Away:
-            raise
-        except OSError:
-            return False
-        return hasher.digest() == name
 
     def _has(self, name: bytes, size: int) -> bool:
         try:
