@@ -86,6 +86,7 @@ class MariaDB:
         assert program
         command = [
             program, "--no-defaults", f"--datadir={self.directory / 'data'}", "--skip-test-db",
+            f"--tmpdir={self.directory}",  # one that begins at the same time removes ours in /tmp
             "--auth-root-authentication-method=normal", *self._as(),
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
