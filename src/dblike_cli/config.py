@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from dblike_cli.errors import NotFound, Usage
+from dblike_delta.decoding import convert
 
 PREFIX: Final = "DBLIKE_"
 _LARGEST: Final = 1 << 20
@@ -186,7 +187,7 @@ def _convert(data: dict[str, Any], source: str) -> Config:
 
 def _typed(data: dict[str, Any], source: str) -> Config:
     try:
-        config = msgspec.convert(data, Config, strict=True)
+        config = convert(data, Config)
         render_config(config)
     except msgspec.ValidationError as error:
         raise Usage(f"{source}: {error}") from None

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from dblike_cli.errors import Damaged, Failed, LoggedOut
+from dblike_delta.decoding import read_json
 from dblike_delta.outputs import in_the_name_of
 from dblike_delta.system import sync_path
 
@@ -56,7 +57,7 @@ def read_credential(file: Path) -> Credential:
             raise Damaged(f"{file}: others could read it; log in again, and chmod it to 600")
         raw = stream.read(_LARGEST)
     try:
-        return msgspec.json.decode(raw, type=Credential)
+        return read_json(raw, Credential)
     except msgspec.DecodeError:
         raise _no_credential(file) from None
 

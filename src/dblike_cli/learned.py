@@ -17,6 +17,7 @@ import msgspec
 from dblike_cli.config import Config, check_servers
 from dblike_cli.credentials import write_private
 from dblike_cli.errors import Usage
+from dblike_delta.decoding import read_json
 
 _MOST: Final = 32
 _LARGEST: Final = 1 << 16
@@ -27,7 +28,7 @@ def read_learned(file: Path, config: Config) -> list[str]:
     """The URLs, of those that are fit to be used with this config."""
     try:
         raw = file.read_bytes()[:_LARGEST]
-        return fit(msgspec.json.decode(raw, type=list[str]), config)
+        return fit(read_json(raw, list[str]), config)
     except (OSError, msgspec.DecodeError):
         return []
 

@@ -31,6 +31,7 @@ import msgspec
 import xxhash
 import zstandard
 
+from dblike_delta.decoding import unpacker
 from dblike_delta.errors import FormatError, IntegrityError, LimitError
 from dblike_delta.messages import (
     CursorMark,
@@ -89,13 +90,13 @@ Event = Record | Body | Trailer | Refusal | CursorMark | JournalMark | Sources |
 
 _encode = msgspec.msgpack.Encoder().encode
 _DECODERS: Final[dict[int, Callable[[memoryview], Event]]] = {
-    int(_Tag.RECORD): msgspec.msgpack.Decoder(Record).decode,
+    int(_Tag.RECORD): unpacker(Record),
     int(_Tag.DATA): Body,
-    int(_Tag.TRAILER): msgspec.msgpack.Decoder(Trailer).decode,
-    int(_Tag.REFUSAL): msgspec.msgpack.Decoder(Refusal).decode,
-    int(_Tag.CURSOR): msgspec.msgpack.Decoder(CursorMark).decode,
-    int(_Tag.JOURNAL): msgspec.msgpack.Decoder(JournalMark).decode,
-    int(_Tag.SOURCES): msgspec.msgpack.Decoder(Sources).decode,
+    int(_Tag.TRAILER): unpacker(Trailer),
+    int(_Tag.REFUSAL): unpacker(Refusal),
+    int(_Tag.CURSOR): unpacker(CursorMark),
+    int(_Tag.JOURNAL): unpacker(JournalMark),
+    int(_Tag.SOURCES): unpacker(Sources),
 }
 
 

@@ -11,6 +11,7 @@ import msgspec
 from dblike_delta import messages as m
 from dblike_delta import zstd
 from dblike_delta.changeset import Part
+from dblike_delta.decoding import read_json, unpack
 from dblike_delta.errors import DeltaError, FormatError
 
 _T = TypeVar("_T")
@@ -92,9 +93,9 @@ def read_message(reply: Response, kind: type[_T]) -> _T:
     try:
         body = _body(reply)
         if media == m.MSGPACK_TYPE:
-            return msgspec.msgpack.decode(body, type=kind)
+            return unpack(body, kind)
         if media == "application/json":
-            return msgspec.json.decode(body, type=kind)
+            return read_json(body, kind)
     except _UNREADABLE as error:
         raise Unreachable(f"the reply is not a {kind.__name__}: {error}") from None
     raise Unreachable(f"the reply is {media or 'of no type'}, not ours: is that a DBLike server?")
@@ -119,7 +120,7 @@ def refusal(reply: Response) -> Refused | Unreachable:
         if not body and reply.headers.get(m.PROTOCOL_HEADER.lower()):  # HEAD has no body
             return Refused(m.Problem(title="refused", status=reply.status))
         if media == "application/problem+json":
-            problem = msgspec.json.decode(body, type=m.Problem)
+            problem = read_json(body, m.Problem)
             return Refused(problem, retry_after(reply))
     except _UNREADABLE as error:
         return Unreachable(f"status {reply.status} with an unreadable problem: {error}")

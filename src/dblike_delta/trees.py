@@ -20,6 +20,7 @@ from blake3 import blake3
 
 from dblike_delta.changeset import Encoder, Part
 from dblike_delta.commands import Data
+from dblike_delta.decoding import unpack
 from dblike_delta.delta import delta
 from dblike_delta.errors import DeltaError, FormatError, IntegrityError, LimitError
 from dblike_delta.formats import DELTA_MAGIC, END, encode_literal_header
@@ -60,7 +61,7 @@ class TreeSignature(msgspec.Struct, frozen=True):
         if xxhash.xxh3_64_digest(body) != bytes(check):
             raise IntegrityError("the tree's signature does not match its own sum")
         try:
-            found = msgspec.msgpack.decode(body[len(_MAGIC) :], type=cls)
+            found = unpack(body[len(_MAGIC) :], cls)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise FormatError(f"a tree's signature: {error}", offset=len(_MAGIC)) from None
         for path in found.entries:

@@ -16,6 +16,7 @@ import msgspec
 from sqlalchemy import Connection, and_, bindparam, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from dblike_delta.decoding import convert
 from dblike_delta.messages import LoginReply, LoginRequest, PasswordChange
 from dblike_srv.auth import throttle
 from dblike_srv.auth.base import Credentials, Principal
@@ -341,7 +342,7 @@ def _user_view(row: Mapping[Any, Any], count: int) -> UserView:
         "disabled": bool(row["disabled"]),
         "devices": count,
     }
-    return msgspec.convert(view, UserView)
+    return convert(view, UserView)
 
 
 def set_password(site: Site, name: str, password: str) -> None:

@@ -19,7 +19,7 @@ from dblike_srv.site import Site
 
 def start(module: str, config: Config) -> subprocess.Popen[str]:
     """Run a module's `main` in a process of its own; raises OSError."""
-    program = [sys.executable, "-m", module]
+    program = [sys.executable, "-X", "faulthandler", "-m", module]
     child = subprocess.Popen(program, stdin=subprocess.PIPE, text=True)
     assert child.stdin is not None
     child.stdin.write(msgspec.json.encode(config).decode() + "\n")

@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from dblike_delta.decoding import convert
+
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Natural = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -178,7 +180,7 @@ def decode_config(values: dict[str, Any]) -> Config:
 def _typed(values: dict[str, Any]) -> Config:
     _check_keys(values, Config, "")
     try:
-        config = msgspec.convert(values, Config)
+        config = convert(values, Config)
     except msgspec.ValidationError as error:
         raise ConfigError(str(error).replace("`$.", "`")) from None
     check_address(config.bind)

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from dblike_delta.decoding import unpack
 from dblike_srv.config import Config
 
 BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
@@ -107,7 +108,7 @@ def _samples(directory: Path) -> Iterable[tuple[Path, Sample]]:
         if path.suffix:
             continue
         try:
-            yield path, msgspec.msgpack.decode(path.read_bytes(), type=Sample)
+            yield path, unpack(path.read_bytes(), Sample)
         except (OSError, msgspec.DecodeError):
             continue  # being written, or gone
 

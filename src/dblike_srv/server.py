@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import faulthandler
 import fcntl
 import logging
 import os
@@ -19,6 +20,8 @@ from gunicorn.app.base import BaseApplication
 from dblike_srv import gunicorn_conf, logs
 from dblike_srv.config import Config, ConfigError, check_address
 from dblike_srv.wsgi import make_app  # imported before the fork: once, and shared
+
+_STDERR = 2
 
 log = logging.getLogger(__name__)
 
@@ -148,6 +151,7 @@ def run(
     """Serve until told to stop; the exit code."""
     with contextlib.suppress(AttributeError):
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    faulthandler.enable(_STDERR)  # where a library ends the process, the log says which
     gunicorn_conf.hold_signals_while_forking()
     try:
         Server(read_config, try_out, announce).run()

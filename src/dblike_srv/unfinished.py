@@ -19,6 +19,7 @@ from typing import Final
 
 import msgspec
 
+from dblike_delta.decoding import unpacker
 from dblike_srv.intake import Intake, Suspended
 from dblike_srv.packs import Pack
 from dblike_srv.store.base import PackStore
@@ -46,7 +47,7 @@ class State(msgspec.Struct, frozen=True, array_like=True):
     name: bytes = b""
 
 
-_decode = msgspec.msgpack.Decoder(State).decode
+_decode = unpacker(State)
 
 
 class Unfinished:

@@ -291,7 +291,10 @@ class Cluster:
             self.sites.append(site)
 
     def __enter__(self) -> Self:
-        self.start()
+        with contextlib.ExitStack() as started:
+            started.push(self)
+            self.start()
+            started.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -11,10 +11,11 @@ from collections.abc import Iterable
 
 import msgspec
 
+from dblike_delta.decoding import unpacker
 from dblike_delta.plan import Entry
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Entry | None).decode
+_decode = unpacker(Entry | None)
 
 
 class Sending(msgspec.Struct, frozen=True):

@@ -7,10 +7,11 @@ from collections.abc import Iterable
 
 import msgspec
 
+from dblike_delta.decoding import unpacker
 from dblike_delta.messages import Record
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Record).decode
+_decode = unpacker(Record)
 
 
 class RemoteTable:

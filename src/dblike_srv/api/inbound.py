@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 from urllib.parse import unquote_to_bytes
 
-import msgspec
 from flask import current_app, g, request
 
+from dblike_delta.decoding import read_json, unpack
 from dblike_delta.messages import CHANGESET_TYPE, MSGPACK_TYPE
 from dblike_delta.paths import check_path
 from dblike_srv import accounts, folders
@@ -119,9 +119,9 @@ def message(kind: type[_T], *, largest: int = MESSAGE) -> _T:
     """The body as a message; raises Unsupported, TooLarge and msgspec's errors."""
     media = media_type()
     if media == MSGPACK_TYPE:
-        return msgspec.msgpack.decode(small_body(largest), type=kind)
+        return unpack(small_body(largest), kind)
     if media == JSON_TYPE:
-        return msgspec.json.decode(small_body(largest), type=kind)
+        return read_json(small_body(largest), kind)
     raise Unsupported(f"send {JSON_TYPE} or {MSGPACK_TYPE}", field="Content-Type")
 
 

@@ -63,14 +63,19 @@ def _prepare(config: Config) -> int:
     Raises OSError where the store can't be used.
     """
     from dblike_srv.accounts import list_users
+    from dblike_srv.replication.returning import hear_first
     from dblike_srv.replication.sites import begin
-    from dblike_srv.replication.supervisor import hear_first
+    from dblike_srv.replication.supervisor import Following
 
     try:
         with _usable(config) as site:
             begin(site)
-            hear_first(site)
-            return len(list_users(site))
+            users, others = len(list_users(site)), Following(site).urls()
+        if others:
+            hear_first(config, others)
+            with contextlib.closing(open_site(config)) as site:
+                users = len(list_users(site))
+        return users
     finally:
         metrics.forget_ended(metrics.metrics_directory(config))
 

@@ -6,9 +6,9 @@ import contextlib
 import threading
 from typing import Any, Final
 
-import msgspec
 import websocket
 
+from dblike_delta.decoding import read_json
 from dblike_delta.exchange import Unreachable
 from dblike_delta.messages import Notice
 from dblike_srv.registers import ACCOUNTS, INTERNAL
@@ -97,7 +97,7 @@ class Listener:
                 if opcode == websocket.ABNF.OPCODE_CLOSE:
                     break
                 if opcode == websocket.ABNF.OPCODE_TEXT:
-                    self._hear(msgspec.json.decode(data, type=Notice))
+                    self._hear(read_json(data, Notice))
         with self._heard:
             self._over = True
             self._heard.notify()

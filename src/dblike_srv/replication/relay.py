@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from dblike_delta.decoding import read_json
 from dblike_srv.registers import HELD
 from dblike_srv.replication import copies, journals
 from dblike_srv.replication.messages import MOST_TOLD, Elsewhere, Held, Position
@@ -136,7 +137,7 @@ class Relay:
         """A notice: pass on what it says to those that it names neither as holder nor as told."""
         if what != HELD:
             return
-        news = msgspec.json.decode(text, type=_News)
+        news = read_json(text, _News)
         knowing = {*news.told, news.holder, self._site.id}
         with self._lock:
             deaf = {

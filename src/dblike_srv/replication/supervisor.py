@@ -120,33 +120,6 @@ def _locked(turn: IO[Any]) -> bool:
     return True
 
 
-def hear_first(site: Site, patience: float = 3.0) -> None:
-    """Before the first answer: ask the others who was revoked while this site was away, and whether
-    its disk is the one that they know: numbers that were used must not be used again."""
-
-    def ask(url: str) -> None:
-        link = Link(site, url)
-        try:
-            with healing(site):
-                follower = Follower(site, link)
-                follower.connect()
-                follower.shared()
-                follower.look_back()
-        except FAILURES as error:
-            log.info("%s: %s", url, error)
-        finally:
-            link.close()
-
-    asking = [
-        threading.Thread(target=ask, args=(url,), daemon=True) for url in Following(site).urls()
-    ]
-    for thread in asking:
-        thread.start()
-    until = site.clock.monotonic() + patience
-    for thread in asking:
-        thread.join(max(0.0, until - site.clock.monotonic()))
-
-
 class _Work:
     """The following of one site."""
 
