@@ -47,12 +47,15 @@ class Member:
         self.app = create_app(self.site)
 
     def add_ada(self) -> None:
-        accounts.create_user(self.site, "ada", PASSWORD)
+        self.add_user("ada")
 
-    def writer(self, device: str) -> Writer:
-        """A device of ada's here."""
+    def add_user(self, name: str) -> None:
+        accounts.create_user(self.site, name, PASSWORD)
+
+    def writer(self, device: str, user: str = "ada") -> Writer:
+        """A device of the user's here."""
         exchange = Exchange(WsgiTransport(self.app.wsgi_app))
-        login = LoginRequest(user="ada", password=PASSWORD, device=device)
+        login = LoginRequest(user=user, password=PASSWORD, device=device)
         return Writer(exchange, bytes.fromhex(exchange.login(login).device_id))
 
     def follow(self, other: Member, **lies: Lie) -> None:

@@ -20,10 +20,12 @@ from dblike_srv.errors import Conflict, Gone, SiteError
 from dblike_srv.identity import FolderRef
 from dblike_srv.replication import arrival, journals, shared, sites
 from dblike_srv.replication.arrival import Damaged, Fault, Unfinished
+from dblike_srv.replication.aside import Aside
 from dblike_srv.replication.followed import note, remember, taken_in
+from dblike_srv.replication.holding import Holding
 from dblike_srv.replication.link import Left, Link
 from dblike_srv.replication.messages import Held, Known, Position, SiteState
-from dblike_srv.replication.relay import POSITIONS, Outlet, Relay
+from dblike_srv.replication.relay import Relay
 from dblike_srv.replication.runs import Answer, Page, Question, Run, check_order, in_runs
 from dblike_srv.replication.turns import Locks, Turn
 from dblike_srv.site import Ahead, Site, renew
@@ -53,25 +55,25 @@ class Follower:
         link: Link,
         locks: Locks | None = None,
         compared: dict[tuple[bytes, bytes], int] | None = None,
+        aside: Aside | None = None,
         *,
         page: int = PAGE,
         early: bool = False,
         relay: Relay | None = None,
     ) -> None:
         """`compared` is how far journals of ours (site, folder) went there when their ends were
-        looked at.  With `early` what comes next is asked for, in a thread, while something is
-        written.  `relay` knows who else hears what is held here."""
-        self.outlet: Outlet | None = None
+        looked at, `aside` which folders there wait.  With `early` what comes next is asked for,
+        in a thread, while something is written.  `relay` knows who else hears what is held here."""
         self.relay = relay or Relay(site)
+        self.holding = Holding(site, link, self.relay)
         self._site = site
         self._link = link
         self._locks = locks or Locks()
         self._limit, self._early = page, early
         self._compared = compared if compared is not None else {}
+        self._aside = aside or Aside()
         self._double = ""
         self._continued: set[bytes] = set()
-        self._held: dict[bytes, str] = {}
-        self._told: dict[bytes, tuple[int, int]] = {}  # of its own journal, of all of them
         self._behind: dict[bytes, int] = {}
         self._said = -1
         self._said_at = -math.inf
@@ -90,17 +92,23 @@ class Follower:
         remember(self._site, self._link.url, self._link.peer.id)
 
     def catch_up(self) -> None:
-        """Shared rows, then every folder."""
+        """Shared rows, then every folder.  Raises what one failed with when the others are here."""
         self.shared()
         wanted = self.look_back()
         self._behind = {position.folder: missing for position, missing in wanted}
+        failed: Exception | None = None
         for position, _ in wanted:
-            self.folder(position)
-        if self.outlet is not None and self._link.prompt:
-            self.outlet.look()
-        self.acknowledge()
+            try:
+                self.folder(position)
+            except IN_A_FOLDER as error:
+                failed = error
+        if failed is not None:
+            raise failed
+        if self.holding.outlet is not None and self._link.prompt:
+            self.holding.outlet.look()
+        self.holding.acknowledge()
         self.report(force=True)
-        self._note(problem=self._double or self._link.clocks)
+        self._note(problem=self._double or self._aside.words() or self._link.clocks)
 
     def look_back(self) -> list[tuple[Position, int]]:
         """Where folders stand there of which there is something new, and how many versions that is.
@@ -117,7 +125,7 @@ class Follower:
             if missing:
                 wanted.append((position, missing))
             else:
-                self._hold_all(position.folder, there, here)
+                self.holding.all(position.folder, there, here)
             if there.get(own, 0):
                 self._check_ahead(there, here)
                 self._compare(position.folder, there)
@@ -180,7 +188,18 @@ class Follower:
                 log.error("%s, says %s: one's data are a copy", self._double, self._link.url)
 
     def folder(self, position: Position) -> None:
-        """What is new of a folder, given where it stands there."""
+        """What is new of a folder, given where it stands there; nothing where it waits."""
+        now = self._site.clock.monotonic
+        if self._aside.holds(position.folder, now()):
+            return
+        try:
+            self._folder(position)
+        except IN_A_FOLDER as error:
+            self._aside.put(position.folder, now(), error)
+            raise
+        self._aside.forgive(position.folder)
+
+    def _folder(self, position: Position) -> None:
         with self._locks.of(position.folder) as turn:
             folder = journals.folder_by_id(self._site, position.folder)
             if folder is None:
@@ -207,24 +226,8 @@ class Follower:
         if any(number > here.get(origin, 0) for origin, number in there.items()):
             self._follow_runs(folder, here, turn)
             here = journals.numbers_of(self._site, folder)
-        self._hold(folder.id, there, here)
+        self.holding.own(folder.id, there, here)
         self._behind.pop(folder.id, None)
-
-    def _hold(self, folder: bytes, there: dict[bytes, int], here: dict[bytes, int]) -> None:
-        """Its own versions are all here, wherever they came from: that is to be said, once."""
-        peer = self._link.peer.id if self._link.peer is not None else b""
-        if self._told.get(folder, (-1, 0))[0] != there.get(peer, 0):
-            self._tell(folder, there, here)
-
-    def _hold_all(self, folder: bytes, there: dict[bytes, int], here: dict[bytes, int]) -> None:
-        """So is all that it has of others, which may be ours: that can wait for a look at all."""
-        if self._told.get(folder, (0, -1))[1] != sum(there.values()):
-            self._tell(folder, there, here)
-
-    def _tell(self, folder: bytes, there: dict[bytes, int], here: dict[bytes, int]) -> None:
-        peer = self._link.peer.id if self._link.peer is not None else b""
-        self._told[folder] = there.get(peer, 0), sum(there.values())
-        self._held[folder] = self._site.seal.cursor(folder, here)
 
     def _follow_runs(self, folder: FolderRef, here: dict[bytes, int], turn: Turn) -> None:
         """Take in one run after the other.  What is all here is written whatever fails after it."""
@@ -324,9 +327,9 @@ class Follower:
             self._link.url, extra={"request_id": page.trace},
         )  # fmt: skip
         self._behind[folder.id] = max(0, self._behind.get(folder.id, 0) - page.count)
-        self._held[folder.id] = self._site.seal.cursor(folder.id, page.reached)
+        self.holding.page(folder.id, page.reached)
         if self._link.prompt:
-            self.acknowledge()
+            self.holding.acknowledge()
 
     def _ask(
         self, folder: FolderRef, here: dict[bytes, int]
@@ -358,21 +361,12 @@ class Follower:
         if there.get(self._site.id, 0) > here.get(self._site.id, 0):
             raise Ahead(self._site.id)
 
-    def acknowledge(self) -> None:
-        """Say what is held here now, and what of others it has to be told."""
-        held, self._held = self._held, {}
-        positions = [Position(folder, cursor) for folder, cursor in held.items()]
-        told = self.relay.peers()
-        for at in range(0, len(positions), POSITIONS):
-            self._link.held(Held(positions[at : at + POSITIONS], told))
-        if self.outlet is not None:
-            for other in self.outlet.take():
-                self._link.held(Held([], elsewhere=[other]))
-
     def _note(self, **values: object) -> None:
         note(self._site, self._link.url, **values)
 
 
+IN_A_FOLDER: Final = (Fault, Unfinished, DeltaError)
+"""What is wrong with one folder of a site, and says nothing of its others."""
 FAILURES: Final = (Unreachable, Refused, Fault, Unfinished, DeltaError, SiteError, OSError)
 """What may end a round of following; the next one begins where it stood."""
 

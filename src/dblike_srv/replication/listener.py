@@ -52,7 +52,7 @@ class Listener:
             # has closed nothing yet.
             exits.callback(client.shutdown)
             exits.callback(client.close, timeout=0)
-            self._follower.outlet = outlet
+            self._follower.holding.outlet = outlet
             threading.Thread(target=self._listen, args=(client,), daemon=True).start()
             self._catch_up()
             self._react(outlet)
@@ -128,10 +128,10 @@ class Listener:
                     self._follower.folder(Position(folder, cursor))
             quiet = not folders and not outlet.waiting
             if outlet.waiting or (folders and self._link.prompt):
-                self._follower.acknowledge()
+                self._follower.holding.acknowledge()
             if quiet or now() - asked_at > SHARED_EVERY:  # news may come all the time
                 self._follower.shared()
-                self._follower.acknowledge()
+                self._follower.holding.acknowledge()
                 self._follower.report()
                 asked_at = now()
             if now() > self._all_at:

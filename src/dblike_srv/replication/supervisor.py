@@ -21,6 +21,7 @@ from dblike_srv.leases import take_lease
 from dblike_srv.metrics import Metrics, metrics_directory
 from dblike_srv.registers import RETURNS
 from dblike_srv.replication.arrival import Fault
+from dblike_srv.replication.aside import QUARANTINE, Aside
 from dblike_srv.replication.followed import (
     AWAY,
     FAILED,
@@ -45,8 +46,6 @@ LOOK: Final = 2.0
 """Seconds between looks for sites that are new or gone."""
 LONGEST: Final = 5.0
 """Seconds until a site that is away is tried again, at most."""
-QUARANTINE: Final = 60.0
-"""Seconds until one is asked again that said what can't be, or whose news find no room here."""
 
 log = logging.getLogger(__name__)
 
@@ -127,6 +126,7 @@ class _Work:
         self.ended = threading.Event()
         self.prodded = threading.Event()
         self.compared: dict[tuple[bytes, bytes], int] = {}
+        self.aside = Aside()
 
     def end(self) -> None:
         """No longer."""
@@ -195,7 +195,13 @@ class Following:
         try:
             with healing(self._site):
                 follower = Follower(
-                    self._site, link, self._locks, work.compared, early=True, relay=self._relay
+                    self._site,
+                    link,
+                    self._locks,
+                    work.compared,
+                    work.aside,
+                    early=True,
+                    relay=self._relay,
                 )
                 follower.connect()
                 Listener(self._site, link, follower, work.ended).run()

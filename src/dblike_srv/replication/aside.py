@@ -1,0 +1,48 @@
+"""Folders of one site of which it says what can't be: they wait, and all others of it go on."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from dblike_srv.replication.followed import NOT_BELIEVED
+
+QUARANTINE: Final = 60.0
+"""Seconds until one is asked again that said what can't be, or whose news find no room here, at
+most."""
+_FIRST: Final = 0.4
+"""Seconds for the first time, since some of it passes by itself."""
+
+
+class _Waiting(NamedTuple):
+    until: float
+    failures: int
+    why: str
+
+
+class Aside:
+    """Which they are; kept as long as the site is followed, through all its sessions."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[bytes, _Waiting] = {}
+
+    def put(self, folder: bytes, now: float, why: Exception) -> None:
+        """Leave this one alone from `now` (seconds of a monotonic clock) on."""
+        failures = self._waiting[folder].failures if folder in self._waiting else 0
+        until = now + min(_FIRST * 3.0 ** min(failures, 10), QUARANTINE)
+        self._waiting[folder] = _Waiting(until, failures + 1, str(why))
+
+    def forgive(self, folder: bytes) -> None:
+        """It is all here."""
+        self._waiting.pop(folder, None)
+
+    def holds(self, folder: bytes, now: float) -> bool:
+        """Whether it is left alone still."""
+        return folder in self._waiting and now < self._waiting[folder].until
+
+    def words(self) -> str:
+        """For `status`; empty where there are none."""
+        if not self._waiting:
+            return ""
+        *_, last = self._waiting.values()
+        count = len(self._waiting)
+        return f"{NOT_BELIEVED}: {last.why} ({count} folder{'s' * (count > 1)}; the others go on)"

@@ -1,0 +1,114 @@
+"""A site says what can't be of one folder: the others of it are followed as before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy import select
+
+from dblike_delta.messages import Record
+from dblike_srv.models import follows
+from dblike_srv.replication.arrival import Fault
+from dblike_srv.replication.aside import QUARANTINE, Aside
+from dblike_srv.replication.follower import Follower
+from dblike_srv.replication.link import Link
+from rig.core_site import StillClock
+from rig.liar import Liar
+from rig.members import Member, held
+
+USERS = ("ada", "ben", "cy")
+
+
+@pytest.fixture
+def clock() -> StillClock:
+    return StillClock()
+
+
+@pytest.fixture
+def two(tmp_path: Path, clock: StillClock) -> Iterator[tuple[Member, Member]]:
+    """One that knows nothing, and one where each of three users has a file, called as they are."""
+    here, there = Member(tmp_path / "here", clock=clock), Member(tmp_path / "there", clock=clock)
+    for user in USERS:
+        there.add_user(user)
+        there.writer("laptop", user).write({user.encode(): b"content"})
+    yield here, there
+    here.close()
+    there.close()
+
+
+def lying_of(user: str) -> Any:
+    """A version of this user's has a number that its vector does not know."""
+
+    def lie(events: list[Any]) -> list[Any]:
+        return [
+            msgspec.structs.replace(e, counter=7)
+            if isinstance(e, Record) and e.path == user.encode()
+            else e
+            for e in events
+        ]
+
+    return lie
+
+
+def paths(member: Member) -> set[bytes]:
+    return {row.path for row in held(member.site)["versions"]}
+
+
+def problem(member: Member) -> str:
+    query = select(follows.c.problem)
+    return str(member.site.database.read(lambda c: c.execute(query).scalar_one()))
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_one_folder_that_can_not_be(
+    two: tuple[Member, Member], clock: StillClock, user: str
+) -> None:
+    here, there = two
+    aside = Aside()
+
+    def session(**lies: Any) -> Follower:
+        link = Link(here.site, "http://there", Liar(there.app.wsgi_app, **lies))
+        follower = Follower(here.site, link, None, None, aside)
+        follower.connect()
+        return follower
+
+    bad, good = {"journal": lying_of(user)}, {name.encode() for name in USERS if name != user}
+    with pytest.raises(Fault):
+        session(**bad).catch_up()
+    assert paths(here) == good
+
+    follower = session(**bad)
+    follower.catch_up()
+    assert "1 folder; the others go on" in problem(here)
+    other = next(name for name in USERS if name != user)
+    there.writer("phone", other).write({b"more": b"of it"})
+    follower.catch_up()
+    assert paths(here) == good | {b"more"}
+
+    clock.advance(int(QUARANTINE * 1000))
+    with pytest.raises(Fault):
+        follower.catch_up()
+    clock.advance(int(QUARANTINE * 1000))
+    session().catch_up()
+    assert paths(here) == good | {b"more", user.encode()}
+    assert problem(here) == ""
+
+
+def test_it_is_asked_again_ever_later() -> None:
+    aside, now, waits = Aside(), 0.0, []
+    for _ in range(9):
+        aside.put(b"folder", now, Fault("no"))
+        since = now
+        while aside.holds(b"folder", now):
+            now += 0.125
+        waits.append(now - since)
+    assert waits[0] < 1.0
+    assert waits == sorted(waits)
+    assert waits[-1] == QUARANTINE
+    aside.forgive(b"folder")
+    assert not aside.holds(b"folder", since)
+    assert aside.words() == ""
