@@ -127,15 +127,16 @@ def commit_items(
 
     seen = None if pack is None else see_pack(site, pack)
 
-    def work(connection: Connection) -> tuple[CommitReply, int]:
+    def work(connection: Connection) -> tuple[CommitReply, int, bytes]:
         transaction = Transaction(site, identity, folder, connection, overwrite)
-        return transaction.run(items, seen, brief=brief), transaction.copies
+        reply = transaction.run(items, seen, brief=brief)
+        return reply, transaction.copies, transaction.site
 
-    reply, copies = site.database.transact(work)
+    reply, copies, own = site.database.transact(work)
     _meter(site, items, pack, reply, copies)
     if reply.before != reply.cursor:
         site.notices.publish(folder.id, reply.cursor)
-    return await_copies(site, folder, reply)
+    return await_copies(site, folder, reply, own)
 
 
 def _meter(

@@ -68,6 +68,8 @@ class Transaction:
         self._made: dict[int, Version] = {}
         self.copies = 0
         """Conflict copies that came about, once it ran."""
+        self.site = b""
+        """By which id this site made the versions, once it ran."""
         self._quota, self._used, highest = self._standing()
         self._tracked = highest is not None  # the site's own devices have no row
         self._highest = highest or 0
@@ -78,6 +80,7 @@ class Transaction:
         With `brief` results of which there is nothing to say are only counted.
         """
         tree = Tree(self._connection, self._folder.row, now=self._now)
+        self.site = tree.site
         numbers = journal_numbers(self._connection, self._folder.row)
         self._judge(items)
         fresh = self._find_contents(self._good(items))

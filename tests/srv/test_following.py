@@ -463,7 +463,7 @@ def test_a_site_says_that_it_has_what_it_took_itself(two: list[Member]) -> None:
     (place,) = journals.positions(there.site, b"").positions
     folder = journals.folder_by_id(there.site, place.folder)
     assert folder is not None
-    assert count_copies(there.site, folder, place.cursor) == 2
+    assert count_copies(there.site, folder, place.cursor, there.site.id) == 2
 
 
 class Reading(Asked):

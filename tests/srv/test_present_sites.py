@@ -38,7 +38,7 @@ def copies(member: Member) -> int:
     """How many sites hold all that is there."""
     folder = find_folder(member.site, accounts.administrator(member.site, "ada"), "home")
     assert folder is not None
-    return count_copies(member.site, folder, cursor_of(member.site, folder))
+    return count_copies(member.site, folder, cursor_of(member.site, folder), member.site.id)
 
 
 def test_a_site_that_lost_its_disk(here: Member, tmp_path: Path) -> None:

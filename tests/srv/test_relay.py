@@ -119,9 +119,9 @@ def test_what_is_passed_on_late_takes_nothing_back(members: dict[str, Member]) -
     assert copies.note_held(here, holder, [before], relayed=True) == []
     folder = journals.folder_by_id(here, after.folder)
     assert folder is not None
-    assert copies.count_copies(here, folder, after.cursor) == 2
+    assert copies.count_copies(here, folder, after.cursor, here.id) == 2
     assert copies.note_held(here, holder, [before]) == [after.folder]  # it says so itself
-    assert copies.count_copies(here, folder, after.cursor) == 1
+    assert copies.count_copies(here, folder, after.cursor, here.id) == 1
 
 
 def test_a_folder_that_nobody_has_is_passed_over(members: dict[str, Member]) -> None:

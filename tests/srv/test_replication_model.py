@@ -247,7 +247,7 @@ def copies_of(world: World, name: str) -> int:
     cursors = {each.folder: each.cursor for each in journals.positions(site, b"").positions}
     folder = journals.folder_by_id(site, folder_uid(user_uid("ada"), "home"))
     assert folder is not None
-    return count_copies(site, folder, cursors[folder.id])
+    return count_copies(site, folder, cursors[folder.id], site.id)
 
 
 def meet(world: World, one: str, other: str) -> None:

@@ -16,7 +16,9 @@ from dblike_delta.messages import LoginRequest
 from dblike_srv import accounts
 from dblike_srv.app import create_app
 from dblike_srv.config import SiteConfig, decode_config
+from dblike_srv.replication import journals
 from dblike_srv.replication.arrival import Fault
+from dblike_srv.replication.copies import count_copies
 from dblike_srv.replication.follower import Follower, healing
 from dblike_srv.replication.link import Link
 from dblike_srv.replication.sites import announce, begin
@@ -124,6 +126,25 @@ def test_a_restored_backup(pair: Pair, meanwhile: int) -> None:
         assert other.follow(one)
     assert one.seen(token) == other.seen(token)
     assert len(one.seen(token)[1]) == 10 + meanwhile
+
+
+def test_copies_of_what_came_back_are_counted(pair: Pair) -> None:
+    """Also in a folder in which nothing was written since the site has another id."""
+    one, other, write, token = pair
+    one.back_up()
+    write(one, 3)
+    assert other.follow(one)
+    one.restore()
+    before = one.site.id
+    assert not one.follow(other)
+    assert one.follow(other)
+    assert other.follow(one)
+    (place,) = journals.positions(one.site, b"").positions
+    folder = journals.folder_by_id(one.site, place.folder)
+    assert folder is not None
+    assert count_copies(one.site, folder, place.cursor, one.site.id) == 2
+    assert count_copies(one.site, folder, place.cursor, before) == 1, "numbers were used twice"
+    assert one.seen(token) == other.seen(token)
 
 
 def test_used_numbers_are_noticed(pair: Pair) -> None:

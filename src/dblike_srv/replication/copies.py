@@ -16,7 +16,7 @@ from dblike_srv.models import folders, holds, journals
 from dblike_srv.replication.journals import all_numbers
 from dblike_srv.replication.messages import Position
 from dblike_srv.replication.sites import present_sites
-from dblike_srv.site import Ahead, Site, own_ids
+from dblike_srv.site import Ahead, Site
 from dblike_srv.tree import site_id
 
 LOOK: Final = 0.005
@@ -88,17 +88,17 @@ def cursor_of(site: Site, folder: bytes, packed: bytes) -> str:
     return site.seal.cursor(folder, dict(VersionVector.unpack(packed).items()))
 
 
-def count_copies(site: Site, folder: FolderRef, cursor: str) -> int:
-    """How many sites, this one included, hold all that the cursor covers.
+def count_copies(site: Site, folder: FolderRef, cursor: str, own: bytes) -> int:
+    """How many sites, this one included, hold all that the cursor covers; `own` is this site's id
+    when it was made.
 
     Of whatever journal: a version that is offered again may have come here from another site.
     """
     wanted = _vector(site.seal.open_cursor(folder.id, cursor))
 
     def work(connection: Connection) -> int:
-        own = site_id(connection)
-        if any(map(wanted.get, own_ids(connection) - {own})) and not wanted.get(own):
-            return 1  # the id changed since: what others said of the former one is not of it
+        if site_id(connection) != own:
+            return 1  # what others say of the former id by now is not of it
         return 1 + _count(_held_elsewhere(connection, folder, own), wanted)
 
     return site.database.read(work)
@@ -115,15 +115,15 @@ def lacking(site: Site, positions: Iterable[Position]) -> int:
     )
 
 
-def note_spread(site: Site, folder: FolderRef, reply: CommitReply) -> CommitReply:
+def note_spread(site: Site, folder: FolderRef, reply: CommitReply, own: bytes) -> CommitReply:
     """The reply, with who took the commit, and how many sites had all that was here before it."""
     wanted = _vector(site.seal.open_cursor(folder.id, reply.before))
 
-    def work(connection: Connection) -> tuple[bytes, list[VersionVector | None]]:
-        own = site_id(connection)
-        return own, _held_elsewhere(connection, folder, own)
+    def work(connection: Connection) -> list[VersionVector | None]:
+        held = _held_elsewhere(connection, folder, own)
+        return held if site_id(connection) == own else [None for _ in held]
 
-    own, others = site.database.read(work)
+    others = site.database.read(work)
     if not others:
         return reply
     held = 1 + _count(others, wanted)
@@ -149,15 +149,16 @@ def _vector(numbers: dict[bytes, int]) -> VersionVector:
     return VersionVector.of({site: number for site, number in numbers.items() if number})
 
 
-def await_copies(site: Site, folder: FolderRef, reply: CommitReply) -> CommitReply:
-    """The reply, once as many sites as configured hold the commit, or the wait for them is over."""
+def await_copies(site: Site, folder: FolderRef, reply: CommitReply, own: bytes) -> CommitReply:
+    """The reply, once as many sites as configured hold the commit, or the wait for them is over;
+    `own` is the id under which this site made it."""
     rule = site.config.replication
     if rule.copies <= 1:
-        return note_spread(site, folder, reply)
+        return note_spread(site, folder, reply, own)
     until = site.clock.monotonic() + rule.wait_ms / 1000
     pause = threading.Event()
     while True:
-        copies = count_copies(site, folder, reply.cursor)
+        copies = count_copies(site, folder, reply.cursor, own)
         if copies >= rule.copies or site.clock.monotonic() >= until:
             return msgspec.structs.replace(reply, copies=copies, wanted=rule.copies)
         pause.wait(LOOK)
