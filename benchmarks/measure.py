@@ -132,6 +132,10 @@ def calm(share: float = 0.1, window: float = 0.3) -> bool:
     return (_busy() - before) / window / (os.cpu_count() or 1) < share
 
 
+def _nothing() -> None:
+    pass
+
+
 class Meter:
     """`with Meter(...) as meter:` do the work; then `meter.sample`."""
 
@@ -141,6 +145,9 @@ class Meter:
         self._once_cpu = 0.0
         self._peak = {"client": 0, "server": 0}
         self._hops: list[float] = []
+        self._paused = 0.0
+        self.before_hop: Callable[[], None] = _nothing
+        """What is to be done before each command, and is not measured."""
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self.sample = Sample(0.0)
@@ -168,7 +175,7 @@ class Meter:
         wire_now = self._wire.count()
         ours = server_now.cpu - server.cpu + client_now.cpu - client.cpu + self._once_cpu
         self.sample = Sample(
-            seconds=end - self._start,
+            seconds=end - self._start - self._paused,
             hops=tuple(self._hops),
             wire={place: wire_now[place] - counted[place] for place in wire_now},
             client_cpu=client_now.cpu - client.cpu + self._once_cpu,
@@ -181,7 +188,10 @@ class Meter:
 
     def run(self, argv: Sequence[str], place: Place, log: Path, env: Mapping[str, str]) -> None:
         """One hop: a command that a user would run, to its end."""
+        asked = time.perf_counter()
+        self.before_hop()
         start = time.perf_counter()
+        self._paused += start - asked
         process = launch(self._wire, argv, place, log, env)
         self._once.add(process.pid)
         try:

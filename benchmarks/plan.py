@@ -12,14 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.measure import BenchmarkError, Sample, calm, touch_memory
+from benchmarks.measure import BenchmarkError, Sample, calm
 from benchmarks.peers import Bench, Lsyncd, Peer
 from benchmarks.wire import Wire
 
 Figures = Mapping[str, float]
 _DISTURBED = 0.1
-_FILLED = 4
-"""Files and page cache of both hops, and what lies unused between them."""
 
 
 def figures_of(sample: Sample) -> dict[str, float]:
@@ -90,12 +88,10 @@ class Plan:
             bench.make()
             yield bench
 
-    def settle(self, size: int = 0) -> None:
-        """Write back what the preparation wrote, and have the memory at hand that a transfer of
-        `size` bytes fills, so that nobody pays for either while measured."""
+    def settle(self) -> None:
+        """Write back what the preparation wrote, so that nobody pays for it while measured."""
         if self.storage == "disk":
             os.sync()
-        touch_memory(_FILLED * size)
         deadline = time.monotonic() + self.patience
         while time.monotonic() < deadline and not calm():
             pass

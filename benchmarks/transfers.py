@@ -13,13 +13,15 @@ from pathlib import Path
 
 from benchmarks import corpora
 from benchmarks.corpora import Change, differing, snapshot
-from benchmarks.measure import BenchmarkError, Sample
+from benchmarks.measure import BenchmarkError, Sample, touch_memory
 from benchmarks.peers import Peer
 from benchmarks.plan import Plan, Results, figures_of
 
 MB = 1_000_000
 GIB = 1 << 30
 _TRIES = 4
+_FILLED = 2
+"""Files and page cache of a hop, and what lies unused beside them."""
 
 Make = Callable[[Path, float], None]
 
@@ -112,15 +114,19 @@ def _one(plan: Plan, peer: Peer, corpus: Path, transfer: Transfer) -> Sample:
         bring(peer, Change.between(before, snapshot(a)))
         before = snapshot(a)
         transfer.edit(a, plan.scale)
-    plan.settle(sum(entry.size for entry in snapshot(a).values()))
-    sample = bring(peer, Change.between(before, snapshot(a)))
+    plan.settle()
+    size = sum(entry.size for entry in snapshot(a).values())
+    sample = bring(peer, Change.between(before, snapshot(a)), size)
     verify(peer)
     return sample
 
 
-def bring(peer: Peer, change: Change) -> Sample:
-    """One measured transfer."""
+def bring(peer: Peer, change: Change, size: int = 0) -> Sample:
+    """One measured transfer.  The memory that a hop of `size` bytes fills is at hand for each of
+    them: what was free for two seconds may be the host's again."""
+    touch_memory(2 * _FILLED * size)
     with peer.meter() as meter:
+        meter.before_hop = lambda: touch_memory(_FILLED * size)
         peer.transfer(meter, change)
         meter.stop()
     return meter.sample
