@@ -32,6 +32,9 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default")
 # Whoever starts the tests in the background may have switched Ctrl-C off for all that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# A program that a library's fault ends says where it was.
+os.environ.setdefault("PYTHONFAULTHANDLER", "1")
+
 # What starts real programs, or tries histories by the dozen: `./test fast` leaves these out.
 SLOW = (
     *("bench/", "fuzz/", "model/", "soak/", "system/"),

@@ -34,6 +34,8 @@ def hear_first(config: Config, urls: Collection[str], patience: float = PATIENCE
     child = multiprocessing.get_context("fork").Process(target=_hear, args=arguments)
     child.start()
     child.join()
+    if child.exitcode not in (0, -signal.SIGALRM):
+        log.error("what the other sites know could not be asked: exit code %s", child.exitcode)
     child.close()
 
 
