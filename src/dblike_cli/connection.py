@@ -24,6 +24,10 @@ _CHUNK: Final = 1 << 20
 _GATHER: Final = 256 << 10
 """Buffers smaller than this are put together until they reach it: a call each would cost more."""
 
+_KEPT_ALIVE: Final = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+"""Seconds of silence after which the system asks whether the other end is there, seconds between
+two such questions, and how many are asked."""
+
 
 class Timeouts(msgspec.Struct, frozen=True):
     """Seconds for each phase: connect (with TLS), the reply's head, and every read or write."""
@@ -178,6 +182,7 @@ def open_socket(address: Address, timeout: float, tls: ssl.SSLContext | None) ->
     sock = socket.create_connection((address.host, address.port), timeout)
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _keep_alive(sock)
         if address.secure:
             assert tls is not None
             return tls.wrap_socket(sock, server_hostname=address.host)
@@ -185,6 +190,15 @@ def open_socket(address: Address, timeout: float, tls: ssl.SSLContext | None) ->
         sock.close()
         raise
     return sock
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    """A reply may take long, and never comes where a laptop slept while it waited: the other end
+    has forgotten the connection, and nobody says so to whoever says nothing."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEPT_ALIVE.items():
+        if hasattr(socket, name):  # not every system lets a program choose
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def reason(error: BaseException) -> str:

@@ -76,8 +76,9 @@ def _is_rule(line: str) -> bool:
 def load_ignore(fs: FileSystem, extra: Sequence[str] = ()) -> Ignore:
     """The folder's rules; raises OSError where the file is there and can't be read.
 
-    To go on without it would send what the user wanted to keep here.  So what is no plain file
-    keeps everything here, until it is one: that comes from another device, perhaps.
+    To go on without it would send what the user wanted to keep here.  So what is no plain file, or
+    too large to be one of rules, keeps everything here until it is: that comes from another device,
+    perhaps.
     """
     try:
         file = fs.open_read(IGNORE_FILE)
@@ -88,10 +89,12 @@ def load_ignore(fs: FileSystem, extra: Sequence[str] = ()) -> Ignore:
             raise
         return Ignore(_EVERYTHING, "it is no plain file, and so nothing goes up")
     try:
-        text = file.read(_LARGEST).decode("utf-8", "surrogateescape")
+        data = file.read(_LARGEST + 1)
     finally:
         file.close()
-    return Ignore([*text.splitlines(), *extra])
+    if len(data) > _LARGEST:
+        return Ignore(_EVERYTHING, "it is larger than 4 MiB, and so nothing goes up")
+    return Ignore([*data.decode("utf-8", "surrogateescape").splitlines(), *extra])
 
 
 def _text(path: bytes, *, directory: bool) -> str:

@@ -103,6 +103,22 @@ class Unreadable(RealFS):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
+def test_rules_that_are_too_many_keep_everything_here(tmp_path: Path) -> None:
+    """The last of them would be left out, and what they name would go up."""
+    rule = b"secret-%06d\n"
+    most = (4 << 20) // len(rule % 0)
+    place = tmp_path / ".dblikeignore"
+    fs = RealFS(tmp_path)
+    place.write_bytes(b"#" * ((4 << 20) - 7) + b"\nsecret")
+    assert load_ignore(fs).matches(b"secret")
+    assert not load_ignore(fs).wrong
+    place.write_bytes(b"".join(rule % number for number in range(most + 2)))
+    ignore = load_ignore(fs)
+    assert "4 MiB" in ignore.wrong
+    assert ignore.matches(rule.strip() % (most + 1))
+    fs.close()
+
+
 @pytest.mark.parametrize("kind", ["directory", "symlink", "fifo"])
 def test_rules_that_are_no_file_keep_everything_here(tmp_path: Path, kind: str) -> None:
     """But for the rules themselves, once they are one."""
