@@ -8,6 +8,7 @@ import re
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -22,7 +23,7 @@ from dblike_cli.options import Common, is_text
 from dblike_cli.session import SITES, Session, open_transport, working_directory
 from dblike_cli.state import State
 from dblike_delta import messages as m
-from dblike_delta.exchange import Exchange, Refused
+from dblike_delta.exchange import Exchange, ExchangeError, Refused
 from dblike_delta.paths import FOLDER_NAME
 
 _FOLDER = "folder"
@@ -62,15 +63,28 @@ def link(common: Common, request: LinkRequest) -> Session:
                 user=request.user, password=password, device=config.device, device_id=known
             ),
         )
-        issuer = transport.find().url
-        folder = _folder(exchange, config.folder)
-        if folder is None and request.make:
-            folder = exchange.create_folder(config.folder)
-            common.output().note(f"made the folder {config.folder!r}, which there was none of")
-        if folder is None:
-            raise _no_folder(exchange, config.folder)
-    _write(root, config, reply, folder, issuer)
+        with _taken_back(exchange, reply, known):
+            issuer = transport.find().url
+            folder = _folder(exchange, config.folder)
+            if folder is None and request.make:
+                folder = exchange.create_folder(config.folder)
+                common.output().note(f"made the folder {config.folder!r}, which there was none of")
+            if folder is None:
+                raise _no_folder(exchange, config.folder)
+            _write(root, config, reply, folder, issuer)
     return Session(common, root)
+
+
+@contextlib.contextmanager
+def _taken_back(exchange: Exchange, reply: m.LoginReply, known: str | None) -> Iterator[None]:
+    """Leave no token that is good, and that nobody has, where the rest of it fails."""
+    try:
+        yield
+    except BaseException:
+        if reply.device_id != known:
+            with contextlib.suppress(ExchangeError):
+                exchange.revoke(reply.device_id)
+        raise
 
 
 def read_password(prompt: str, *, stdin: bool, confirm: bool = False) -> str:

@@ -519,6 +519,8 @@ def test_a_second_folder(tmp_path: Path, server: Server, user: str, spawn: Spawn
     assert (done.returncode, "made the folder 'photos'" in done.stderr) == (0, True)
     one.write("a", "picture")
     one.ok("push")
+    ended = [device.get("revoked", False) for device in one.json("devices")]
+    assert sorted(ended) == [False, True], "the token of whoever could not clone"
     done = log_in(two, server, user, "--folder", "photos", command="clone")
     assert (done.returncode, two.tree(), "made" in done.stderr) == (0, {"a": b"picture"}, False)
     done = log_in(Program(tmp_path / "three", spawn), server, user, "--folder", "x" * 65)
