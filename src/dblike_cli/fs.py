@@ -91,6 +91,30 @@ class File(Protocol):
     def close(self) -> None: ...
 
 
+class Making(Protocol):
+    """Files that are being made, while their maker goes on."""
+
+    def done(self) -> bool:
+        """Whether `result` need not wait."""
+
+    def result(self) -> Sequence[Stat] | None:
+        """The lstats of all.  None: there is none of them, and each is to be made by itself, which
+        says why."""
+
+
+class Ready:
+    """What was made at once, or (None) can't be made with others."""
+
+    def __init__(self, stats: Sequence[Stat] | None = None) -> None:
+        self._stats = stats
+
+    def done(self) -> bool:
+        return True
+
+    def result(self) -> Sequence[Stat] | None:
+        return self._stats
+
+
 class FileSystem(Protocol):
     """A folder.  Paths are relative to its root, which is b""."""
 
@@ -110,11 +134,8 @@ class FileSystem(Protocol):
     def create(self, path: bytes, mode: int = 0o600) -> File:
         """A new regular file, for reading and writing."""
 
-    def make_many(self, directory: bytes, files: Sequence[NewFile]) -> Sequence[Stat] | None:
-        """New regular files: their lstats.  May be called in any thread.
-
-        None: there is none of them, and each is to be made by itself, which says why.
-        """
+    def make_many(self, directory: bytes, files: Sequence[NewFile]) -> Making:
+        """Begin to make new regular files, all or none."""
 
     def open_update(self, path: bytes) -> File:
         """An existing regular file, for reading and writing from its beginning."""

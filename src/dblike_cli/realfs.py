@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from dblike_cli.fs import OWN, File, NewFile, Rename, Seen, Stat
+from dblike_cli.fs import OWN, File, Making, NewFile, Ready, Rename, Seen, Stat
 from dblike_cli.syscalls import EXCHANGE, NOREPLACE, renameat2
 from dblike_delta.commands import Data
 from dblike_delta.paths import name as name_of
@@ -34,6 +34,20 @@ _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEX
 _OPEN_DIRECTORIES: Final = 200
 _ENCODING: Final = sys.getfilesystemencoding()
 _UNSUPPORTED: Final = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
+
+
+class _Making:
+    """Files that compiled code is making."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self.done = inner.done
+
+    def result(self) -> Sequence[Stat] | None:
+        try:
+            return [Seen(*found) for found in self._inner.result()]
+        except OSError:
+            return None
 
 
 class RealFile:
@@ -183,14 +197,14 @@ class RealFS:
                 error.filename = self._directory
             raise
 
-    def make_many(self, directory: bytes, files: Sequence[NewFile]) -> Sequence[Stat] | None:
-        if _files is None:
-            return None
-        try:
-            with self._held(directory) as where:
-                return [Seen(*found) for found in _files.create_files(where, files)]
-        except (OSError, OverflowError):
-            return None
+    def make_many(self, directory: bytes, files: Sequence[NewFile]) -> Making:
+        if _files is not None:
+            with (
+                contextlib.suppress(OSError, OverflowError),
+                self._held(directory) as where,
+            ):
+                return _Making(_files.Making(where, files))
+        return Ready()
 
     def open_update(self, path: bytes) -> RealFile:
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

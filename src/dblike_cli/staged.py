@@ -6,14 +6,13 @@ A batch in which anything goes wrong is made again one by one, and each says wha
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 
 from dblike_cli.context import Context
-from dblike_cli.fs import NewFile, Stat
+from dblike_cli.fs import Making, NewFile
 from dblike_cli.hashing import TEMPORARY
 from dblike_cli.incoming import Made, check_content, sign_small, write_small
 from dblike_cli.place import Trouble, discard, temporary_names, trouble_of
@@ -47,7 +46,7 @@ class _Flight(msgspec.Struct, frozen=True):
 
     batch: list[_Waiting]
     places: list[bytes]
-    stats: Future[Sequence[Stat] | None]
+    stats: Making
 
 
 class SmallFiles:
@@ -100,8 +99,7 @@ class SmallFiles:
                 for name, one in zip(names, batch, strict=True)
             ]
             places = [join(TEMPORARY, name) for name in names]
-            make = self._context.fs.make_many
-            stats = self._context.executor.submit(make, TEMPORARY, files)
+            stats = self._context.fs.make_many(TEMPORARY, files)
             self._flights.append(_Flight(batch, places, stats))
 
     def _land(self, most: int) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from dblike_cli.context import Settings
 from dblike_cli.entries import stamp_of
-from dblike_cli.fs import NewFile, Rename, Seen, Stat
+from dblike_cli.fs import NewFile, Ready, Rename, Seen, Stat
 from dblike_cli.realfs import RealFile, RealFS
 from dblike_cli.report import Code, Hints
 from dblike_delta.paths import join
@@ -377,8 +377,8 @@ class FullDisk(RealFS):
 
     room = 1 << 30
 
-    def make_many(self, directory: bytes, files: Sequence[NewFile]) -> None:
-        return None
+    def make_many(self, directory: bytes, files: Sequence[NewFile]) -> Ready:
+        return Ready()
 
     def create(self, path: bytes, mode: int = 0o600) -> RealFile:
         return _FullFile(super().create(path, mode).fd, self)
@@ -655,8 +655,8 @@ class Coarse(Meddler):
     def create(self, path: bytes, mode: int = 0o600) -> RealFile:
         return CoarseFile(super().create(path, mode).fd)
 
-    def make_many(self, directory: bytes, files: Sequence[NewFile]) -> None:
-        return None
+    def make_many(self, directory: bytes, files: Sequence[NewFile]) -> Ready:
+        return Ready()
 
     def rename(self, source: bytes, target: bytes, how: Rename) -> None:
         if self.victim and self.victim in (source, target):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-from dblike_cli.fs import NewFile, Rename
+from dblike_cli.fs import NewFile, Ready, Rename
 
 
 def error(number: int, path: bytes = b"") -> OSError:
@@ -101,8 +101,8 @@ class MemFS:
         siblings[name] = self._inode(stat.S_IFREG | mode)
         return MemFile(self, siblings[name])
 
-    def make_many(self, directory: bytes, files: Sequence[NewFile]) -> None:
-        return None
+    def make_many(self, directory: bytes, files: Sequence[NewFile]) -> Ready:
+        return Ready()
 
     def open_update(self, path: bytes) -> MemFile:
         return self.open_read(path)

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from dblike_cli.fs import NewFile, Stat
+from dblike_cli.fs import Making, NewFile, Ready, Stat
 from dblike_cli.realfs import RealFile, RealFS
 from dblike_cli.state import State
 from dblike_delta.exchange import Request, Response, Transport
@@ -71,13 +71,13 @@ class MortalFS(RealFS):
         with self.life.contact():
             return MortalFile(super().create(path, mode).fd, self.life)
 
-    def make_many(self, directory: bytes, files: Sequence[NewFile]) -> Sequence[Stat] | None:
+    def make_many(self, directory: bytes, files: Sequence[NewFile]) -> Making:
         half = len(files) // 2
         with self.life.contact():
-            made = super().make_many(directory, files[:half])
+            made = super().make_many(directory, files[:half]).result()
         with self.life.contact():
-            rest = super().make_many(directory, files[half:])
-        return None if made is None or rest is None else [*made, *rest]
+            rest = super().make_many(directory, files[half:]).result()
+        return Ready(None if made is None or rest is None else [*made, *rest])
 
     def move_many(
         self, source: bytes, target: bytes, names: Sequence[tuple[bytes, bytes]]
