@@ -14,7 +14,8 @@ import pytest
 from dblike_cli.context import Settings
 from dblike_cli.entries import stamp_of
 from dblike_cli.fs import NewFile, Ready, Rename, Seen, Stat
-from dblike_cli.realfs import RealFile, RealFS
+from dblike_cli.realfile import RealFile
+from dblike_cli.realfs import RealFS
 from dblike_cli.report import Code, Hints
 from dblike_delta.paths import join
 from dblike_delta.paths import name as name_of

@@ -13,7 +13,8 @@ from blake3 import blake3
 
 from dblike_cli.context import Settings
 from dblike_cli.fs import Rename
-from dblike_cli.realfs import RealFile, RealFS
+from dblike_cli.realfile import RealFile
+from dblike_cli.realfs import RealFS
 from dblike_cli.report import Code
 from dblike_cli.signatures import load_signature
 from dblike_delta.changeset import Body, Encoder, Event, decode

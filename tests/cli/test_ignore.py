@@ -13,7 +13,8 @@ from pathspec import GitIgnoreSpec
 from pathspec.patterns.gitignore.base import GitIgnorePatternError
 
 from dblike_cli.ignore import Ignore, load_ignore
-from dblike_cli.realfs import RealFile, RealFS
+from dblike_cli.realfile import RealFile
+from dblike_cli.realfs import RealFS
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ import pytest
 
 from dblike_cli.fs import Seen, Stat
 from dblike_cli.ignore import Ignore
-from dblike_cli.realfs import RealFile, RealFS
+from dblike_cli.realfile import RealFile
+from dblike_cli.realfs import RealFS
 from dblike_cli.recover import recover
 from dblike_cli.report import Code
 from dblike_cli.scan import Look, Scan, scan

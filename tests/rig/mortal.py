@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dblike_cli.fs import Making, NewFile, Ready, Stat
-from dblike_cli.realfs import RealFile, RealFS
+from dblike_cli.realfile import RealFile
+from dblike_cli.realfs import RealFS
 from dblike_cli.state import State
 from dblike_delta.exchange import Request, Response, Transport
 
