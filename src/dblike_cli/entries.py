@@ -91,6 +91,8 @@ def is_racy(st: Stat, tick: int) -> bool:
 
 def trust(stamp: bytes, tick: int) -> bytes:
     """The stamp to remember for what lstat said so after `tick`, before the content was read."""
+    if len(stamp) != _STAMP.size:
+        return UNTRUSTED  # a mark that stands for one, and that nothing looks like
     _, _, mtime_ns, ctime_ns, _, _ = _STAMP.unpack(stamp)
     racy = ctime_ns >= tick or 0 <= mtime_ns - tick <= _COARSE
     return UNTRUSTED if racy else stamp

@@ -8,10 +8,13 @@ import shutil
 import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dblike_cli.context import Settings
+from dblike_cli import cycle
+from dblike_cli.answers import Uploads
+from dblike_cli.context import Context, Settings
 from dblike_cli.entries import stamp_of
 from dblike_cli.fs import NewFile, Ready, Rename, Seen, Stat
 from dblike_cli.realfile import RealFile
@@ -779,3 +782,33 @@ def test_an_edit_comes_back_where_what_took_its_place_is_gone(laptop: NewLaptop)
     two.pull()
     assert list((two.root / ".dblike" / "tmp").iterdir()) == []
     assert two.read("a") == b"edited at that moment"
+
+
+def test_a_directory_of_which_nothing_is_agreed_any_more(
+    laptop: NewLaptop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file took its place elsewhere while we looked and sent, and the site went back in time."""
+    one, two = laptop("one"), laptop("two")
+    one.place("d").mkdir()
+    one.sync()
+    two.sync()
+    two.place("d").rmdir()
+    two.write("d", "file")
+    hear_again = cycle._hear_again
+
+    def hear_of_it(context: Context, wish: Any, sent: Uploads) -> Any:
+        two.sync()
+        sent.heard = False
+        with one.state.transaction():
+            one.state.tree.doubt()
+            one.state.tree.unsettle()
+        return hear_again(context, wish, sent)
+
+    monkeypatch.setattr(cycle, "_hear_again", hear_of_it)
+    one.write("other", "to be sent")
+    one.sync()
+    monkeypatch.undo()
+    for device in (one, two, one):
+        device.sync()
+    assert one.tree() == two.tree()
+    assert one.read("d") == b"file"
