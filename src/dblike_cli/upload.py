@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from dblike_cli.answers import Uploads, take_answer
+from dblike_cli.answers import DotReused, Uploads, take_answer
 from dblike_cli.context import Context
 from dblike_cli.device import site_time
 from dblike_cli.durable import sync_found
@@ -24,9 +24,11 @@ from dblike_cli.report import Code, Progress
 from dblike_cli.state import Sending
 from dblike_cli.stream import is_full, stream_file
 from dblike_delta.changeset import Encoder, Part
+from dblike_delta.errors import FormatError
 from dblike_delta.exchange import Refused
 from dblike_delta.messages import SOURCES_FIELD, CommitReply, Sources
 from dblike_delta.plan import Upload
+from dblike_delta.vectors import vector_in
 from dblike_delta.versions import Kind
 
 _UPLOAD_ID = 16
@@ -231,7 +233,8 @@ class _Uploader:
         return parts
 
     def _assign(self, batch: list[Outgoing]) -> list[Outgoing]:
-        """Give each its dot: that of the time before, where the very same is sent again."""
+        """Give each its dot: that of the time before, where the very same is sent again.  Raises
+        DotReused where what is known of a path says that the dot was used before."""
         state, now = self._context.state, site_time(self._context)
         ready: list[Outgoing] = []
         with state.transaction():
@@ -241,6 +244,8 @@ class _Uploader:
                 again = sending is not None and _is_same(sending, item)
                 if not again:
                     sending = self._sending(item, number, now)
+                if sending is not None and _was_used(sending, self._context.device.id):
+                    raise DotReused
                 ready.append(msgspec.structs.replace(item, sending=sending, again=again))
             state.outbox.put(item.sending for item in ready if item.sending and not item.again)
         return ready
@@ -249,6 +254,16 @@ class _Uploader:
         upload_id = self._context.random.bytes(_UPLOAD_ID) if item.large else b""
         known = item.upload.context
         return Sending(item.path, counter, now, item.entry, known, item.stamp, upload_id)
+
+
+def _was_used(sending: Sending, device: bytes) -> bool:
+    """Whether the version that a new one replaces was made by this device with a later dot: then
+    our state is an old one.  A site that lacks the version of our dot takes it for one that was
+    replaced, and what is sent now would be nowhere."""
+    try:
+        return vector_in(sending.context).get(device) >= sending.counter
+    except FormatError:
+        return False  # the site says so
 
 
 def _room(context: Context) -> int:

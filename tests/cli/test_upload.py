@@ -426,6 +426,26 @@ def test_a_state_that_went_back_goes_on_as_a_new_device(laptop: NewLaptop) -> No
     assert {b"3", b"made after the backup", b"new"} <= contents
 
 
+def test_a_state_that_went_back_and_heard_of_itself_is_not_believed(
+    laptop: NewLaptop, cutting: Wire
+) -> None:
+    """A site that lacks what the dot stood for would take the edit for one that was replaced: it is
+    not asked."""
+    one = laptop("one", transport=cutting)
+    for name in ("other", "more", "a"):
+        one.write(name, "1")
+        one.sync()
+    with one.state.transaction():
+        one.state.meta._set(counter=1)
+    before = one.device.id
+    one.write("a", "2")
+    cutting.log.clear()
+    report = one.sync()
+    assert report.uploaded == (b"a",)
+    assert one.device.id != before
+    assert sum("commit" in target for _, target, _ in cutting.log) == 1
+
+
 def test_a_dot_that_is_reused_while_the_next_batch_is_on_its_way(laptop: NewLaptop) -> None:
     """What the site took of the next one in the old device's name makes no conflict."""
     settings = Settings(durable=False, batch_records=2)

@@ -59,8 +59,9 @@ class SimDevice:
         """Log in as this device; as another one where it may not be that any more."""
         reply = self._log_in(wanted or self.device.id.hex())
         device = Device(bytes.fromhex(reply.device_id), self.name)
-        if device != self.device:
+        if device.id != self.device.id:
             self._become(device)
+        self.device = device
 
     def _log_in(self, device: str) -> LoginReply:
         last: Refused | None = None
