@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import socket
 import threading
 from pathlib import Path
 from typing import IO, Any, Final
+
+from blake3 import blake3
 
 from dblike_delta.errors import DeltaError
 from dblike_delta.exchange import Refused, Unreachable
@@ -40,6 +43,7 @@ from dblike_srv.replication.turns import Locks
 from dblike_srv.site import Site
 
 LEASE_MS: Final = 15_000
+_MARK: Final = 16
 RENEW: Final = 5.0
 AGAIN: Final = 0.5
 LOOK: Final = 2.0
@@ -55,7 +59,6 @@ class Supervisor:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._holder = site.random.bytes(16)
         self._stopping = threading.Event()
 
     def run(self) -> None:
@@ -70,10 +73,12 @@ class Supervisor:
     def _run(self) -> None:
         run = Path(self._site.config.data) / "run"
         run.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (run / "following").open("a") as turn:
+        with (run / "following").open("a+b") as turn:
             while not self._stopping.is_set():
-                if _locked(turn) and self._is_needed() and self._lease():
-                    self._follow()
+                if _locked(turn) and self._is_needed():
+                    host = self._host(turn)
+                    if self._lease(host):
+                        self._follow(host)
                 self._stopping.wait(AGAIN)
 
     def stop(self) -> None:
@@ -90,23 +95,35 @@ class Supervisor:
             log.exception("the other sites can't be looked up")
             return False
 
-    def _lease(self) -> bool:
+    def _host(self, turn: IO[bytes]) -> bytes:
+        """Who takes the lease: this host, so that whoever comes after a process that was killed
+        need not wait for the end of its lease.  Of this host's processes one has the turn."""
+        turn.seek(0)
+        mark = turn.read(_MARK)
+        if len(mark) < _MARK:
+            turn.truncate(0)
+            mark = self._site.random.bytes(_MARK)
+            turn.write(mark)
+            turn.flush()
+        return blake3(mark + socket.gethostname().encode()).digest(length=16)
+
+    def _lease(self, host: bytes) -> bool:
         """Whether this host's processes are to follow: on one database there may be many hosts."""
         if self._site.database.embedded:
             return True
         try:
-            return take_lease(self._site, "following", self._holder, LEASE_MS)
+            return take_lease(self._site, "following", host, LEASE_MS)
         except Exception:
             log.exception("the lease for following can't be had")
             return False
 
-    def _follow(self) -> None:
+    def _follow(self, host: bytes) -> None:
         """Run the process until it ends, we are stopped, or the lease is another's."""
         with companion.start("dblike_srv.replication.supervisor", self._site.config) as child:
             looks = 0
             while child.poll() is None and not self._stopping.wait(AGAIN):
                 looks += 1
-                if looks * AGAIN % RENEW == 0 and not self._lease():
+                if looks * AGAIN % RENEW == 0 and not self._lease(host):
                     break
             child.terminate()
 

@@ -1,0 +1,48 @@
+"""Who of several hosts on one database does what only one of them may do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dblike_srv.config import decode_config
+from dblike_srv.leases import take_lease
+from dblike_srv.replication.supervisor import Supervisor
+from dblike_srv.site import Site, open_site
+from rig.core_site import StillClock
+
+
+def open_in(data: Path, clock: StillClock) -> Site:
+    return open_site(decode_config({"data": str(data), "cluster_key": "k" * 32}), clock=clock)
+
+
+def host_of(site: Site) -> bytes:
+    """As a process finds it that starts."""
+    with (Path(site.config.data) / "following").open("a+b") as turn:
+        return Supervisor(site)._host(turn)
+
+
+def test_a_lease_is_its_hosts_through_all_its_processes(tmp_path: Path) -> None:
+    """One that was killed is followed by another one, which waits for no lease to end."""
+    clock = StillClock()
+    site, other = open_in(tmp_path / "here", clock), open_in(tmp_path / "there", clock)
+    host = host_of(site)
+    assert host_of(site) == host
+    assert host_of(other) != host
+    assert take_lease(site, "following", host, 15_000)
+    assert take_lease(site, "following", host_of(site), 15_000)
+    assert not take_lease(site, "following", host_of(other), 15_000)
+    clock.advance(15_000)
+    assert take_lease(site, "following", host_of(other), 15_000)
+    assert not take_lease(site, "following", host, 15_000)
+    site.close()
+    other.close()
+
+
+def test_half_a_mark_is_none(tmp_path: Path) -> None:
+    """A power cut may leave it."""
+    site = open_in(tmp_path, StillClock())
+    (tmp_path / "following").write_bytes(b"half")
+    host = host_of(site)
+    assert host_of(site) == host
+    assert len((tmp_path / "following").read_bytes()) == 16
+    site.close()
