@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from sqlalchemy import select
 
+from dblike_delta.exchange import Refused, Request
 from dblike_delta.messages import Record
 from dblike_srv.models import follows
 from dblike_srv.replication.arrival import Fault
@@ -17,7 +18,7 @@ from dblike_srv.replication.aside import QUARANTINE, Aside
 from dblike_srv.replication.follower import Follower
 from dblike_srv.replication.link import Link
 from rig.core_site import StillClock
-from rig.liar import Liar
+from rig.liar import Liar, Said, decode
 from rig.members import Member, held
 
 USERS = ("ada", "ben", "cy")
@@ -63,25 +64,48 @@ def problem(member: Member) -> str:
     return str(member.site.database.read(lambda c: c.execute(query).scalar_one()))
 
 
+class Failing(Liar):
+    """A site that fails with a folder of which there is such a path."""
+
+    path = b""
+
+    def request(self, request: Request) -> Any:
+        reply = super().request(request)
+        if request.target.partition("?")[0].endswith("/journal"):
+            body = b"".join(reply.chunks())
+            if any(isinstance(e, Record) and e.path == self.path for e in decode(body)):
+                problem = msgspec.json.encode({"title": "it failed", "status": 500})
+                return Said(500, {"content-type": "application/problem+json"}, problem)
+            return Said(reply.status, reply.headers, body)
+        return reply
+
+
+@pytest.mark.parametrize("how", ["lies", "fails"])
 @pytest.mark.parametrize("user", USERS)
 def test_one_folder_that_can_not_be(
-    two: tuple[Member, Member], clock: StillClock, user: str
+    two: tuple[Member, Member], clock: StillClock, user: str, how: str
 ) -> None:
     here, there = two
     aside = Aside()
 
-    def session(**lies: Any) -> Follower:
-        link = Link(here.site, "http://there", Liar(there.app.wsgi_app, **lies))
+    def session(*, bad: bool) -> Follower:
+        liar = Liar(there.app.wsgi_app)
+        if bad and how == "lies":
+            liar.lies = {"journal": lying_of(user)}
+        elif bad:
+            liar = Failing(there.app.wsgi_app)
+            liar.path = user.encode()
+        link = Link(here.site, "http://there", liar)
         follower = Follower(here.site, link, None, None, aside)
         follower.connect()
         return follower
 
-    bad, good = {"journal": lying_of(user)}, {name.encode() for name in USERS if name != user}
-    with pytest.raises(Fault):
-        session(**bad).catch_up()
+    good, failure = {name.encode() for name in USERS if name != user}, (Fault, Refused)
+    with pytest.raises(failure):
+        session(bad=True).catch_up()
     assert paths(here) == good
 
-    follower = session(**bad)
+    follower = session(bad=True)
     follower.catch_up()
     assert "1 folder; the others go on" in problem(here)
     other = next(name for name in USERS if name != user)
@@ -90,10 +114,10 @@ def test_one_folder_that_can_not_be(
     assert paths(here) == good | {b"more"}
 
     clock.advance(int(QUARANTINE * 1000))
-    with pytest.raises(Fault):
+    with pytest.raises(failure):
         follower.catch_up()
     clock.advance(int(QUARANTINE * 1000))
-    session().catch_up()
+    session(bad=False).catch_up()
     assert paths(here) == good | {b"more", user.encode()}
     assert problem(here) == ""
 

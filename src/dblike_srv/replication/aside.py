@@ -1,9 +1,12 @@
-"""Folders of one site of which it says what can't be: they wait, and all others of it go on."""
+"""Folders of one site of which it says what can't be, or nothing: they wait, its others go on."""
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from dblike_delta.errors import DeltaError
+from dblike_delta.exchange import Refused
+from dblike_srv.replication.arrival import Fault, Unfinished
 from dblike_srv.replication.followed import NOT_BELIEVED
 
 QUARANTINE: Final = 60.0
@@ -11,6 +14,16 @@ QUARANTINE: Final = 60.0
 most."""
 _FIRST: Final = 0.4
 """Seconds for the first time, since some of it passes by itself."""
+
+_OF_THE_SITE: Final = (401, 403, 408, 425, 429, 502, 503, 504)
+
+
+def is_of_a_folder(error: Exception) -> bool:
+    """Whether it says that something is wrong with what was asked for, and nothing of the site's
+    other folders."""
+    if isinstance(error, Refused):
+        return error.status not in _OF_THE_SITE
+    return isinstance(error, Fault | Unfinished | DeltaError)
 
 
 class _Waiting(NamedTuple):

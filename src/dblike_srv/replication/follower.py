@@ -20,7 +20,7 @@ from dblike_srv.errors import Conflict, Gone, SiteError
 from dblike_srv.identity import FolderRef
 from dblike_srv.replication import arrival, journals, shared, sites
 from dblike_srv.replication.arrival import Damaged, Fault, Unfinished
-from dblike_srv.replication.aside import Aside
+from dblike_srv.replication.aside import Aside, is_of_a_folder
 from dblike_srv.replication.followed import note, remember, taken_in
 from dblike_srv.replication.holding import Holding
 from dblike_srv.replication.link import Left, Link
@@ -100,7 +100,9 @@ class Follower:
         for position, _ in wanted:
             try:
                 self.folder(position)
-            except IN_A_FOLDER as error:
+            except Exception as error:
+                if not is_of_a_folder(error):
+                    raise
                 failed = error
         if failed is not None:
             raise failed
@@ -194,8 +196,9 @@ class Follower:
             return
         try:
             self._folder(position)
-        except IN_A_FOLDER as error:
-            self._aside.put(position.folder, now(), error)
+        except Exception as error:
+            if is_of_a_folder(error):
+                self._aside.put(position.folder, now(), error)
             raise
         self._aside.forgive(position.folder)
 
@@ -365,8 +368,6 @@ class Follower:
         note(self._site, self._link.url, **values)
 
 
-IN_A_FOLDER: Final = (Fault, Unfinished, DeltaError)
-"""What is wrong with one folder of a site, and says nothing of its others."""
 FAILURES: Final = (Unreachable, Refused, Fault, Unfinished, DeltaError, SiteError, OSError)
 """What may end a round of following; the next one begins where it stood."""
 
