@@ -12,10 +12,11 @@ from dblike_cli.outgoing import Outgoing, dot_of
 from dblike_cli.report import Code, Outcome, Pending
 from dblike_cli.signatures import drop_signatures
 from dblike_cli.state import Known, Offer
+from dblike_delta.errors import FormatError
 from dblike_delta.exchange import Unreachable
 from dblike_delta.messages import CommitReply, CommitResult
 from dblike_delta.plan import Synced
-from dblike_delta.vectors import said_after
+from dblike_delta.vectors import said_after, vector_in
 from dblike_delta.versions import Dot, Kind
 
 MISSING: Final = ("base-missing", "content-missing")
@@ -60,7 +61,7 @@ def take_answer(
     """
     pairs = _pairs(context, batch, reply)
     reused = [pair for pair in pairs if pair[1].status == "dot-reused"]
-    if not all(answer.superseded and _was_sent(item) for item, answer in reused):
+    if not all(_was_sent(item) and _was_replaced(context, answer) for item, answer in reused):
         raise DotReused
     good = [pair for pair in pairs if pair[1].status in ("accepted", "known")]
     with context.state.transaction():
@@ -164,6 +165,17 @@ def _was_sent(item: Outgoing) -> bool:
         return False
     entry = sending.entry
     return entry is None or entry.kind is not Kind.FILE or bool(entry.hash)
+
+
+def _was_replaced(context: Context, answer: CommitResult) -> bool:
+    """Whether the site's versions of the path know just this dot of ours, and so what we sent.  A
+    later one of this device's we never made there: a copy of it did."""
+    if not answer.superseded or not answer.context:  # one that says no more, in older releases
+        return answer.superseded
+    try:
+        return vector_in(answer.context).get(context.device.id) == answer.counter
+    except FormatError as error:
+        raise Unreachable(f"the answer to a commit can't be read: {error}") from None
 
 
 def _let_pass(context: Context, result: Uploads, items: list[Outgoing]) -> None:

@@ -310,7 +310,7 @@ class CommitResult(msgspec.Struct, frozen=True, array_like=True):
     that the path's winner is another version than this one (a conflict, or an edit that beat a
     delete): the device will hear of it as a change, and `context` is without it until then.
     `highest` is the device's highest known counter, with `dot-reused`; `superseded` says there that
-    the dot is no version that is here, but that a later version of the path knows of it.
+    the dot is none that is here, but that later versions of the path know it, `context` what else.
     """
 
     device: bytes

@@ -311,17 +311,19 @@ class Transaction:
         if status not in ("accepted", "known"):
             highest = self._highest if status == "dot-reused" else 0
             passed = id(item) in self._passed
-            return CommitResult(
-                device, counter, status, superseded=passed, detail=detail, highest=highest
-            )
+            heads = tree.node(path).heads if passed else ()
+            sealed = self._seal(path, context(heads)) if heads else b""
+            return CommitResult(device, counter, status, sealed, passed, detail, highest)
         dot, heads = Dot(device, counter), tree.node(path).heads
         known, superseded = context(heads), winner(heads).dot != dot
         if superseded:
             # The device has yet to show the winner to anyone: until it does, an edit is no answer
             # to the winner and must not dominate it.
             known = self._known_to(tree, item.record).with_dot(dot)
-        sealed = self._site.seal.context(self._folder.id, path, known.pack())
-        return CommitResult(device, counter, status, sealed, superseded=superseded)
+        return CommitResult(device, counter, status, self._seal(path, known), superseded)
+
+    def _seal(self, path: bytes, known: VersionVector) -> bytes:
+        return self._site.seal.context(self._folder.id, path, known.pack())
 
 
 def make_version(

@@ -232,6 +232,31 @@ def test_an_offer_that_was_replaced_meanwhile_is_dropped(sites: Sites, device: N
     assert files(one) == files(two) == {"f": b"answer to ours"}
 
 
+def test_what_a_copy_of_the_device_replaced_was_not_ours(sites: Sites, device: NewLaptop) -> None:
+    """A machine was copied, and both go on.  The other's delete knows a later dot of theirs, and
+    nothing of the edit that is sent here, and sent again."""
+    one, two = device("one"), device("two")
+    one.write("f", "base")
+    one.sync()
+    two.sync()
+    with one.state.transaction():
+        one.state.meta.take_counters(10)
+    with two.state.transaction():
+        two.state.meta._set(device=one.device.id, counter=2)
+    two.device, two.exchange.token = one.device, one.exchange.token
+    one.place("f").unlink()
+    one.sync()
+    two.write("f", "edited")
+    sites.lose = lambda request: request.target.partition("?")[0].endswith("/commit")
+    with pytest.raises(Unreachable):
+        two.sync()
+    sites.lose = lambda _: False
+    report = two.sync()
+    assert report.new_device
+    one.sync()
+    assert files(one) == files(two) == {"f": b"edited"}
+
+
 def test_an_offer_to_a_site_that_knows_the_dot_otherwise(
     sites: Sites, device: NewLaptop, tmp_path: Path
 ) -> None:
