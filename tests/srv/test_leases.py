@@ -17,7 +17,7 @@ def open_in(data: Path, clock: StillClock) -> Site:
 
 def host_of(site: Site) -> bytes:
     """As a process finds it that starts."""
-    with (Path(site.config.data) / "following").open("a+b") as turn:
+    with (Path(site.config.data) / "following").open("a+b", buffering=0) as turn:
         return Supervisor(site)._host(turn)
 
 
@@ -36,6 +36,18 @@ def test_a_lease_is_its_hosts_through_all_its_processes(tmp_path: Path) -> None:
     assert not take_lease(site, "following", host, 15_000)
     site.close()
     other.close()
+
+
+def test_a_mark_that_can_not_be_written_keeps_nobody_from_following(tmp_path: Path) -> None:
+    """As on a full disk: this process is the same to the end, and the next one another."""
+    site = open_in(tmp_path, StillClock())
+    (tmp_path / "following").touch()
+    with (tmp_path / "following").open("rb", buffering=0) as turn:
+        supervisor = Supervisor(site)
+        host = supervisor._host(turn)
+        assert supervisor._host(turn) == host
+        assert Supervisor(site)._host(turn) != host
+    site.close()
 
 
 def test_half_a_mark_is_none(tmp_path: Path) -> None:

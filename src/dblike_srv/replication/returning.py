@@ -40,6 +40,7 @@ def hear_first(config: Config, urls: Collection[str], patience: float = PATIENCE
 
 
 def _hear(config: Config, urls: Collection[str], patience: float) -> None:
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # whoever started us may have it ignored
     signal.setitimer(signal.ITIMER_REAL, patience)  # ends it, and needs nobody's help
     with contextlib.closing(open_site(config)) as site:
         asking = [threading.Thread(target=_ask, args=(site, url), daemon=True) for url in urls]

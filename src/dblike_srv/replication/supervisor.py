@@ -7,6 +7,7 @@ started again, and when its parent ends it does, too.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import socket
@@ -59,6 +60,7 @@ class Supervisor:
 
     def __init__(self, site: Site) -> None:
         self._site = site
+        self._holder = b""
         self._stopping = threading.Event()
 
     def run(self) -> None:
@@ -73,12 +75,10 @@ class Supervisor:
     def _run(self) -> None:
         run = Path(self._site.config.data) / "run"
         run.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (run / "following").open("a+b") as turn:
+        with (run / "following").open("a+b", buffering=0) as turn:
             while not self._stopping.is_set():
-                if _locked(turn) and self._is_needed():
-                    host = self._host(turn)
-                    if self._lease(host):
-                        self._follow(host)
+                if _locked(turn) and self._is_needed() and self._lease(turn):
+                    self._follow(turn)
                 self._stopping.wait(AGAIN)
 
     def stop(self) -> None:
@@ -98,32 +98,35 @@ class Supervisor:
     def _host(self, turn: IO[bytes]) -> bytes:
         """Who takes the lease: this host, so that whoever comes after a process that was killed
         need not wait for the end of its lease.  Of this host's processes one has the turn."""
+        if self._holder:
+            return self._holder
         turn.seek(0)
         mark = turn.read(_MARK)
         if len(mark) < _MARK:
-            turn.truncate(0)
             mark = self._site.random.bytes(_MARK)
-            turn.write(mark)
-            turn.flush()
-        return blake3(mark + socket.gethostname().encode()).digest(length=16)
+            with contextlib.suppress(OSError):  # a full disk: the next process is another one then
+                turn.truncate(0)
+                turn.write(mark)
+        self._holder = blake3(mark + socket.gethostname().encode()).digest(length=16)
+        return self._holder
 
-    def _lease(self, host: bytes) -> bool:
+    def _lease(self, turn: IO[bytes]) -> bool:
         """Whether this host's processes are to follow: on one database there may be many hosts."""
         if self._site.database.embedded:
             return True
         try:
-            return take_lease(self._site, "following", host, LEASE_MS)
+            return take_lease(self._site, "following", self._host(turn), LEASE_MS)
         except Exception:
             log.exception("the lease for following can't be had")
             return False
 
-    def _follow(self, host: bytes) -> None:
+    def _follow(self, turn: IO[bytes]) -> None:
         """Run the process until it ends, we are stopped, or the lease is another's."""
         with companion.start("dblike_srv.replication.supervisor", self._site.config) as child:
             looks = 0
             while child.poll() is None and not self._stopping.wait(AGAIN):
                 looks += 1
-                if looks * AGAIN % RENEW == 0 and not self._lease(host):
+                if looks * AGAIN % RENEW == 0 and not self._lease(turn):
                     break
             child.terminate()
 
