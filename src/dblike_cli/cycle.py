@@ -91,6 +91,9 @@ def _run(context: Context, wish: _Wish) -> Report:
             context, new = dataclasses.replace(context, device=become_new(context)), True
     if not wish.dry_run:
         ledger.remember(context, wish.paths)
+        if ledger.caught_up:
+            with context.state.transaction():
+                context.state.meta.have_looked()
     ledger.new_device = context.device != before
     return ledger.report(context, context.exchange.received - received)
 
@@ -120,6 +123,8 @@ def _round(context: Context, wish: _Wish, ledger: Ledger) -> Hints | None:
     news = _offer_and_hear(context, wish)
     resting = _resting(context, wish, ledger)
     look = _look(context, wish, news, resting)
+    if look.paths is None and wish.direction.up:
+        ledger.caught_up = context.state.meta.unseen
     found = scan(context, load_ignore(context.fs, context.config.ignore), news, look)
     found.local.update(dict.fromkeys(resting, UNKNOWN))
     ledger.pending.update(resting)
@@ -224,9 +229,7 @@ def _look(
 ) -> Look:
     """Where to look: at the hints, at what is news, and at what was left undone."""
     places: frozenset[bytes] | None = frozenset(wish.paths) or None
-    if context.state.everywhere and places is None:
-        context.state.everywhere = False
-    elif places is None and not wish.hints.everywhere:
+    if places is None and not wish.hints.everywhere and not context.state.meta.unseen:
         pending = context.state.notes.pending()
         left = {item.path for item in pending if item.code != Code.RULE}
         left.update(item.path for item in context.state.outbox.all())

@@ -43,6 +43,8 @@ class Ledger(msgspec.Struct):
     scanned: int = 0
     rounds: int = 0
     new_device: bool = False
+    caught_up: bool = False
+    """Whether all was looked at, as had to be whatever was hinted."""
 
     def looked(self, hints: Hints, found: Scan) -> None:
         """What a scan left; it replaces what was said before of the paths that it looked at."""

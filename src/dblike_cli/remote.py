@@ -168,7 +168,7 @@ def _page(context: Context, *, brief: bool = True) -> Changes:
         context.state.remote.clear()
         context.state.meta.step("")
         context.state.meta.note(_FIRST, "going on")
-    context.state.everywhere = True
+        context.state.meta.look_everywhere()
     return _changes(context, "", buried=True)
 
 

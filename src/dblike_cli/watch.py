@@ -213,8 +213,9 @@ class Loop:
         if self._context is None:
             context = self._session.context(self._reporter)
             if self._is_other(context):
+                with context.state.transaction():  # of what happened there nothing was heard
+                    context.state.meta.look_everywhere()
                 self.take_root()
-                context.state.everywhere = True  # of what happened there nothing was heard
             self._context = context
         return self._context
 

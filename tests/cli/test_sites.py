@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from dblike_cli.context import Settings
+from dblike_cli.report import Hints
 from dblike_delta.exchange import Unreachable
 from dblike_delta.versions import Kind
 from rig.core_site import StillClock
@@ -503,6 +505,30 @@ def test_a_delete_that_a_site_forgot_is_told_again(
     assert live(sites, "a") == {b"g"}
     two.sync()
     assert set(files(two)) == {"g"}
+
+
+@pytest.mark.parametrize("died", ["as it was asked", "as it was told"])
+def test_what_a_site_lost_is_sent_whenever_it_fails(
+    sites: Sites, device: NewLaptop, died: str
+) -> None:
+    """Nothing but the disk says by then that all has to be looked at: no hint does."""
+    one = device("one", settings=Settings(durable=False, batch_records=1))
+    one.sync()
+    sites.split()
+    for name in ("f", "g", "h"):
+        one.write(name, name)
+    one.sync()
+    sites.roll_back()
+    last = "/commit" if died == "as it was told" else "/changes?cursor=&"
+    sites.lose = lambda request: last in request.target
+    with pytest.raises(Unreachable):
+        one.sync(hints=Hints())
+    sites.lose = lambda _: False
+    one.restart()
+    report = one.sync(hints=Hints())
+    assert report.in_sync
+    assert live(sites, "a") == {b"f", b"g", b"h"}
+    assert one.sync(hints=Hints()).scanned == 0, "once is enough"
 
 
 # --- helpers

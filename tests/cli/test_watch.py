@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import io
 import os
@@ -20,11 +21,15 @@ import pytest
 from dblike_cli import watch
 from dblike_cli.exits import Exit
 from dblike_cli.output import Output
+from dblike_cli.report import Hints
 from dblike_cli.session import Session
 from dblike_cli.treewatch import InotifyTree
 from dblike_cli.wakeups import Wakeups
 from dblike_cli.watch import Loop
+from dblike_delta.exchange import Unreachable
 from dblike_delta.seams import SystemClock
+from rig.devices import Laptop
+from rig.wsgi import WsgiTransport
 
 PATIENCE = 30
 
@@ -164,6 +169,27 @@ def loop(tmp_path: Path, said: io.StringIO) -> Iterator[Loop]:
     made = Loop(cast("Session", session), Wakeups(clock), None)
     yield made
     made.leave_root()
+
+
+def test_what_took_the_folders_place_is_looked_at_whenever_the_site_fails(
+    loop: Loop, tmp_path: Path, wire: WsgiTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what happened there before it was watched nothing was heard."""
+    one = Laptop(tmp_path / "root", wire)
+    session = cast("Any", loop._session)
+    session.context = lambda reporter: dataclasses.replace(one.context, reporter=reporter)
+    session.reset, session.learn, session.log = one.restart, Mock(), Mock()
+    loop._step(Hints(everywhere=True))
+    loop.leave_root()
+    one.write("f", "x")
+    with monkeypatch.context() as away:
+        away.setattr(one.exchange, "changes", Mock(side_effect=Unreachable("no way to it")))
+        loop._step(Hints())
+        assert loop._failures == 1
+    loop._step(Hints())
+    assert loop._failures == 0
+    assert one.state.tree.get(b"f") is not None
+    one.close()
 
 
 def look_everywhere(loop: Loop) -> None:

@@ -8,6 +8,7 @@ from typing import TypeVar
 _T = TypeVar("_T")
 _FIRST = 1
 _UNSEALED = "unsealed"
+_UNSEEN = "look everywhere"
 
 
 class Meta:
@@ -50,6 +51,19 @@ class Meta:
     def have_sealed(self) -> None:
         """Sites have sealed what they know of that."""
         self.note(_UNSEALED, "")
+
+    @property
+    def unseen(self) -> bool:
+        """Whether all has to be looked at, whatever is hinted."""
+        return bool(self.noted(_UNSEEN))
+
+    def look_everywhere(self) -> None:
+        """No hint will say what there is to be sent."""
+        self.note(_UNSEEN, "going on")
+
+    def have_looked(self) -> None:
+        """All was looked at, and what came of it is remembered."""
+        self.note(_UNSEEN, "")
 
     def step(self, cursor: str) -> None:
         """All that the cursor covers is remembered."""

@@ -58,8 +58,6 @@ class State:
         self.notes = Notes(self._connection)
         self.offset = 0
         """What to add to our clock to get the site's, in milliseconds."""
-        self.everywhere = False
-        """Whether the next look has to be everywhere, whatever is hinted."""
         self.recovered = False
         """Whether what a crash may have left was cleared away since this was opened."""
         self.offer_at = 0.0
