@@ -43,7 +43,6 @@ class Uploads(msgspec.Struct):
     same: dict[bytes, bytes] = {}
     stamps: dict[bytes, bytes] = {}
     waiting: dict[bytes, Pending] = {}
-    refused: dict[bytes, Pending] = {}
     heard: bool = True
     bytes_sent: int = 0
 
@@ -199,7 +198,6 @@ def _reject(context: Context, result: Uploads, item: Outgoing, answer: CommitRes
         return
     reason = answer.detail or "the site does not take it"
     context.state.notes.refuse(item.path, item.entry, reason)
-    result.refused[item.path] = Pending(item.path, reason, Code.REFUSED)
 
 
 def _tell(context: Context, result: Uploads, good: list[Answered]) -> None:

@@ -127,8 +127,7 @@ def _round(context: Context, wish: _Wish, ledger: Ledger) -> Hints | None:
         ledger.caught_up = context.state.meta.unseen
     found = scan(context, load_ignore(context.fs, context.config.ignore), news, look)
     found.local.update(dict.fromkeys(resting, UNKNOWN))
-    ledger.pending.update(resting)
-    ledger.looked(wish.hints, found)
+    ledger.looked(look, found, resting)
     plan, brake = hold_deletes(context, _decide(context, found, news), found, wish.limit)
     ledger.brake = brake or ledger.brake  # another round may look elsewhere
     if not wish.direction.up:

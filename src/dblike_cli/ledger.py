@@ -10,8 +10,8 @@ from dblike_cli.answers import Uploads
 from dblike_cli.context import Context
 from dblike_cli.entries import entry_of
 from dblike_cli.outcomes import Applied
-from dblike_cli.report import Action, Brake, Code, Hints, Pending, Planned, Report
-from dblike_cli.scan import Scan
+from dblike_cli.report import Action, Brake, Code, Pending, Planned, Report
+from dblike_cli.scan import Look, Scan
 from dblike_delta.messages import Record
 from dblike_delta.paths import is_below
 from dblike_delta.plan import Entry, Plan, Reason
@@ -36,7 +36,6 @@ class Ledger(msgspec.Struct):
     deleted: dict[bytes, None] = {}
     conflicts: dict[bytes, None] = {}
     pending: dict[bytes, Pending] = {}
-    refused: dict[bytes, Pending] = {}
     planned: list[Planned] = []
     brake: Brake | None = None
     bytes_sent: int = 0
@@ -46,11 +45,11 @@ class Ledger(msgspec.Struct):
     caught_up: bool = False
     """Whether all was looked at, as had to be whatever was hinted."""
 
-    def looked(self, hints: Hints, found: Scan) -> None:
-        """What a scan left; it replaces what was said before of the paths that it looked at."""
-        for path in hints.paths:
-            self.pending.pop(path, None)
-        self.pending.update(found.pending)
+    def looked(self, look: Look, found: Scan, resting: Mapping[bytes, Pending]) -> None:
+        """What a scan left; it replaces what was said before of the paths that it looked at, but
+        for those that rest."""
+        kept = {path: item for path, item in self.pending.items() if not look.covers(path)}
+        self.pending = {**kept, **resting, **found.pending}
         self.scanned += found.looked
 
     def sent(self, result: Uploads) -> None:
@@ -58,7 +57,6 @@ class Ledger(msgspec.Struct):
         self.uploaded.update(dict.fromkeys(result.uploaded))
         self.deleted.update(dict.fromkeys(result.deleted))
         self.pending.update(result.waiting)
-        self.refused.update(result.refused)
         self.bytes_sent += result.bytes_sent
 
     def took(self, result: Applied) -> None:
@@ -97,7 +95,7 @@ class Ledger(msgspec.Struct):
 
     def report(self, context: Context, received: int) -> Report:
         """All of it."""
-        refused = {item.path: item for item in context.state.notes.refused()} | self.refused
+        refused = context.state.notes.refused()
         pending = [self.pending[path] for path in sorted(self.pending)]
         notable = [item for item in pending if item.code not in _HARMLESS]
         return Report(
@@ -107,7 +105,7 @@ class Ledger(msgspec.Struct):
             deleted=tuple(self.deleted),
             conflicts=tuple(self.conflicts),
             pending=tuple(pending),
-            refused=tuple(refused[path] for path in sorted(refused)),
+            refused=tuple(refused),
             planned=tuple(self.planned),
             bytes_sent=self.bytes_sent,
             bytes_received=received,

@@ -15,7 +15,7 @@ from dblike_cli.entries import UNTRUSTED, file_entry, is_racy, trust
 from dblike_cli.hashing import StillWriting, disk_time, read_whole
 from dblike_cli.outgoing import Outgoing
 from dblike_cli.place import has_name
-from dblike_cli.report import Code, Pending
+from dblike_cli.report import Code
 from dblike_delta.plan import Upload
 from dblike_delta.reconcile import same_entry
 from dblike_delta.versions import Kind
@@ -90,9 +90,7 @@ class Reader:
             item = self._small(change)
         else:
             item = self._large(self._seen_so(change))
-        if item is not None and change.path in self._refused and self._is_refused(item):
-            return None
-        return item
+        return None if item is None or self._is_refused(item) else item
 
     def _is_back(self, path: bytes) -> bool:
         """Whether something is where nothing was: what goes before a delete may take an hour."""
@@ -111,10 +109,9 @@ class Reader:
 
     def _is_refused(self, item: Outgoing) -> bool:
         """Whether the site said no to just this; then it is not asked again."""
-        reason = self._context.state.notes.refusal(item.path, item.entry)
-        if reason:
-            self._result.refused[item.path] = Pending(item.path, reason, Code.REFUSED)
-        return bool(reason)
+        if item.path not in self._refused:
+            return False
+        return bool(self._context.state.notes.refusal(item.path, item.entry))
 
     def _large(self, item: Outgoing) -> Outgoing:
         """A file to be streamed, unless its hash was needed before and is enough."""

@@ -18,6 +18,8 @@ from dblike_cli.context import Settings
 from dblike_cli.entries import UNTRUSTED
 from dblike_cli.errors import StateDamaged
 from dblike_cli.exits import Exit
+from dblike_cli.fs import Rename
+from dblike_cli.realfs import RealFS
 from dblike_cli.report import Code, Hints
 from dblike_cli.state import State
 from dblike_delta.exchange import Request, Response, Transport
@@ -289,6 +291,39 @@ def test_a_dry_run_says_all_and_does_nothing(laptop: NewLaptop) -> None:
     assert two.state.outbox.all() == []
     two.sync()
     assert two.sync(dry_run=True).planned == ()
+
+
+def test_what_a_second_round_settles_is_not_pending(laptop: NewLaptop) -> None:
+    """A file that became a directory at the site is saved here just as that takes its place."""
+    one, two = laptop("one"), laptop("two")
+    os.utime(one.write("a", "old"), (1, 1))
+    settle(one, two)
+    one.place("a").unlink()
+    one.write("a/b", "1")
+    one.write("a/c", "2")
+    one.sync()
+    two.fs.close()
+    two.fs = Saving(two.root, "a")
+    report = two.sync()
+    assert report.rounds == 2
+    assert {b"a/b", b"a/c"} <= set(report.applied)
+    assert (report.pending, report.in_sync) == ((), True)
+    assert len(report.conflicts) == 1, "what was saved is kept"
+    assert two.state.notes.pending() == []
+
+
+class Saving(RealFS):
+    """Somebody saves to a file once, just as it is to make way."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        super().__init__(root)
+        self.place: Path | None = root / name
+
+    def rename(self, source: bytes, target: bytes, how: Rename) -> None:
+        if self.place is not None and source == os.fsencode(self.place.name):
+            self.place.write_text("saved at that moment")
+            self.place = None
+        super().rename(source, target, how)
 
 
 def test_an_edit_beats_a_delete_on_both_sides(laptop: NewLaptop) -> None:
