@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
+
+import msgspec
 
 from dblike_cli import lock
 from dblike_cli.context import Context
@@ -12,12 +14,30 @@ from dblike_cli.cycle import run_cycle
 from dblike_cli.exits import Exit
 from dblike_cli.learned import is_stale
 from dblike_cli.output import Output, path_fields, plural, size
-from dblike_cli.report import Brake, Code, Direction, Pending, Report
+from dblike_cli.report import (
+    Brake,
+    Code,
+    Direction,
+    Outcome,
+    Pending,
+    Progress,
+    Report,
+    Reporter,
+)
 from dblike_cli.session import SITES, Session
 from dblike_delta.exchange import Exchange, Unreachable
 from dblike_delta.paths import display
 
 _TRIES = 2
+_OUTCOMES: Final = {
+    "upload": "uploaded",
+    "download": "applied",
+    "adopt": "adopted",
+    "delete-remote": "deleted",
+    "delete-local": "deleted",
+    "conflict": "conflicts",
+}
+"""Where a report lists what became of a path."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,14 +71,15 @@ def cycle(
     What a site left half done when it died goes on at another one.
     """
     with session.reporter() as reporter:
+        done = _Done(reporter)
         for _ in range(_TRIES):
             try:
-                return _once(session.context(reporter, exchange), direction, wish)
+                return done.told(_once(session.context(done, exchange), direction, wish))
             except Unreachable:
                 if not session.transport.has_choice:
                     raise
                 session.reset()
-        return _once(session.context(reporter, exchange), direction, wish)
+        return done.told(_once(session.context(done, exchange), direction, wish))
 
 
 def _once(context: Context, direction: Direction, wish: Wish) -> Report:
@@ -70,6 +91,26 @@ def _once(context: Context, direction: Direction, wish: Wish) -> Report:
         max_delete=wish.max_delete,
         checksum=wish.checksum,
     )
+
+
+class _Done:
+    """Hears what came of all tries, for the report of the last one knows no other's."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._paths: dict[str, dict[bytes, None]] = {name: {} for name in _OUTCOMES.values()}
+
+    def progress(self, event: Progress | Outcome | Pending) -> None:
+        """Take note of an event, and pass it on."""
+        if isinstance(event, Outcome):
+            self._paths[_OUTCOMES[event.action]][event.path] = None
+        self._reporter.progress(event)
+
+    def told(self, report: Report) -> Report:
+        """The report with what all tries did; its bytes are those of the last."""
+        return msgspec.structs.replace(
+            report, **{name: tuple(paths) for name, paths in self._paths.items()}
+        )
 
 
 def say(output: Output, report: Report, *, dry_run: bool) -> None:

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import itertools
 import os
 import random
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import delete
 
+from dblike_cli import run
 from dblike_cli.context import Settings
 from dblike_cli.entries import UNTRUSTED
 from dblike_cli.errors import StateDamaged
 from dblike_cli.exits import Exit
 from dblike_cli.fs import Rename
 from dblike_cli.realfs import RealFS
-from dblike_cli.report import Code, Hints
+from dblike_cli.report import Code, Direction, Hints
+from dblike_cli.session import Session
 from dblike_cli.state import State
-from dblike_delta.exchange import Request, Response, Transport
+from dblike_delta.exchange import Request, Response, Transport, Unreachable
 from dblike_srv import accounts
 from dblike_srv.app import create_app
 from dblike_srv.config import decode_config
@@ -324,6 +329,41 @@ class Saving(RealFS):
             self.place.write_text("saved at that moment")
             self.place = None
         super().rename(source, target, how)
+
+
+def test_what_a_site_did_before_it_died_is_told_with_the_rest(
+    laptop: NewLaptop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A conflict copy is no less there for having come from the site that was asked first."""
+    one, three = laptop("one"), laptop("three")
+    two = laptop("two", settings=Settings(durable=False, fetch_wants=1))
+    one.write("f", "old")
+    settle(one, two, three)
+    for device in (one, three):
+        device.write("f", f"of {device.name}")
+        device.write(f"z-{device.name}", device.name)
+    two.write("mine", "x")
+    settle(one, three)
+    fetch, asked = two.exchange.fetch, itertools.count(1)
+
+    def fetch_some(*given: Any) -> Iterator[Any]:
+        if next(asked) == 4:
+            raise Unreachable("the site died")
+        return fetch(*given)
+
+    monkeypatch.setattr(two.exchange, "fetch", fetch_some)
+    session = SimpleNamespace(
+        transport=SimpleNamespace(has_choice=True),
+        reporter=lambda: contextlib.nullcontext(two.heard),
+        context=lambda reporter, _: dataclasses.replace(two.context, reporter=reporter),
+        reset=two.restart,
+    )
+    report = run.cycle(cast("Session", session), Direction.BOTH, run.Wish())
+    assert next(asked) == 6, "each content was asked for once, and one of them again"
+    assert report.uploaded == (b"mine",)
+    assert set(report.applied) == {b"f", b"z-one", b"z-three"}
+    assert (len(report.conflicts), report.exit_code) == (1, Exit.PENDING)
+    assert report.in_sync
 
 
 def test_an_edit_beats_a_delete_on_both_sides(laptop: NewLaptop) -> None:
