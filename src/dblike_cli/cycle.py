@@ -143,8 +143,7 @@ def _round(context: Context, wish: _Wish, ledger: Ledger) -> Hints | None:
         again = wish.hints.everywhere
         sent = upload(context, plan.uploads, found.stamps, found.tick, again=again)
         ledger.sent(sent)
-        new = sum(1 for step in plan.uploads if step.base is None and step.path in sent.done)
-        note_fewer(context, "local", wish.limit, len(sent.deleted), new)
+        note_fewer(context, "local", wish.limit, plan.uploads, sent.done)
         found = _after(found, sent)
         news = _hear_again(context, wish, sent)
         plan, brake = hold_deletes(context, _decide(context, found, news), found, wish.limit)
@@ -153,9 +152,8 @@ def _round(context: Context, wish: _Wish, ledger: Ledger) -> Hints | None:
         plan = msgspec.structs.replace(plan, applies=())
     taken = apply(context, plan, found.stamps, found.tick)
     ledger.took(taken)
-    came = set(taken.applied)
-    new = sum(1 for step in plan.applies if step.expected is None and step.path in came)
-    note_fewer(context, "remote", wish.limit, len(taken.deleted), new)
+    done = {*taken.applied, *taken.deleted}
+    note_fewer(context, "remote", wish.limit, plan.applies, done)
     ledger.held(plan)
     offer_large(context)
     if ledger.brake is None:  # what a brake holds is not in the plan, and is far from idle

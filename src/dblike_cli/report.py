@@ -74,8 +74,8 @@ class Pending(msgspec.Struct, frozen=True):
 
 
 class Brake(msgspec.Struct, frozen=True):
-    """A mass delete that was not carried out: `count` of `total` paths, seen on `side`; `also` is
-    that of the other side, where both had one."""
+    """A mass delete that was not carried out: `count` of `total` files, symlinks among them, seen
+    on `side`; `also` is that of the other side, where both had one."""
 
     side: Literal["local", "remote"]
     count: int
@@ -95,7 +95,7 @@ class Brake(msgspec.Struct, frozen=True):
     def held(self) -> str:
         """What was held on its side."""
         where = "disappeared from this folder" if self.side == "local" else "were deleted remotely"
-        return f"{self.count} of {self.total} paths {where}"
+        return f"{self.count} of {self.total} files {where}"
 
 
 Action = Literal["upload", "delete-remote", "download", "delete-local", "adopt"]

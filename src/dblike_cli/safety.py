@@ -15,7 +15,7 @@ from dblike_cli.fs import OWN, FileSystem
 from dblike_cli.realfs import RealFS
 from dblike_cli.report import Brake
 from dblike_cli.scan import Scan
-from dblike_delta.plan import Apply, Entry, Plan
+from dblike_delta.plan import Apply, Entry, Plan, Upload
 from dblike_delta.versions import Kind
 
 _EXAMPLES = 5
@@ -23,6 +23,7 @@ _LATELY = 600.0
 """Seconds for which deletes that were let through count: `watch` sees those of one `rm` in many
 cycles, and each of them would be few."""
 Side = Literal["local", "remote"]
+Step = Upload | Apply
 
 
 def open_root(root: Path) -> RealFS:
@@ -81,16 +82,15 @@ def hold_deletes(
     context: Context, plan: Plan, found: Scan, limit: Limit
 ) -> tuple[Plan, Brake | None]:
     """The plan without its deletes where they are too many, and what was held."""
-    gone = [step.path for step in plan.uploads if step.new is None]
-    lost, removed = _not_moved(gone, found), _not_moved_there(plan.applies)
+    lost, removed = _not_moved(plan.uploads, found), _not_moved_there(plan.applies)
     before = {
         side: _lately(context, side) if paths and not limit.asked else 0
         for side, paths in (("local", lost), ("remote", removed))
     }
     here, there = len(lost) + before["local"], len(removed) + before["remote"]
     if max(here, there) <= limit.count:
-        return plan, None  # no share is asked for, so nobody has to count all paths
-    total = max(context.state.tree.count(), 1)
+        return plan, None  # no share is asked for, so nobody has to count all files
+    total = max(context.state.tree.count_files(), 1)
     brake = None
     if removed and not limit.allows(there, total + before["remote"]):
         made = tuple(step for step in plan.applies if step.new is not None)
@@ -103,8 +103,16 @@ def hold_deletes(
     return plan, brake
 
 
-def note_fewer(context: Context, side: Side, limit: Limit, gone: int, made: int) -> None:
-    """Remember for the next look how many paths went and came by the doing of a side."""
+def note_fewer(
+    context: Context, side: Side, limit: Limit, steps: Iterable[Step], done: Collection[bytes]
+) -> None:
+    """Remember for the next look how many files went and came by the doing of a side: by those of
+    the steps whose paths are done."""
+    gone = made = 0
+    for step in steps:
+        if step.path in done:
+            gone += step.new is None and _counts(step.old)
+            made += step.old is None and _counts(step.new)
     events, now = context.state.fewer[side], context.clock.monotonic()
     if limit.asked and gone:
         events.clear()
@@ -114,7 +122,7 @@ def note_fewer(context: Context, side: Side, limit: Limit, gone: int, made: int)
 
 
 def _lately(context: Context, side: str) -> int:
-    """How many paths fewer there are by the doing of a side than there were at some time lately."""
+    """How many files fewer there are by the doing of a side than there were at some time lately."""
     now = context.clock.monotonic()
     most = fewer = 0
     for when, count in reversed(context.state.fewer[side]):
@@ -125,24 +133,32 @@ def _lately(context: Context, side: str) -> int:
     return most
 
 
-def _not_moved(gone: Iterable[bytes], found: Scan) -> list[bytes]:
-    """Those that did not turn up at another path."""
-    paths = list(gone)
+def _counts(entry: Entry | None) -> bool:
+    """Whether it is something to lose.  A directory is what lies in it, which counts by itself."""
+    return entry is not None and entry.kind is not Kind.DIRECTORY
+
+
+def _not_moved(uploads: Iterable[Upload], found: Scan) -> list[bytes]:
+    """Files that went and did not turn up at another path."""
+    paths = [step.path for step in uploads if step.new is None and _counts(step.old)]
     there = {
         moved_mark(found.stamps[path])
         for path, entry in (found.local.items() if paths else ())
-        if isinstance(entry, Entry) and entry.kind is Kind.FILE
+        if isinstance(entry, Entry) and _counts(entry)
     } - {()}
     return [path for path in paths if moved_mark(found.gone.get(path, b"")) not in there]
 
 
 def _not_moved_there(applies: Collection[Apply]) -> list[bytes]:
-    """Those whose content does not arrive at another path."""
-    made = {step.new.hash for step in applies if step.new is not None and step.new.hash}
+    """Files that go, and whose content does not arrive at another path."""
+    made = {(step.new.hash, step.new.target) for step in applies if step.new is not None}
     return [
         step.path
         for step in applies
-        if step.new is None and step.expected is not None and step.expected.hash not in made
+        if step.new is None
+        and step.expected is not None
+        and _counts(step.expected)
+        and (step.expected.hash, step.expected.target) not in made
     ]
 
 

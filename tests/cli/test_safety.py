@@ -46,13 +46,13 @@ def test_mass_delete_here_is_held(laptop: NewLaptop) -> None:
     one.write("new", "still goes up")
     report = one.sync()
     assert report.brake is not None
-    assert (report.brake.side, report.brake.count, report.brake.total) == ("local", 121, 121)
+    assert (report.brake.side, report.brake.count, report.brake.total) == ("local", 120, 120)
     assert report.exit_code is Exit.BRAKE
     assert report.deleted == ()
     assert report.uploaded == (b"new",)
     assert len(two.sync().deleted) == 0
-    assert one.sync(max_delete="120").brake is not None
-    report = one.sync(max_delete="121")
+    assert one.sync(max_delete="119").brake is not None
+    report = one.sync(max_delete="120")
     assert report.brake is None
     assert len(report.deleted) == 121
     report = two.sync()
@@ -81,10 +81,10 @@ def test_mass_deletes_on_both_sides_are_both_held(laptop: NewLaptop) -> None:
     assert len(one.tree()) == 62
     assert report.brake is not None
     assert report.brake.message == (
-        "61 of 122 paths disappeared from this folder, and 61 of 122 paths were deleted remotely; "
-        "if that is right, go on with --max-delete 61"
+        "60 of 120 files disappeared from this folder, and 60 of 120 files were deleted remotely; "
+        "if that is right, go on with --max-delete 60"
     )
-    assert one.sync(max_delete="61").in_sync
+    assert one.sync(max_delete="60").in_sync
     assert set(one.tree()) == {"new"}
 
 
@@ -105,6 +105,40 @@ def test_a_move_is_no_delete(laptop: NewLaptop) -> None:
     report = two.sync()
     assert report.brake is None
     assert two.tree() == one.tree()
+
+
+def test_a_move_of_directories_and_symlinks_is_no_delete(laptop: NewLaptop) -> None:
+    """A directory is gone when what is in it is: here, and on every other device."""
+    one, two = laptop("one"), laptop("two")
+    for number in range(60):
+        one.write(f"d/{number}/f", f"{number}")
+        one.place(f"d/{number}/link").symlink_to(f"../{number}/f")
+    for device in (one, one, two, two):
+        device.sync()
+    one.place("d").rename(one.root / "e")
+    assert one.sync().brake is None
+    assert two.sync().brake is None
+    assert two.tree() == one.tree()
+    assert len(one.sync(max_delete="0").pending) == 0
+    for number in range(60):
+        one.place(f"e/{number}/link").unlink()
+    report = one.sync(max_delete="59")
+    assert report.brake is not None
+    assert (report.brake.count, report.brake.total) == (60, 120)
+
+
+def test_what_moves_in_many_small_steps_is_no_mass_delete(laptop: NewLaptop) -> None:
+    """Directories that were emptied one by one, and then went, count as what was in them."""
+    one = laptop("one")
+    for number in range(60):
+        one.write(f"d/{number}/deep/f", f"{number}")
+    one.sync()
+    one.sync()
+    one.place("e").mkdir()
+    for number in range(60):
+        one.place(f"d/{number}/deep/f").rename(one.place(f"e/{number}"))
+        shutil.rmtree(one.place(f"d/{number}"))
+        assert one.sync().brake is None
 
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "1.5", "5%%", "٣"])
@@ -128,7 +162,7 @@ def test_a_held_path_is_listed_with_its_code(laptop: NewLaptop) -> None:
     report = one.sync()
     assert Code.BRAKE in Code
     assert report.brake is not None
-    assert "--max-delete 121" in report.brake.message
+    assert "--max-delete 120" in report.brake.message
     assert not report.in_sync
 
 
@@ -144,7 +178,7 @@ def test_a_mass_delete_in_many_small_steps_is_held(laptop: NewLaptop) -> None:
         report = one.sync(hints=hints)
         two.sync(hints=Hints())
     assert report.brake is not None
-    assert (report.brake.side, report.brake.total) == ("local", 121)
+    assert (report.brake.side, report.brake.total) == ("local", 120)
     assert report.brake.count > 60
     assert len(two.tree()) == 61
     assert one.sync().brake is not None

@@ -67,7 +67,7 @@ class State:
         self.full = ("", 0, 0.0)
         """Which site had no room, for how many bytes, and the monotonic time to ask it again."""
         self.fewer: dict[str, list[tuple[float, int]]] = {"local": [], "remote": []}
-        """How many paths fewer there were after each step, by the side that it came from, with its
+        """How many files fewer there were after each step, by the side that it came from, with its
         monotonic time; for the brake."""
         self.offers_later: list[Offer] = []
         """Large files that the site wants in full."""

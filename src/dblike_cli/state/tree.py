@@ -62,6 +62,11 @@ class Tree:
         """How many paths there are; it reads the whole table."""
         return int(self._connection.execute("SELECT count(*) FROM tree").fetchone()[0])
 
+    def count_files(self) -> int:
+        """How many of them are no directories; likewise."""
+        query = "SELECT count(*) FROM tree WHERE kind != 2"
+        return int(self._connection.execute(query).fetchone()[0])
+
     def has_more_than(self, number: int) -> bool:
         """Whether there are more paths than that; costs no more than to count so many."""
         query = "SELECT 1 FROM tree LIMIT 1 OFFSET ?"
