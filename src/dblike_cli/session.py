@@ -62,6 +62,7 @@ class Session:
         self._transport: HttpTransport | None = None
         self._exchange: Exchange | None = None
         self._state: State | None = None
+        self._fewer: dict[str, list[tuple[float, int]]] = {"local": [], "remote": []}
         self._exits = contextlib.ExitStack()
         self._work = contextlib.ExitStack()
 
@@ -132,6 +133,7 @@ class Session:
             from dblike_cli.state import State
 
             self._state = State(self.own / "state.db")
+            self._state.fewer = self._fewer
             self._work.callback(self._state.close)
         return self._state
 
@@ -197,7 +199,7 @@ class Session:
 
     def reset(self) -> None:
         """Open what the cycle needs anew when it is next asked for: a folder that was mounted, a
-        credential that was renewed."""
+        credential that was renewed.  What the brake counts stays."""
         self._work.close()
         self._credential = self._exchange = self._state = None
 

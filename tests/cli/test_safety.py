@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from dblike_cli.credentials import Credential, write_credential
+from dblike_cli.cycle import run_cycle
 from dblike_cli.errors import Stopped, Usage
 from dblike_cli.exits import Exit
-from dblike_cli.report import Code, Hints
+from dblike_cli.options import Common
+from dblike_cli.report import Code, Direction, Hints
+from dblike_cli.session import open_session
 from rig.devices import Laptop
 
 NewLaptop = Callable[..., Laptop]
@@ -22,6 +27,16 @@ def full(laptop: NewLaptop, count: int = 120) -> Laptop:
         one.write(f"d/f{number:03}", f"{number}")
     one.sync()
     return one
+
+
+def deleted_in_steps(one: Laptop) -> Iterator[Hints]:
+    """What `watch` sees of one `rm`."""
+    paths = sorted(one.place("d").iterdir())
+    for at in range(0, len(paths), 20):
+        some = paths[at : at + 20]
+        for place in some:
+            place.unlink()
+        yield Hints(frozenset(b"d/" + os.fsencode(place.name) for place in some))
 
 
 def test_a_missing_root_stops_everything(laptop: NewLaptop) -> None:
@@ -167,14 +182,9 @@ def test_a_held_path_is_listed_with_its_code(laptop: NewLaptop) -> None:
 
 
 def test_a_mass_delete_in_many_small_steps_is_held(laptop: NewLaptop) -> None:
-    """As `watch` sees that of one `rm`, whose clock is the one of this."""
     one, two = full(laptop), laptop("two")
     two.sync()
-    paths = sorted(one.place("d").iterdir())
-    for at in range(0, 120, 20):
-        for place in paths[at : at + 20]:
-            place.unlink()
-        hints = Hints(frozenset(b"d/" + os.fsencode(p.name) for p in paths[at : at + 20]))
+    for hints in deleted_in_steps(one):
         report = one.sync(hints=hints)
         two.sync(hints=Hints())
     assert report.brake is not None
@@ -185,6 +195,30 @@ def test_a_mass_delete_in_many_small_steps_is_held(laptop: NewLaptop) -> None:
     assert one.sync(max_delete=str(report.brake.count)).in_sync
     one.place("d").rmdir()
     assert one.sync().brake is None, "what was answered for counts no more"
+
+
+def test_what_went_before_a_failure_counts(laptop: NewLaptop) -> None:
+    """As `watch` goes on after one: with all opened anew."""
+    one = full(laptop)
+    own = one.root / ".dblike"
+    (own / "config.json").write_text(json.dumps({"servers": ["https://files.example.org"]}))
+    write_credential(
+        own / "credential",
+        Credential(
+            token="t",
+            device_id=one.device.id.hex(),
+            user="ada",
+            folder="home",
+            folder_id=one.folder,
+        ),
+    )
+    with open_session(Common(directory=one.root)) as session:
+        for hints in deleted_in_steps(one):
+            context = session.context(one.heard, one.exchange)
+            report = run_cycle(context, Direction.BOTH, hints=hints)
+            session.reset()
+    assert report.brake is not None
+    assert report.brake.count > 60
 
 
 def test_what_comes_and_goes_is_no_mass_delete(laptop: NewLaptop) -> None:
