@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
@@ -202,20 +203,21 @@ class _Contents:
 
 def _carry_out(root: Path, records: dict[bytes, Record], staged: dict[bytes, Path]) -> None:
     order = sorted(records)
-    modes = _opened(root, order)
-    modes |= {path: each.mode for path, each in records.items() if each.kind == Kind.DIRECTORY}
+    modes: dict[bytes, int] = {}
     try:
+        _open(root, order, modes)
+        modes |= {path: each.mode for path, each in records.items() if each.kind == Kind.DIRECTORY}
         for path in reversed(order):
             if records[path].kind == Kind.DELETED:
                 _delete(root, path)
         for path in order:
             _place(root, records[path], staged.get(path))
     finally:
-        # Last, and the deepest first: a directory may forbid what was done in it.
-        for path in sorted(modes, reverse=True):
-            if stat.S_ISDIR(mode := _mode(root, path)):
-                # What is no permission, such as the group's inheritance, stays as it is here.
-                _full(root, path).chmod(mode & 0o7000 | modes[path] & 0o777)
+        # Last, and the deepest first: a directory may forbid what was done in it.  Each gets its
+        # own whether or not another one could.
+        with contextlib.ExitStack() as closing:
+            for path in sorted(modes):
+                closing.callback(_close, root, path, modes[path])
 
 
 def _sync(staging: Path) -> None:
@@ -226,16 +228,23 @@ def _sync(staging: Path) -> None:
         os.close(descriptor)
 
 
-def _opened(root: Path, order: list[bytes]) -> dict[bytes, int]:
-    """Let what happens in directories happen; those that forbade it, with their modes."""
-    shut: dict[bytes, int] = {}
+def _open(root: Path, order: list[bytes], shut: dict[bytes, int]) -> None:
+    """Let what happens in directories happen; those that forbade it go to `shut`, with their
+    modes, one by one."""
     by_effect = os.access in os.supports_effective_ids
     for place in sorted({parent(path) for path in order} - {b""}):
         full, mode = _full(root, place), _mode(root, place)
         if stat.S_ISDIR(mode) and not os.access(full, os.W_OK | os.X_OK, effective_ids=by_effect):
-            shut[place] = mode
             full.chmod(mode & 0o7777 | 0o300)
-    return shut
+            shut[place] = mode
+
+
+def _close(root: Path, path: bytes, wanted: int) -> None:
+    """Give a directory, if there is one, the mode that it is to have."""
+    mode = _mode(root, path)
+    if stat.S_ISDIR(mode):
+        # What is no permission, such as the group's inheritance, stays as it is here.
+        _full(root, path).chmod(mode & 0o7000 | wanted & 0o777)
 
 
 def _delete(root: Path, path: bytes) -> None:

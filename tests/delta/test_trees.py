@@ -212,6 +212,23 @@ def test_directories_that_nobody_may_write_to_are_patched_too(mode: int, place: 
     assert seen(old) == seen(new)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make what is another's")
+@pytest.mark.parametrize("mode", [0o555, 0o777])
+def test_a_directory_of_somebody_else_keeps_no_other_open(mode: int, place: Path) -> None:
+    """It can't be written to, or can't be given its new mode; each other one has its own again."""
+    old = grow(place / "old", {"a": {"f": (b"x", 4)}, "b": {"f": (b"x", 4)}})
+    new = grow(place / "new", {"a": {"f": (b"w", 4)}, "b": {"f": (b"w", 4)}})
+    (new / "b").chmod(0o750)
+    made = changeset(old, new)
+    old.chmod(0o777)
+    (old / "a").chmod(0o555)
+    (old / "b").chmod(mode)
+    (old / "b" / "f").chmod(0o444)
+    with as_anybody(old / "a"), pytest.raises(PermissionError, match="old/b'"):
+        patch_tree(old, io.BytesIO(made))
+    assert stat.S_IMODE((old / "a").stat().st_mode) == 0o555
+
+
 def test_what_is_not_spoken_of_stays(pair: tuple[Path, Path]) -> None:
     old, new = pair
     made = changeset(old, new)
