@@ -152,6 +152,7 @@ class Loop:
         self._unsettled: frozenset[str] = frozenset()
         self._blind = 0
         self._in_sync: bool | None = None
+        self._braked = False
         self._learn_at = 0.0
         self._site = ""
         session.transport.moved = self._events.reconnect
@@ -279,14 +280,14 @@ class Loop:
         except Exception as error:  # noqa: BLE001 - whatever it is, watching goes on
             self._fail(error, hints)
         else:
-            self._succeed(report)
+            self._succeed(report, hints)
         self._session.log.flush()
         self._warn_of_blindness()
 
     def _cycle(self, hints: Hints) -> Report:
         return run_cycle(self._open(), Direction.BOTH, hints=hints, max_delete=self._max_delete)
 
-    def _succeed(self, report: Report) -> None:
+    def _succeed(self, report: Report, hints: Hints) -> None:
         if self._failures:
             self._reporter.trouble({"event": "resumed"}, "syncing again")
         self._failures, self._trouble, self._max_delete = 0, "", None
@@ -300,10 +301,14 @@ class Loop:
         self._timers.retry(frozenset(item.path for item in report.pending if item.code in _PASSING))
         self._show_unsettled(report)
         self._show_site()
-        if report.in_sync != self._in_sync:
-            self._in_sync = report.in_sync
-            line = "in sync" if report.in_sync else None
-            self._reporter.say({"event": "status", "in_sync": report.in_sync}, line)
+        braked = report.brake is not None and report.brake.side == "local"
+        if braked or hints.everywhere:  # else nobody looked at what is held
+            self._braked = braked
+        in_sync = report.in_sync and not self._braked
+        if in_sync != self._in_sync:
+            self._in_sync = in_sync
+            line = "in sync" if in_sync else None
+            self._reporter.say({"event": "status", "in_sync": in_sync}, line)
 
     def _show_site(self) -> None:
         """Which site serves, where it is another one than before."""

@@ -171,14 +171,20 @@ def loop(tmp_path: Path, said: io.StringIO) -> Iterator[Loop]:
     made.leave_root()
 
 
-def test_what_took_the_folders_place_is_looked_at_whenever_the_site_fails(
-    loop: Loop, tmp_path: Path, wire: WsgiTransport, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of what happened there before it was watched nothing was heard."""
-    one = Laptop(tmp_path / "root", wire)
+def linked(loop: Loop, wire: WsgiTransport) -> Laptop:
+    """Let the loop's folder be that of a device."""
     session = cast("Any", loop._session)
+    one = Laptop(session.root, wire)
     session.context = lambda reporter: dataclasses.replace(one.context, reporter=reporter)
     session.reset, session.learn, session.log = one.restart, Mock(), Mock()
+    return one
+
+
+def test_what_took_the_folders_place_is_looked_at_whenever_the_site_fails(
+    loop: Loop, wire: WsgiTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what happened there before it was watched nothing was heard."""
+    one = linked(loop, wire)
     loop._step(Hints(everywhere=True))
     loop.leave_root()
     one.write("f", "x")
@@ -189,6 +195,29 @@ def test_what_took_the_folders_place_is_looked_at_whenever_the_site_fails(
     loop._step(Hints())
     assert loop._failures == 0
     assert one.state.tree.get(b"f") is not None
+    one.close()
+
+
+def test_nothing_is_in_sync_while_a_brake_holds(
+    loop: Loop, said: io.StringIO, wire: WsgiTransport
+) -> None:
+    """What is held is not looked at again when something else is saved."""
+    one = linked(loop, wire)
+    for number in range(60):
+        one.write(f"d/{number}", f"{number}")
+    loop._step(Hints(everywhere=True))
+    assert loop._in_sync
+    kept = one.root.parent / "kept"
+    one.place("d").rename(kept)
+    loop._step(Hints(frozenset({b"d"})))
+    assert "60 of 60 files disappeared" in said.getvalue()
+    one.write("f", "x")
+    loop._step(Hints(frozenset({b"f"})))
+    assert one.state.tree.get(b"f") is not None
+    assert not loop._in_sync
+    kept.rename(one.place("d"))
+    loop._step(Hints(everywhere=True))
+    assert loop._in_sync
     one.close()
 
 
