@@ -50,6 +50,7 @@ def backup(site: Site, directory: Path) -> BackupReport:
     partial = directory.with_name(f".{directory.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True, mode=0o700)
+    (partial / "packs").mkdir(mode=0o700)
     _copy_database(site, partial / "dblike.db")
     _write_config(site, partial / "config.json")
     count = size = 0

@@ -13,7 +13,7 @@ from dblike_delta.seams import Clock, Random, SystemClock, SystemRandom
 from dblike_srv.config import Config, ConfigError
 from dblike_srv.db import Database
 from dblike_srv.metrics import Meter, Unmetered
-from dblike_srv.models import journal, journals, meta
+from dblike_srv.models import journal, journals, meta, packs
 from dblike_srv.notices import MemoryNotices, Notices
 from dblike_srv.schema import open_schema
 from dblike_srv.seal import Seal
@@ -86,10 +86,13 @@ def open_site(
     database = database or Database(config.database_url, random)
     database.reach()
     site_id = open_schema(database, random.bytes(16))
+    if store is None:
+        fresh = database.read(lambda c: c.scalar(select(packs.c.id).limit(1))) is None
+        store = open_store(config, random, fresh=fresh)
     return Site(
         config=config,
         database=database,
-        store=store or open_store(config, random),
+        store=store,
         clock=clock,
         random=random,
         notices=notices or MemoryNotices(),
@@ -99,11 +102,12 @@ def open_site(
     )
 
 
-def open_store(config: Config, random: Random) -> PackStore:
-    """The pack store that the configuration names; a directory below `data` by default."""
+def open_store(config: Config, random: Random, *, fresh: bool) -> PackStore:
+    """The pack store that the configuration names; a directory below `data` by default.  A `fresh`
+    one, in which nothing can be yet, is made where it is absent."""
     url = config.store or f"file:{config.data}"
     if url.startswith("file:"):
-        return LocalStore(Path(url.removeprefix("file:")), random)
+        return LocalStore(Path(url.removeprefix("file:")), random, fresh=fresh)
     if url.startswith("s3://"):
         from dblike_srv.store.s3 import S3Store  # boto3 is a second of start-up
 

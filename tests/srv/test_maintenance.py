@@ -27,6 +27,7 @@ from dblike_srv.housekeeping import take_turn
 from dblike_srv.maintenance import backup, gc, prune, scrub
 from dblike_srv.models import contents, journal, packs, users, versions
 from dblike_srv.packs import Pack, SeenPack, name_pack, see_pack
+from dblike_srv.readiness import check_ready
 from dblike_srv.site import Site, open_site
 from dblike_srv.store.base import Away, PackStore, is_sound
 from dblike_srv.store.local import LocalStore
@@ -393,6 +394,46 @@ def test_trouble_of_the_host_is_no_damage(tmp_path: Path) -> None:
     (tmp_path / "unmounted").rename(tmp_path / "data" / "packs")
     assert core.read(b"a") == BLOB
     assert scrub(core.site).sound
+
+
+def test_a_store_whose_disk_is_not_mounted_is_not_made_anew(tmp_path: Path) -> None:
+    """Not by a server that runs, and not by a process that opens the site meanwhile."""
+    mount, disk = tmp_path / "mount", tmp_path / "disk"
+    core = CoreSite(tmp_path / "data", LocalStore(mount, SeededRandom(3)))
+    config = msgspec.structs.replace(core.site.config, store=f"file:{mount}")
+    core.laptop.put(b"a", BLOB)
+    mount.rename(disk)
+    mount.mkdir()
+    running = core.site
+    for site in (running, open_site(config), running):
+        core.site = site
+        assert check_ready(site)
+        with pytest.raises(Away, match="mount its disk"):
+            site.store.check()
+        with pytest.raises(Away):
+            core.laptop.put(b"b", BLOB + b"more")
+        with pytest.raises(Away):
+            check_contents(site, core.user, [blake3(BLOB).digest()])
+        with pytest.raises(Away):
+            scrub(site)
+        assert core.laptop.make(b"d").status in ("accepted", "known")
+    assert list(mount.iterdir()) == []
+    mount.rmdir()
+    disk.rename(mount)
+    (mount / "tmp").rmdir()  # as on a disk that a backup was copied to
+    core.site = open_site(config)
+    assert core.read(b"a") == BLOB
+    assert core.laptop.put(b"b", BLOB + b"more").status == "accepted"
+    assert scrub(running).sound
+
+
+def test_a_store_that_has_no_packs_yet_may_be_somewhere_else(tmp_path: Path) -> None:
+    core = CoreSite(tmp_path / "data")
+    place = tmp_path / "not" / "there"
+    core.site = open_site(msgspec.structs.replace(core.site.config, store=f"file:{place}"))
+    assert not check_ready(core.site)
+    core.laptop.put(b"a", BLOB)
+    assert core.read(b"a") == BLOB
 
 
 def test_scrub_reads_what_came_as_a_delta(core: CoreSite) -> None:

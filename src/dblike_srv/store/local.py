@@ -2,6 +2,9 @@
 
 A pack is durable before it has its name: the file is synced, renamed, and its directory synced.  On
 ext4 and xfs a rename alone can come back undone after a power cut.
+
+DIR/packs is made for a new store only.  Where it is missing later on, the disk is not mounted: what
+was written below the empty mount point would be out of sight as soon as it is.
 """
 
 from __future__ import annotations
@@ -25,19 +28,22 @@ _BROKEN = (None, errno.EIO, errno.EBADMSG, errno.EUCLEAN)
 class LocalStore:
     """Packs below a directory that one or more processes of one host use."""
 
-    def __init__(self, root: Path, random: Random) -> None:
+    def __init__(self, root: Path, random: Random, *, fresh: bool = True) -> None:
         self._packs = root / "packs"
         self._temporary = root / "tmp"
         self._random = random
-        for directory in (self._packs, self._temporary):
-            make_directory(directory)
+        if fresh:
+            make_directory(self._packs)
+        self._make_temporary()
 
     def writer(self) -> SpoolWriter:
+        self._make_temporary()
         return SpoolWriter(self._temporary / self._random.bytes(16).hex(), self.adopt)
 
     def adopt(self, path: Path, name: bytes) -> None:
         final = self.path(name)
         if not final.parent.is_dir():
+            self.check()
             make_directory(final.parent)
             sync_path(final.parent.parent)
         try:
@@ -89,7 +95,13 @@ class LocalStore:
                 yield bytes.fromhex(entry.name)
 
     def check(self) -> None:
-        os.stat(self._packs)
+        try:
+            os.stat(self._packs)
+        except FileNotFoundError:
+            raise Away(
+                f"there is no directory {self._packs}: mount its disk, or move the packs there; if "
+                "they are lost, make it empty, and run `dblike-server scrub --repair`"
+            ) from None
 
     def tidy(self, before_ms: int) -> int:
         return remove_older(self._temporary, before_ms)
@@ -98,6 +110,11 @@ class LocalStore:
         """Where a pack lies."""
         text = name.hex()
         return self._packs / text[:2] / text
+
+    def _make_temporary(self) -> None:
+        """Beside packs only: these may also come while the server runs, as a disk is mounted."""
+        if not self._temporary.is_dir() and self._packs.is_dir():
+            make_directory(self._temporary)
 
     def _copy(self, source: Path, final: Path) -> None:
         """From another file system: by way of this one's own temporary files."""

@@ -11,7 +11,7 @@ from typing import Final
 
 from dblike_delta.beside import Beside
 from dblike_delta.system import Strides, give_to_owner
-from dblike_srv.store.base import Data
+from dblike_srv.store.base import Away, Data
 
 BUFFER: Final = 1 << 20
 _THREADS: Final = ThreadPoolExecutor(4, "spool")
@@ -94,7 +94,10 @@ class SpoolWriter:
     def _put(self, data: Data) -> None:
         if self._descriptor < 0:
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            self._descriptor = os.open(self._path, flags, 0o600)
+            try:
+                self._descriptor = os.open(self._path, flags, 0o600)
+            except FileNotFoundError as error:  # the directory's disk is not mounted
+                raise Away(f"the store can't be written: {error}") from error
             give_to_owner(self._descriptor, self._path.parent)
         self._written += len(data)
         self._beside.do(lambda: self._write_all(data))
