@@ -149,21 +149,18 @@ def check_contents(site: Site, user: int, hashes: Iterable[bytes]) -> list[bytes
 
     held, names = site.database.read(load)
     reader = PackReader(site, names)
-    verdicts = {c.id: _verdict(reader, c) for c in held.values() if c.id}
+    read = [(content, _verdict(reader, content)) for content in held.values() if content.id]
+    news = [(content, state) for content, state in read if state is not content.state]
 
     def remember(connection: Connection) -> None:
-        for row, state in verdicts.items():
+        for content, state in news:
             # Only as long as the row still has the recipe that was read.
-            recipe = next(c.recipe for c in held.values() if c.id == row)
-            connection.execute(
-                update(contents)
-                .where(contents.c.id == row, contents.c.recipe == recipe.pack())
-                .values(state=int(state))
-            )
+            mine = (contents.c.id == content.id) & (contents.c.recipe == content.recipe.pack())
+            connection.execute(update(contents).where(mine).values(state=int(state)))
 
-    if verdicts:
+    if news:
         site.database.transact(remember)
-    return [c.hash for c in held.values() if verdicts.get(c.id) is State.DAMAGED]
+    return [content.hash for content, state in read if state is State.DAMAGED]
 
 
 def _verdict(reader: PackReader, content: Content) -> State:

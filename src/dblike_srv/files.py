@@ -1,12 +1,11 @@
-"""Whole files over HTTP, and rsync's three steps with the site as the other side.
+"""Whole files over HTTP: made, patched, deleted.  What is read of them is `reading`'s.
 
 These are conveniences for people, `curl` and `rdiff`: unlike commit and fetch they read content.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -15,16 +14,13 @@ from sqlalchemy import Connection, and_, select
 
 from dblike_delta.changeset import Body
 from dblike_delta.commands import Data
-from dblike_delta.delta import delta
 from dblike_delta.errors import PathError
 from dblike_delta.formats import DELTA_MAGIC, END, encode_literal_header
 from dblike_delta.messages import Trailer
 from dblike_delta.paths import check_path
-from dblike_delta.recipe import Recipe
-from dblike_delta.signature import Signature, signature
 from dblike_delta.versions import Kind, Version
 from dblike_srv.commit import keep_pack, new_intake
-from dblike_srv.contents import Content, PackReader, State, find_contents, pack_names
+from dblike_srv.contents import PackReader, check_contents, pack_names
 from dblike_srv.edits import Edit, apply_items, dots_of, make_items
 from dblike_srv.errors import Conflict, Invalid, NotFound, PreconditionFailed
 from dblike_srv.fetch import find_versions
@@ -34,6 +30,7 @@ from dblike_srv.items import Item
 from dblike_srv.listing import walk
 from dblike_srv.models import paths, versions
 from dblike_srv.packs import Pack
+from dblike_srv.reading import LOST, find_recipe, reading
 from dblike_srv.site import Site
 from dblike_srv.store.base import PackWriter
 from dblike_srv.transaction import Check
@@ -42,9 +39,6 @@ from dblike_srv.views import dot_of, version_name
 
 FILE_MODE: Final = 0o644
 DIRECTORY_MODE: Final = 0o755
-MOST_BLOCKS: Final = 1 << 21
-"""Blocks of a signature that is made here, at 36 bytes each: those of 4 GiB in blocks of 2 KiB.
-Where nobody says how large they shall be, it is the square root of the file's size."""
 
 
 class Precondition(msgspec.Struct, frozen=True):
@@ -91,15 +85,6 @@ def find_version(site: Site, folder: FolderRef, path: bytes, name: str = "") -> 
     return found
 
 
-def read_content(
-    site: Site, identity: Identity, version: Version, start: int = 0, end: int | None = None
-) -> Iterator[memoryview]:
-    """A file version's bytes from `start` to before `end`; NotFound where they are not kept."""
-    recipe, names = _recipe(site, identity.user, version)
-    end = recipe.size if end is None else end
-    return PackReader(site, names).pieces(recipe.pieces(start, end - start))
-
-
 def put_file(
     site: Site,
     identity: Identity,
@@ -141,19 +126,22 @@ def patch_file(
 ) -> Version:
     """Apply a librsync delta, which was made against the path's present content.
 
-    Whoever made the delta did not say what hash it makes, so the site reads the result.  Raises
+    Whoever made the delta did not say what hash it makes, so the site reads the result; and that
+    the content is what it was, or damage would be part of a version that all take for good.  Raises
     Conflict where the path changed while the delta came in.
     """
     present = find_version(site, folder, path)
     if present.kind is not Kind.FILE:
         raise Invalid("only files can be patched", field="path")
     condition.check(present)
-    _, names = _recipe(site, identity.user, present)
+    find_recipe(site, identity.user, present)
+    if check_contents(site, identity.user, [present.hash]):
+        raise NotFound(LOST, field="version")
 
     def receive(intake: Intake) -> Trailer:
         for chunk in chunks:
             intake.take(Body(memoryview(chunk)))
-        return _hash_result(site, names, intake)
+        return _hash_result(site, identity.user, present.hash, intake)
 
     limit = site.config.limits.file_size
     edit = Edit(path, Kind.FILE, b"", limit, present.mode, _now_ns(site))
@@ -194,30 +182,6 @@ def make_directory(
     edit = Edit(_checked(path), Kind.DIRECTORY, mode=mode)
     items = make_items(site, identity, [edit])
     return _apply(site, identity, folder, items, None, condition, path)
-
-
-def signature_of(
-    site: Site, identity: Identity, version: Version, *, block_size: int | None, strong: int | None
-) -> bytes:
-    """The librsync signature (RK_BLAKE2) of a version's content; Invalid where the blocks are so
-    small that it would be too large to be made in memory."""
-    if block_size is not None and version.size // block_size > MOST_BLOCKS:
-        least = -(-version.size // MOST_BLOCKS)
-        raise Invalid(f"blocks of a file of this size have {least} bytes or more", field="block")
-    source = _Reader(site, *_recipe(site, identity.user, version))
-    made = signature(source, block_size=block_size, format="librsync", strong_size=strong)
-    return made.pack()
-
-
-def delta_for(site: Site, identity: Identity, version: Version, theirs: bytes) -> Iterator[bytes]:
-    """The librsync delta that makes a version's content of a file with the signature `theirs`."""
-    known = Signature.unpack(theirs)
-    made = delta(known, _Reader(site, *_recipe(site, identity.user, version)))
-    try:
-        for piece in made.pieces():
-            yield bytes(piece)
-    finally:
-        made.close()
 
 
 # --- inside ---------------------------------------------------------------------------------------
@@ -286,32 +250,19 @@ def _live_below(connection: Connection, folder: FolderRef, path: bytes) -> list[
     return [place.path for place in walk(connection, folder.row, path)]
 
 
-def _recipe(site: Site, user: int, version: Version) -> tuple[Recipe, dict[int, bytes]]:
-    if version.kind is not Kind.FILE:
-        raise Invalid("only files have content", field="path")
-
-    def work(connection: Connection) -> tuple[Content | None, dict[int, bytes]]:
-        content = find_contents(connection, user, [version.hash]).get(version.hash)
-        packs = content.recipe.packs if content is not None else ()
-        return content, pack_names(connection, packs)
-
-    content, names = site.database.read(work)
-    if content is None or content.state is State.DAMAGED:
-        raise NotFound("the content is damaged or not kept any more", field="version")
-    return content.recipe, names
-
-
-def _hash_result(site: Site, names: dict[int, bytes], intake: Intake) -> Trailer:
-    """Read what an open body made."""
+def _hash_result(site: Site, user: int, base: bytes, intake: Intake) -> Trailer:
+    """Read what an open body made.  Where the base lies is asked now: it may have been moved."""
     recipe = intake.open_recipe()
     hasher = blake3()
+    names = site.database.read(lambda connection: pack_names(connection, recipe.packs))
     reader = PackReader(site, names)
     for extent in recipe.extents:
         if extent.pack == NEW_PACK:
             hasher.update(intake.read_back(extent))
         else:
-            for piece in reader.pieces([extent]):
-                hasher.update(piece)
+            with reading(site, user, base):
+                for piece in reader.pieces([extent]):
+                    hasher.update(piece)
     return Trailer(hasher.digest(), recipe.size)
 
 
@@ -324,39 +275,3 @@ def _checked(path: bytes) -> bytes:
 
 def _now_ns(site: Site) -> int:
     return site.clock.now_ms() * 1_000_000
-
-
-class _Reader(io.RawIOBase):
-    """A content as a file, read forwards."""
-
-    def __init__(self, site: Site, recipe: Recipe, names: dict[int, bytes]) -> None:
-        super().__init__()
-        self._recipe = recipe
-        self._packs = PackReader(site, names)
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = (0, self._at, self._recipe.size)[whence]
-        self._at = max(start + offset, 0)
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        left = max(self._recipe.size - self._at, 0)
-        length = left if size < 0 else min(size, left)
-        data = b"".join(self._packs.pieces(self._recipe.pieces(self._at, length)))
-        self._at += length
-        return data
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)

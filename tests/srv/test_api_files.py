@@ -25,6 +25,7 @@ from dblike_delta.paths import MAX_PATH
 from dblike_delta.signature import Signature
 from dblike_srv import accounts
 from dblike_srv.site import Site
+from dblike_srv.store.local import LocalStore
 from rig.wsgi import WsgiTransport
 
 FILES = "/v1/folders/home/files/"
@@ -345,6 +346,28 @@ def test_a_signature_is_no_larger_than_the_memory_for_it(person: Person) -> None
     assert (refused.status_code, refused.json["field"]) == (422, "block")
     assert "have 128 bytes or more" in refused.json["detail"]
     assert person("GET", FILES + "f/signature?block=8388608").status_code == 200
+
+
+def test_what_rotted_on_the_disk_is_not_there(person: Person, site: Site) -> None:
+    """Nobody gets other bytes than the hash says, nor makes a new version of them."""
+    old = os.urandom(30_000)
+    tag = person("PUT", FILES + "f", old).headers["ETag"]
+    mine = person("GET", FILES + "f/signature").data
+    [name] = site.store.names()
+    assert isinstance(site.store, LocalStore)
+    site.store.path(name).write_bytes(old[:100] + b"rotten" + old[106:])
+    assert person("GET", FILES + "f", Range="bytes=0-99").data == old[:100]
+    change = delta_of(Signature.unpack(mine), old + b"more")
+    for reply in (
+        person("PATCH", FILES + "f", change, If_Match=tag),
+        person("GET", FILES + "f"),
+        person("GET", FILES + "f/signature"),
+        person("POST", FILES + "f/delta", mine),
+        person("GET", FILES + "f", Range="bytes=0-99"),
+    ):
+        assert (reply.status_code, reply.json["field"]) == (404, "version")
+    person("PUT", FILES + "g", old)
+    assert person("GET", FILES + "f").data == old
 
 
 @pytest.mark.parametrize("body", [b"", b"x", b"rs\x026", b"rs\x026\x00trailing", os.urandom(500)])

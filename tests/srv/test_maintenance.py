@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import resource
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,23 @@ from blake3 import blake3
 from sqlalchemy import select, update
 
 from dblike_delta.commands import Copy, Literal
+from dblike_delta.formats import encode_commands
 from dblike_delta.messages import Refusal, Want
-from dblike_delta.versions import Kind
+from dblike_delta.signature import signature
+from dblike_delta.versions import Kind, Version
 from dblike_srv import collect, compact
 from dblike_srv.configfile import find_config
 from dblike_srv.contents import check_contents
 from dblike_srv.db import Database
-from dblike_srv.errors import Busy, Conflict
+from dblike_srv.errors import Busy, Conflict, NotFound
+from dblike_srv.files import find_version, patch_file
 from dblike_srv.folders import create_folder
 from dblike_srv.housekeeping import take_turn
 from dblike_srv.maintenance import backup, gc, prune, scrub
 from dblike_srv.models import contents, journal, packs, users, versions
 from dblike_srv.packs import Pack, SeenPack, name_pack, see_pack
 from dblike_srv.readiness import check_ready
+from dblike_srv.reading import delta_for, read_content, signature_of
 from dblike_srv.site import Site, open_site
 from dblike_srv.store.base import Away, PackStore, is_sound
 from dblike_srv.store.local import LocalStore
@@ -333,6 +338,91 @@ def test_scrub_finds_damage_and_no_one_is_served_it(core: CoreSite, damage: str)
     assert isinstance(answer, Refusal)
     assert answer.status == "damaged"
     assert core.read(b"b") == b"fine"
+
+
+def rot(core: CoreSite, at: int = -1) -> None:
+    """Flip a bit of the largest pack, or take the pack away."""
+    held = core.store.inner.packs  # type: ignore[attr-defined]
+    name = max(held, key=lambda each: len(held[each]))
+    if at < 0:
+        del held[name]
+    else:
+        held[name] = held[name][:at] + bytes([held[name][at] ^ 1]) + held[name][at + 1 :]
+
+
+def get(core: CoreSite) -> bytes:
+    version = find_version(core.site, core.folder, b"a")
+    return b"".join(read_content(core.site, core.laptop.identity, version))
+
+
+def sign(core: CoreSite) -> bytes:
+    version = find_version(core.site, core.folder, b"a")
+    return signature_of(core.site, core.laptop.identity, version, block_size=None, strong=None)
+
+
+def compare(core: CoreSite) -> bytes:
+    version = find_version(core.site, core.folder, b"a")
+    theirs = signature(io.BytesIO(b"old"), format="librsync").pack()
+    return b"".join(delta_for(core.site, core.laptop.identity, version, theirs))
+
+
+def append(core: CoreSite) -> Version:
+    change = encode_commands([Copy(0, len(BLOB)), Literal(b"more")])
+    return patch_file(core.site, core.laptop.identity, core.folder, b"a", [change])
+
+
+@pytest.mark.parametrize("at", [0, 777, len(BLOB) - 1, -1], ids=["first", "inside", "last", "gone"])
+@pytest.mark.parametrize("use", [get, sign, compare, append])
+def test_damage_that_nobody_found_yet_is_found_by_who_reads_it(
+    core: CoreSite, use: Callable[[CoreSite], object], at: int
+) -> None:
+    core.laptop.put(b"a", BLOB)
+    rot(core, at)
+    with pytest.raises(NotFound, match="damaged"):
+        use(core)
+    record = core.records()[b"a"]
+    assert record.hash == blake3(BLOB).digest()
+    [answer] = core.fetch([Want(record.device, record.counter)])
+    assert isinstance(answer, Refusal)
+    core.device("phone").put(b"b", BLOB)
+    use(core)
+
+
+def test_a_large_file_that_is_damaged_at_its_end_never_comes_to_its_end(core: CoreSite) -> None:
+    data = BLOB * 20
+    core.laptop.put(b"a", data)
+    rot(core, len(data) - 1)
+    version = find_version(core.site, core.folder, b"a")
+    pieces: list[memoryview] = []
+    with pytest.raises(NotFound):
+        pieces.extend(read_content(core.site, core.laptop.identity, version))
+    came = b"".join(pieces)
+    assert came == data[: len(came)]
+    assert 0 < len(came) < len(data)
+
+
+def test_a_store_that_goes_away_while_a_file_is_read_is_no_damage(tmp_path: Path) -> None:
+    core = CoreSite(tmp_path / "data", LocalStore(tmp_path / "store", SeededRandom(3)))
+    core.laptop.put(b"a", BLOB)
+    (tmp_path / "store").rename(tmp_path / "unmounted")
+    for use in (get, sign, compare, append):
+        with pytest.raises(Away):
+            use(core)
+    (tmp_path / "unmounted").rename(tmp_path / "store")
+    assert get(core) == BLOB
+
+
+def test_a_base_that_is_moved_while_its_delta_comes_is_patched(core: CoreSite) -> None:
+    for n in range(compact.ENOUGH):
+        core.laptop.put(b"f%d" % n, b"content %d" % n)
+    core.clock.advance(2 * HOUR_MS)
+
+    def chunks() -> Iterator[bytes]:
+        assert compact.compact(core.site).packs == 1
+        yield encode_commands([Copy(0, 9), Literal(b" and more")])
+
+    patch_file(core.site, core.laptop.identity, core.folder, b"f1", chunks())
+    assert core.read(b"f1") == b"content 1 and more"
 
 
 def test_what_is_collected_during_a_scrub_is_no_damage(

@@ -30,6 +30,7 @@ from dblike_srv.api.outbound import nothing, reply, stream
 from dblike_srv.api.problems import BadRequest, RangeNotSatisfiable
 from dblike_srv.errors import TooLarge
 from dblike_srv.files import FileWish, Precondition
+from dblike_srv.reading import read_content
 from dblike_srv.views import version_name, view_version
 
 blueprint = Blueprint("files", __name__, url_prefix="/v1/folders/<folder_name>/files")
@@ -74,7 +75,7 @@ def send_file(version: Version) -> Response:
         return _tagged(nothing(304), version)
     start, end = _range(version.size, tag)
     head = request.method == "HEAD"
-    body = () if head else files.read_content(site(), identity(), version, start, end)
+    body = () if head else read_content(site(), identity(), version, start, end)
     whole = (start, end) == (0, version.size)
     response = stream(body, media=BINARY, status=200 if whole else 206, length=end - start)
     if not whole:

@@ -9,7 +9,7 @@ from flask import Blueprint, Response, request
 
 from dblike_delta.limits import DEFAULT_LIMITS
 from dblike_delta.messages import RestoreReply, RestoreRequest, VersionView
-from dblike_srv import files, history
+from dblike_srv import files, history, reading
 from dblike_srv.api.files import MATCH, precondition, read, view
 from dblike_srv.api.inbound import (
     chunks,
@@ -50,7 +50,7 @@ def signature(folder_name: str, path: str) -> Response:
     block = number("block", 0, least=16, most=DEFAULT_LIMITS.max_block_size) or None
     strong = number("strong", 0, least=8, most=32) or None
     version = files.find_version(site(), source, name, request.args.get("version", ""))
-    made = files.signature_of(site(), identity(), version, block_size=block, strong=strong)
+    made = reading.signature_of(site(), identity(), version, block_size=block, strong=strong)
     response = stream([made], media=SIGNATURE_TYPE)
     response.set_etag(version_name(version.dot))
     return response
@@ -63,7 +63,7 @@ def delta(folder_name: str, path: str) -> Response:  # noqa: ARG001 - the bytes 
     source, (name, _) = folder(folder_name), file_path(b"/delta")
     version = files.find_version(site(), source, name, request.args.get("version", ""))
     return stream(
-        files.delta_for(site(), identity(), version, small_body(SIGNATURE)), media=DELTA_TYPE
+        reading.delta_for(site(), identity(), version, small_body(SIGNATURE)), media=DELTA_TYPE
     )
 
 
