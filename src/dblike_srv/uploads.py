@@ -24,6 +24,7 @@ from dblike_srv.errors import Conflict, TooLarge
 from dblike_srv.identity import FolderRef, Identity
 from dblike_srv.packs import Pack
 from dblike_srv.site import Site
+from dblike_srv.store.base import PackStore
 from dblike_srv.unfinished import (
     NO_STATE,
     SAVE_EVERY,
@@ -89,11 +90,12 @@ class _Upload:
     def finish(self, site: Site, identity: Identity, folder: FolderRef) -> CommitReply:
         """Commit what came.  Where that fails, the state on disk is good for another try."""
         self._decoder.close()
-        return commit_items(site, identity, folder, self.intake.items, self._keep_pack())
+        return commit_items(site, identity, folder, self.intake.items, self._keep_pack(site.store))
 
-    def _keep_pack(self) -> Pack | None:
-        """Make the literals durable, where any item uses them and no former try did so."""
-        if self._kept.adopted is not None:
+    def _keep_pack(self, store: PackStore) -> Pack | None:
+        """Make the literals durable, where any item uses them."""
+        if self._kept.adopted is not None:  # by a former try, which may have ended right then
+            store.settle(self._kept.adopted.name)
             return self._kept.adopted
         pack = pack_of(self.intake)
         if pack is not None:

@@ -83,6 +83,9 @@ class CountingStore:
     def adopt(self, path: Path, name: bytes) -> None:
         self.inner.adopt(path, name)
 
+    def settle(self, name: bytes) -> None:
+        self.inner.settle(name)
+
     def read(self, name: bytes, offset: int, length: int) -> bytes:
         self.reads += 1
         self.bytes_read += length

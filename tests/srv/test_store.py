@@ -99,6 +99,7 @@ def test_a_file_of_the_host_can_be_adopted(store: PackStore, tmp_path: Path) -> 
     source = tmp_path / "upload"
     source.write_bytes(b"adopted")
     store.adopt(source, NAME)
+    store.settle(NAME)
     assert store.read(NAME, 0, 7) == b"adopted"
     assert not source.exists()
 

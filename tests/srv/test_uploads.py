@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -24,6 +25,7 @@ from dblike_delta.messages import CommitReply, UploadStatus
 from dblike_srv import uploads
 from dblike_srv.errors import Conflict, QuotaExceeded, TooLarge
 from dblike_srv.models import users
+from dblike_srv.store import local
 from dblike_srv.store.base import Away
 from dblike_srv.store.local import LocalStore
 from rig.core_site import CoreSite, Device, SeededRandom, stream
@@ -335,6 +337,32 @@ def test_a_commit_that_failed_is_tried_again_without_the_bytes(
     assert {result.status for result in reply.results} == {"accepted"}
     assert core.read(b"first") == BLOB
     assert not list(Path(core.site.config.data).glob("uploads/*/*"))
+
+
+def test_a_pack_that_was_renamed_and_not_synced_is_synced_before_it_counts(
+    core: CoreSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk fails, or the process ends, between the two: a power cut could undo the rename."""
+    data = three_files(core)
+
+    def fail(path: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    before = set(core.store.names())
+    monkeypatch.setattr(local, "sync_path", fail)
+    packs = Path(core.site.config.data) / "packs"
+    for number in range(256):
+        (packs / f"{number:02x}").mkdir(exist_ok=True)
+    for _ in range(2):
+        with pytest.raises(OSError, match="Input/output"):
+            append(core, status(core) or 0, data[status(core) or 0 :], complete=True)
+        assert status(core) == len(data)
+    synced: list[Path] = []
+    monkeypatch.setattr(local, "sync_path", synced.append)
+    reply = append(core, len(data), b"", complete=True)
+    assert isinstance(reply, CommitReply)
+    [name] = set(core.store.names()) - before
+    assert {packs, packs / name.hex()[:2]} <= set(synced)
 
 
 def test_what_was_over_quota_is_not_sent_again_when_there_is_room(core: CoreSite) -> None:

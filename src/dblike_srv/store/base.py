@@ -53,6 +53,9 @@ class PackStore(Protocol):
     def adopt(self, path: Path, name: bytes) -> None:
         """Make a file of the store's host a durable pack; the file is gone afterwards."""
 
+    def settle(self, name: bytes) -> None:
+        """Make durable the name of a pack that is there, whoever gave it and was killed then."""
+
     def read(self, name: bytes, offset: int, length: int) -> bytes:
         """Exactly `length` bytes; OSError where the pack is shorter."""
 

@@ -45,7 +45,7 @@ class LocalStore:
         if not final.parent.is_dir():
             self.check()
             make_directory(final.parent)
-            sync_path(final.parent.parent)
+            sync_path(self._packs)
         try:
             path.rename(final)  # equal names are equal bytes: replacing changes nothing
         except OSError as error:
@@ -53,6 +53,11 @@ class LocalStore:
                 raise
             self._copy(path, final)
         sync_path(final.parent)
+
+    def settle(self, name: bytes) -> None:
+        with self._asked():
+            sync_path(self.path(name).parent)
+            sync_path(self._packs)
 
     def read(self, name: bytes, offset: int, length: int) -> bytes:
         # Opened each time, for some microseconds: a descriptor that is kept would go on showing a

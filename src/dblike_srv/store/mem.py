@@ -21,6 +21,9 @@ class MemoryStore:
         self.packs[name] = path.read_bytes()
         path.unlink()
 
+    def settle(self, name: bytes) -> None:
+        """Memory has nothing that is more durable."""
+
     def read(self, name: bytes, offset: int, length: int) -> bytes:
         pack = self._pack(name)
         if offset + length > len(pack):

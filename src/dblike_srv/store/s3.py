@@ -74,6 +74,9 @@ class S3Store:
             self._send(path, name, replace=True)
         path.unlink()
 
+    def settle(self, name: bytes) -> None:
+        """An object that is there is durable."""
+
     def read(self, name: bytes, offset: int, length: int) -> bytes:
         return self._patiently(lambda: self._read(name, offset, length)) if length else b""
 
