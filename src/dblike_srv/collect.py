@@ -22,6 +22,7 @@ from dblike_srv.contents import State, batches
 from dblike_srv.db import asked, told
 from dblike_srv.models import contents, folders, packs, users, versions
 from dblike_srv.packs import GIVEN_UP, UNMARKED, is_dying
+from dblike_srv.retention import doomed as doomed_versions
 from dblike_srv.retention import prune
 from dblike_srv.site import Site
 
@@ -96,7 +97,8 @@ def _drop_contents(site: Site, *, dry_run: bool) -> Iterator[int]:
     """Drop what no version names; how many, page by page."""
     for page in batches(stored_contents(site), PAGE):
         wanted = {stored.id: (stored.user, stored.hash) for stored in page}
-        doomed = site.database.read(partial(_unnamed, wanted=wanted))
+        find = partial(_unnamed_soon, site=site) if dry_run else _unnamed
+        doomed = site.database.read(partial(find, wanted=wanted))
         if doomed and not dry_run:
             site.database.transact(partial(_drop, wanted=wanted, doomed=doomed))
         yield len(doomed)
@@ -112,6 +114,30 @@ def _unnamed(connection: Connection, wanted: dict[int, tuple[int, bytes]]) -> se
     )
     named = {(user, bytes(digest)) for user, digest in connection.execute(query)}
     return {row for row, key in wanted.items() if key not in named}
+
+
+def _unnamed_soon(
+    connection: Connection, site: Site, wanted: dict[int, tuple[int, bytes]]
+) -> set[int]:
+    """Those of the contents that no version of their user names that the retention keeps."""
+    query = (
+        select(folders.c.user, versions.c.hash, versions.c.folder, versions.c.seq,
+               versions.c.path_key)
+        .join(folders, folders.c.row == versions.c.folder)
+        .where(versions.c.hash.in_({digest for _, digest in wanted.values()}))
+    )  # fmt: skip
+    rows = connection.execute(query).all()
+    paths: dict[int, set[bytes]] = {}
+    for row in rows:
+        paths.setdefault(row.folder, set()).add(bytes(row.path_key))
+    going = {
+        (folder, seq)
+        for folder, keys in paths.items()
+        for batch in batches(keys)
+        for seq in doomed_versions(connection, site, folder, batch)
+    }
+    named = {(row.user, bytes(row.hash)) for row in rows if (row.folder, row.seq) not in going}
+    return {number for number, key in wanted.items() if key not in named}
 
 
 def _drop(connection: Connection, wanted: dict[int, tuple[int, bytes]], doomed: set[int]) -> None:

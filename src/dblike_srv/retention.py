@@ -54,6 +54,11 @@ def prune(site: Site, *, dry_run: bool = False) -> int:
     return sum(_prune_folder(site, folder, dry_run=dry_run) for (folder,) in rows)
 
 
+def doomed(connection: Connection, site: Site, folder: int, keys: list[bytes]) -> set[int]:
+    """The versions of these paths that `prune` would forget now."""
+    return set(_doomed(connection, site, folder, keys))
+
+
 def _prune_folder(site: Site, folder: int, *, dry_run: bool) -> int:
     forgotten = 0
     for keys in _edited(site, folder):

@@ -60,15 +60,28 @@ def test_old_versions_go_and_then_their_bytes(core: CoreSite) -> None:
     core.laptop.put(b"a", b"new")
     assert gc(core.site) == collect.GcReport()
     age(core, 31)
-    assert gc(core.site, dry_run=True).versions == 1
+    would = gc(core.site, dry_run=True)
     first = gc(core.site)
-    assert (first.versions, first.contents, first.packs) == (1, 1, 0)
+    assert would == first == collect.GcReport(versions=1, contents=1)
     assert len(core.store.inner.packs) == 2  # type: ignore[attr-defined]
     age(core, 2)
     assert gc(core.site) == collect.GcReport(packs=1, bytes=len(BLOB))
     assert len(core.store.inner.packs) == 1  # type: ignore[attr-defined]
     assert core.read(b"a") == b"new"
     assert core.count(versions) == core.count(journal) == core.count(contents) == 1
+
+
+def test_a_dry_run_says_what_would_go(core: CoreSite) -> None:
+    for n in range(4):
+        core.laptop.put(b"a", b"%d" % n * 999)
+        core.laptop.put(b"b", b"%d" % n * 999)
+    core.laptop.put(b"c", b"0" * 999)  # which keeps that content
+    core.device("phone", core.user).put(b"a", b"concurrent")
+    age(core, 31)
+    would = gc(core.site, dry_run=True)
+    assert core.count(contents) == 5
+    assert would == gc(core.site)
+    assert (would.versions, would.contents) == (6, 2)
 
 
 def test_a_deleted_file_goes_but_its_tombstone_stays(core: CoreSite) -> None:
