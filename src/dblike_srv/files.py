@@ -22,7 +22,7 @@ from dblike_delta.versions import Kind, Version
 from dblike_srv.commit import keep_pack, new_intake
 from dblike_srv.contents import PackReader, check_contents, pack_names
 from dblike_srv.edits import Edit, apply_items, dots_of, make_items
-from dblike_srv.errors import Conflict, Invalid, NotFound, PreconditionFailed
+from dblike_srv.errors import Conflict, Invalid, NotFound, PreconditionFailed, TooLarge
 from dblike_srv.fetch import find_versions
 from dblike_srv.identity import FolderRef, Identity
 from dblike_srv.intake import NEW_PACK, Intake
@@ -103,8 +103,12 @@ def put_file(
         for chunk in filter(len, chunks):
             hasher.update(chunk)
             received += len(chunk)
+            if received > size:
+                raise TooLarge(f"the file is too large; the limit is {size}")
             intake.take(Body(memoryview(encode_literal_header(len(chunk)))))
             intake.take(Body(memoryview(chunk)))
+            if intake.items[-1].status is not None:
+                break  # it is refused: over quota
         intake.take(Body(memoryview(END)))
         return Trailer(hasher.digest(), received)
 
@@ -222,16 +226,24 @@ def _apply(
     path: bytes,
 ) -> Version:
     def check(tree: Tree) -> None:
-        present = tree.node(path).winner
-        condition.check(present)
         makes = next(item.record.kind for item in items if item.record.path == path)
-        if present is not None and present.kind is Kind.DIRECTORY and makes == Kind.FILE:
-            raise Conflict("the path is a directory: delete that first", field="path")
+        _check(condition, tree.node(path).winner, Kind(makes))
 
     guard: Check = check
     apply_items(site, identity, folder, items, pack, check=guard)
     dot = next(d for d, i in zip(dots_of(items), items, strict=True) if i.record.path == path)
     return site.database.read(lambda c: find_versions(c, folder, [dot]))[dot]
+
+
+def _check(condition: Precondition, present: Version | None, makes: Kind) -> None:
+    """Whether a path may become what is made of it: a file in the place of a directory would hide
+    what is in there, a directory in the place of a file would take its content away."""
+    condition.check(present)
+    if present is None or not present.live or makes is Kind.DELETED:
+        return
+    if Kind.DIRECTORY in (present.kind, makes) and present.kind is not makes:
+        what = present.kind.name.lower()
+        raise Conflict(f"the path is a {what}: delete that first", field="path")
 
 
 def _present(connection: Connection, folder: FolderRef, path: bytes) -> Version | None:

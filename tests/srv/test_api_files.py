@@ -6,9 +6,11 @@ import io
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from blake3 import blake3
 from flask import Flask
@@ -24,8 +26,11 @@ from dblike_delta.formats import encode_commands
 from dblike_delta.paths import MAX_PATH
 from dblike_delta.signature import Signature
 from dblike_srv import accounts
+from dblike_srv.errors import QuotaExceeded, TooLarge
+from dblike_srv.files import FileWish, put_file
 from dblike_srv.site import Site
 from dblike_srv.store.local import LocalStore
+from rig.core_site import CoreSite
 from rig.wsgi import WsgiTransport
 
 FILES = "/v1/folders/home/files/"
@@ -160,6 +165,17 @@ def test_a_file_does_not_take_the_place_of_a_directory(person: Person) -> None:
     assert person("GET", FILES + "d/inside").data == b"kept"
 
 
+def test_a_directory_does_not_take_the_place_of_a_file(person: Person) -> None:
+    person("PUT", FILES + "plain", b"kept")
+    refused = person("PUT", FILES + "plain/")
+    assert (refused.status_code, refused.json["field"]) == (409, "path")
+    assert "delete" in refused.json["detail"]
+    assert person("GET", FILES + "plain").data == b"kept"
+    assert person("DELETE", FILES + "plain").status_code == 204
+    for _ in range(2):
+        assert person("PUT", FILES + "plain/").status_code == 200
+
+
 def test_a_file_comes_in_any_size(person: Person) -> None:
     for size in (0, 1, 511_999, 512 << 10, 3_000_001):
         content = os.urandom(size)
@@ -276,6 +292,34 @@ def test_a_file_of_unknown_length_counts_for_the_quota_as_it_comes(
     assert person("GET", FILES + "f").data == b"hello"
     assert put_in_chunks(person, os.urandom(400_000)).status_code == 507
     assert person("GET", FILES + "f").data == b"hello"
+
+
+def test_a_file_of_unknown_length_is_refused_where_it_passes_the_limit(
+    person: Person, site: Site
+) -> None:
+    limits = msgspec.structs.replace(site.config.limits, file_size=100_000)
+    site.config = msgspec.structs.replace(site.config, limits=limits)
+    assert put_in_chunks(person, bytes(100_000)).status_code == 200
+    refused = put_in_chunks(person, bytes(100_001))
+    assert refused.status_code == 413
+    assert "100000" in refused.json["detail"]
+    assert person("GET", FILES + "f").content_length == 100_000
+
+
+@pytest.mark.parametrize("limit", ["file_size", "quota"])
+def test_no_more_is_taken_of_a_file_that_is_too_large(tmp_path: Path, limit: str) -> None:
+    core = CoreSite(tmp_path, limits={limit: 2_500_000})
+    came: list[bytes] = []
+
+    def chunks() -> Iterator[bytes]:
+        for _ in range(9):
+            came.append(os.urandom(1_000_000))
+            yield came[-1]
+
+    with pytest.raises((TooLarge, QuotaExceeded)):
+        put_file(core.site, core.laptop.identity, core.folder, b"f", chunks(), wish=FileWish())
+    assert len(came) == 3
+    assert not list(core.store.names())
 
 
 def test_the_farthest_time(person: Person) -> None:
