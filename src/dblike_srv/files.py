@@ -39,6 +39,8 @@ from dblike_srv.views import dot_of, version_name
 
 FILE_MODE: Final = 0o644
 DIRECTORY_MODE: Final = 0o755
+SMALL: Final = 1 << 20
+"""Bytes that come so soon that nothing changes meanwhile."""
 
 
 class Precondition(msgspec.Struct, frozen=True):
@@ -202,13 +204,25 @@ def _store(
     *,
     sized: bool,
 ) -> Version:
-    """Take content in through the same door as a commit, then make the version of it."""
+    """Take content in through the same door as a commit, then make the version of it.
+
+    What will be refused takes neither time nor space: a pack that was kept in vain stays for days.
+    The transaction looks again.
+    """
+
+    def look() -> None:
+        present = site.database.read(lambda connection: _present(connection, folder, edit.path))
+        _check(condition, present, edit.kind)
+
+    look()
     writer: PackWriter = site.store.writer()
     try:
         intake = new_intake(site, identity, writer)
         record = make_items(site, identity, [edit])[0].record
         intake.begin(msgspec.structs.replace(record, body=True, base=base), sized=sized)
         intake.take(receive(intake))
+        if intake.size > SMALL:
+            look()
         pack = keep_pack(intake, writer)
     except BaseException:
         writer.abort()

@@ -26,8 +26,8 @@ from dblike_delta.formats import encode_commands
 from dblike_delta.paths import MAX_PATH
 from dblike_delta.signature import Signature
 from dblike_srv import accounts
-from dblike_srv.errors import QuotaExceeded, TooLarge
-from dblike_srv.files import FileWish, put_file
+from dblike_srv.errors import Conflict, PreconditionFailed, QuotaExceeded, TooLarge
+from dblike_srv.files import FileWish, Precondition, put_file
 from dblike_srv.site import Site
 from dblike_srv.store.local import LocalStore
 from rig.core_site import CoreSite
@@ -304,6 +304,34 @@ def test_a_file_of_unknown_length_is_refused_where_it_passes_the_limit(
     assert refused.status_code == 413
     assert "100000" in refused.json["detail"]
     assert person("GET", FILES + "f").content_length == 100_000
+
+
+def test_what_is_refused_takes_no_space(tmp_path: Path) -> None:
+    """Before its body is taken where that is known then, else before the disk has it."""
+    core = CoreSite(tmp_path)
+    core.laptop.put(b"f", b"here")
+    core.laptop.make(b"d")
+    held = set(core.store.names())
+
+    def chunks(*, then: bytes = b"") -> Iterator[bytes]:
+        assert then, "nothing is to be read"
+        yield os.urandom(2_000_000)
+        core.laptop.put(then, b"meanwhile")
+
+    def put(path: bytes, body: Iterator[bytes], **condition: tuple[str, ...]) -> None:
+        wish, precondition = FileWish(), Precondition(**condition)
+        me = core.laptop.identity
+        put_file(core.site, me, core.folder, path, body, wish=wish, condition=precondition)
+
+    with pytest.raises(PreconditionFailed):
+        put(b"f", chunks(), if_match=("00000000000000000000000000000001.1",))
+    with pytest.raises(PreconditionFailed):
+        put(b"f", chunks(), if_none_match=("*",))
+    with pytest.raises(Conflict):
+        put(b"d", chunks())
+    with pytest.raises(PreconditionFailed):
+        put(b"new", chunks(then=b"new"), if_none_match=("*",))
+    assert set(core.store.names()) - held == {blake3(b"meanwhile").digest()}
 
 
 @pytest.mark.parametrize("limit", ["file_size", "quota"])
