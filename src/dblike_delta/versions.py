@@ -27,6 +27,7 @@ __all__ = [
     "Merge",
     "Version",
     "VersionVector",
+    "buried",
     "conflict_copy",
     "conflict_path",
     "context",
@@ -144,6 +145,15 @@ def winner(heads: Sequence[Version]) -> Version:
     if len(heads) == 1:
         return heads[0]
     return max([head for head in heads if head.live] or heads, key=_by_age)
+
+
+def buried(versions: Sequence[Version]) -> Version | None:
+    """What a deleted path was before: the winner among what its last deletes replaced."""
+    deletes = {version.dot for version in heads(versions)}
+    before = heads(version for version in versions if version.dot not in deletes)
+    if not any(version.live for version in before):  # a delete of what was deleted
+        before = heads(version for version in versions if version.live)
+    return winner(before) if before else None
 
 
 def losers(heads: Sequence[Version]) -> tuple[Version, ...]:

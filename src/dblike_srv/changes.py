@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import itemgetter
 from typing import Any
 
 from msgspec.structs import replace
 from sqlalchemy import Connection, and_, bindparam, func, select
 
 from dblike_delta.messages import Record
-from dblike_delta.versions import Kind, Version, vector_in
+from dblike_delta.versions import Kind
 from dblike_srv.contents import State, find_contents
-from dblike_srv.db import all_rows, find_rows
+from dblike_srv.db import all_rows
 from dblike_srv.errors import Gone
 from dblike_srv.folders import journal_numbers
 from dblike_srv.identity import FolderRef
+from dblike_srv.listing import last_versions
 from dblike_srv.models import journal, paths, versions
 from dblike_srv.replication.lost import are_lost
 from dblike_srv.site import Ahead, Site, own_ids, renew
-from dblike_srv.tree import VERSION_COLUMNS, path_key, version_of
 
 LARGEST_PAGE = 20_000
 
@@ -185,16 +184,10 @@ _PAGE = _page()
 def _with_buried(connection: Connection, folder: FolderRef, records: list[Record]) -> list[Record]:
     """The records, those of deleted paths with what each delete buried."""
     tombs = {record.path: record for record in records if record.kind == Kind.DELETED}
-    where, keys = {versions.c.folder: folder.row}, map(path_key, tombs)
-    latest: dict[bytes, tuple[int, Version]] = {}
-    for row in find_rows(connection, VERSION_COLUMNS, where, versions.c.path_key, keys):
-        version, tomb = version_of(row), tombs.get(bytes(row[1]))
-        if tomb is not None and version.live and version.vector <= vector_in(tomb.context):
-            latest[tomb.path] = max(
-                latest.get(tomb.path, (0, version)), (row[0], version), key=itemgetter(0)
-            )
-    kept = find_contents(connection, folder.user, {v.hash for _, v in latest.values() if v.hash})
-    for path, (_, version) in latest.items():
+    last = last_versions(connection, folder.row, tombs)
+    kept = find_contents(connection, folder.user, {v.hash for v in last if v.hash})
+    for version in last:
+        path = version.path
         if version.kind is Kind.DIRECTORY:
             tombs[path] = replace(tombs[path], mode=version.mode)
         elif version.hash in kept and kept[version.hash].state is not State.DAMAGED:

@@ -60,7 +60,7 @@ def tree(
 ) -> TreeList:
     """What is live at and below a path, now or at a moment (epoch milliseconds), sorted by path.
 
-    At a moment each path is what the last version that was recorded by then made of it.
+    At a moment each path is what the versions that were recorded by then made of it.
     """
     found = site.database.read(
         lambda connection: _live(connection, folder, below, at, after, limit + 1)
@@ -157,7 +157,7 @@ def _live(
         if at is None:
             found += winners(connection, folder.row, some)
         else:
-            then = last_versions(connection, folder.row, some, at=at)
+            then = last_versions(connection, folder.row, [place.path for place in some], at=at)
             late = _made_after(connection, folder, at, [v.path for v in then if not v.time])
             found += [version for version in then if version.live and version.path not in late]
     return found
@@ -200,7 +200,8 @@ def _wanted(
 def _last_live(connection: Connection, folder: FolderRef, path: bytes) -> list[Version]:
     """The last live version of each path at and below `path` that is deleted now."""
     found: list[Version] = []
-    gone = (place for place in walk(connection, folder.row, path, dead=True) if not place.live)
+    places = walk(connection, folder.row, path, dead=True)
+    gone = (place.path for place in places if not place.live)
     while len(found) < LARGEST_RESTORE and (some := list(islice(gone, SOME))):
         found += last_versions(connection, folder.row, some)
     return found

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, select
 
 from dblike_delta import paths as pathnames
-from dblike_delta.versions import Version
+from dblike_delta.versions import Version, buried, heads, winner
 from dblike_srv.contents import batches
 from dblike_srv.db import all_rows, find_rows
 from dblike_srv.models import paths, versions
@@ -70,20 +70,20 @@ def winners(connection: Connection, folder: int, places: Iterable[Place]) -> lis
 
 
 def last_versions(
-    connection: Connection, folder: int, places: Iterable[Place], *, at: int | None = None
+    connection: Connection, folder: int, wanted: Iterable[bytes], *, at: int | None = None
 ) -> list[Version]:
-    """The version that came last of each place, of those recorded until `at`, or the last that was
-    no delete where there is no `at`; places that had none are left out."""
-    wanted = [place.path for place in places]
-    last: dict[bytes, tuple[int, Version]] = {}
-    keys = {path_key(path) for path in wanted}
-    where = {versions.c.folder: folder}
+    """What paths were by the versions recorded until `at`, or, where there is no `at`, what deleted
+    ones were before; those that were nothing are left out."""
+    found: dict[bytes, list[Version]] = {path: [] for path in wanted}
+    where, keys = {versions.c.folder: folder}, map(path_key, found)
     for row in find_rows(connection, VERSION_COLUMNS, where, versions.c.path_key, keys):
-        version = version_of(row)
-        counts = version.live if at is None else version.time <= at
-        if counts and row[0] > last.get(version.path, (0, None))[0]:
-            last[version.path] = (row[0], version)
-    return [last[path][1] for path in wanted if path in last]
+        if row[1] in found:
+            found[row[1]].append(version_of(row))
+    if at is None:
+        last = map(buried, found.values())
+        return [version for version in last if version is not None]
+    then = [heads(v for v in known if v.time <= at) for known in found.values()]
+    return [winner(standing) for standing in then if standing]
 
 
 def _find(connection: Connection, folder: int, path: bytes) -> Place | None:
@@ -114,5 +114,5 @@ def _children(
     for some in batches(found):
         keys = [path_key(path) for path, _, _ in some]
         full = {key for (key,) in find_rows(connection, [column], where, column, keys)}
-        for key, (path, winner, live) in zip(keys, some, strict=True):
-            yield Place(path, winner, bool(live)), key in full
+        for key, (path, best, live) in zip(keys, some, strict=True):
+            yield Place(path, best, bool(live)), key in full

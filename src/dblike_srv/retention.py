@@ -1,26 +1,29 @@
 """Retention: which versions may be forgotten, and forgetting them.
 
-Heads are never forgotten: a tombstone that went away would let what it deleted come back.  What a
-version was replaced by says since when nobody needs it, by this site's own clock at the time: a
-device with a wrong clock must not make history shorter.
+Heads are never forgotten: a tombstone that went away would let what it deleted come back.  When a
+version and one that dominates it had both come says since when nobody needs it, by this site's own
+clock at the time: a device with a wrong clock must not make history shorter, nor one that was away
+and brings an older version after a newer one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby, pairwise
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from operator import itemgetter
 from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, delete, func, select
 
 from dblike_delta.varints import take_varints
-from dblike_delta.versions import Kind
+from dblike_delta.versions import Kind, Version
+from dblike_delta.versions import heads as heads_of
 from dblike_srv.config import Retention
 from dblike_srv.contents import batches
-from dblike_srv.db import asked
+from dblike_srv.db import asked, find_rows
 from dblike_srv.models import folders, journal, paths, versions
 from dblike_srv.site import Site
+from dblike_srv.tree import VERSION_COLUMNS, version_of
 
 PATHS: Final = 500
 """Paths looked at in one transaction: a commit waits no longer than these take."""
@@ -34,18 +37,30 @@ class Seen(NamedTuple):
     accepted: int
 
 
-def forgettable(
+class Aged(NamedTuple):
+    """What came of a path before the days that the rule keeps, and what of it nothing else keeps:
+    the seqs, oldest first."""
+
+    came: list[int]
+    spare: list[int]
+
+
+def aged(
     history: Sequence[Seen], heads: frozenset[int], rule: Retention, *, live: bool, now: int
-) -> list[int]:
-    """Which of a path's versions (oldest first) the rule lets go."""
+) -> Aged:
+    """Which of a path's versions (oldest first) the rule lets go, if they were replaced by then."""
     newest = rule.versions + len(heads) if live else 0
-    kept = {seen.seq for seen in history[::-1][:newest]}
+    kept = heads.union(seen.seq for seen in history[::-1][:newest])
     since = now - rule.days * DAY_MS
-    return [
-        old.seq
-        for old, newer in pairwise(history)
-        if old.seq not in heads and old.seq not in kept and newer.accepted <= since
-    ]
+    came = [seen.seq for seen in history if seen.accepted <= since]
+    return Aged(came, [seq for seq in came if seq not in kept] if len(came) > 1 else [])
+
+
+def forgettable(path: Aged, known: Mapping[int, Version]) -> list[int]:
+    """Which of these were replaced by then: whatever of them nothing dominated is what the path was
+    in the days that are kept, or a part of it."""
+    stood = {head.dot for head in heads_of(known[seq] for seq in path.came)}
+    return [seq for seq in path.spare if known[seq].dot not in stood]
 
 
 def prune(site: Site, *, dry_run: bool = False) -> int:
@@ -106,10 +121,17 @@ def _doomed(connection: Connection, site: Site, folder: int, keys: list[bytes]) 
         .order_by(versions.c.path, versions.c.seq)
     )
     rows = [(bytes(path), seq, accepted) for path, seq, accepted in connection.execute(query)]
+    old: list[Aged] = []
     for path, group in groupby(rows, key=itemgetter(0)):
         heads, live = standing[path]
         history = sorted(Seen(seq, accepted) for _, seq, accepted in group)
-        yield from forgettable(history, heads, rule, live=live, now=now)
+        old.append(aged(history, heads, rule, live=live, now=now))
+    old = [path for path in old if path.spare]
+    where, seqs = {versions.c.folder: folder}, (seq for path in old for seq in path.came)
+    found = find_rows(connection, VERSION_COLUMNS, where, versions.c.seq, seqs)
+    known = {row[0]: version_of(row) for row in found}
+    for path in old:
+        yield from forgettable(path, known)
 
 
 def _standing(

@@ -16,6 +16,7 @@ from dblike_delta.versions import (
     Kind,
     Version,
     VersionVector,
+    buried,
     conflict_copy,
     context,
     directory_over,
@@ -31,6 +32,10 @@ from dblike_delta.versions import (
 )
 
 A, B, C, D, E = DEVICES
+
+
+def deleted(device: bytes, counter: int, *known: Version) -> Version:
+    return version(device, counter, context(known), kind=Kind.DELETED)
 
 
 def merged(versions: list[Version]) -> tuple[Version, ...]:
@@ -212,6 +217,30 @@ def test_what_was_deleted_with_knowledge_does_not_reappear() -> None:
         versions = history(rng, 5)
         delete = version(E, 99, context(versions), kind=Kind.DELETED)
         assert merged(shuffled(rng, [*versions, delete])) == (delete,)
+
+
+def test_a_delete_buried_the_winner_of_what_it_knew() -> None:
+    older, newer = version(B, 1, time=5), version(A, 1, time=9)
+    tomb = deleted(A, 2, older, newer)
+    for known in itertools.permutations((older, newer, tomb)):
+        assert buried(known) == newer
+
+
+def test_a_delete_buried_what_had_come_over_an_earlier_delete_whatever_the_clocks_say() -> None:
+    first, late = version(A, 1, time=9), version(B, 1, time=5)
+    before = deleted(A, 2, first)
+    tomb = deleted(A, 3, before, late)
+    for known in itertools.permutations((first, before, late, tomb)):
+        assert buried(known) == late
+    assert buried((first, before, deleted(A, 3, before))) == first  # deleted twice
+    assert buried((first, before)) == first
+    assert buried((before,)) is None
+
+
+def test_two_deletes_that_knew_not_of_each_other_buried_the_winner_of_both() -> None:
+    one, two = version(A, 1, time=9), version(B, 1, time=5)
+    for known in itertools.permutations((one, two, deleted(A, 2, one), deleted(B, 2, two))):
+        assert buried(known) == one
 
 
 def test_the_winner_is_the_youngest_and_the_dot_settles_a_tie() -> None:

@@ -786,6 +786,17 @@ def test_a_first_look_may_ask_what_deletes_buried(core: CoreSite, laptop: Device
     assert {r.path: r.hash for r in found if r.path == b"d/f"} == {b"d/f": b""}
 
 
+def test_a_delete_of_a_conflict_buried_the_winner(core: CoreSite, laptop: Device) -> None:
+    """Whichever came first."""
+    now = core.clock.now
+    laptop.put(b"f", b"winner", time=now)
+    core.device("phone").put(b"f", b"loser", time=now - 1000)
+    laptop.contexts = {path: record.context for path, record in core.records().items()}
+    laptop.delete(b"f")
+    found, _, _ = changes(core.site, core.folder, "", 100, buried=True)
+    assert {r.hash for r in found if r.path == b"f"} == {blake3(b"winner").digest()}
+
+
 def test_what_calls_itself_empty_has_no_bytes(core: CoreSite) -> None:
     """A delta's content is not read: this one would be a version that no other site can believe,
     nor anything else of this one from then on."""

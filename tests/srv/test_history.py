@@ -20,9 +20,10 @@ from dblike_srv.contents import State
 from dblike_srv.errors import Conflict, Invalid, NotFound, PreconditionFailed
 from dblike_srv.files import FileWish, Precondition, delete_path, put_file
 from dblike_srv.listing import walk
+from dblike_srv.maintenance import gc
 from dblike_srv.models import contents, versions
 from dblike_srv.views import version_name
-from rig.core_site import HOUR_MS, CoreSite
+from rig.core_site import DAY_MS, HOUR_MS, CoreSite
 
 names = st.sampled_from((b"a", b"a-b", b"a.b", b"b", b"\xff", b"0"))
 some_paths = st.lists(st.lists(names, min_size=1, max_size=3).map(b"/".join), max_size=12)
@@ -126,6 +127,23 @@ def test_a_deleted_directory_comes_back_whole(core: CoreSite) -> None:
     }
     assert b"other" not in core.records()
     assert restore(core, path="d", at=core.clock.now) == 0  # it is so already
+
+
+def test_the_winner_of_a_conflict_is_what_was_and_what_comes_back(core: CoreSite) -> None:
+    """The loser's device was away when it wrote: its version came later."""
+    core.clock.advance(HOUR_MS)
+    wrote = core.clock.now
+    core.laptop.put(b"a", b"winner", time=wrote)
+    core.device("phone").put(b"a", b"loser", time=wrote - 60_000)
+    core.clock.advance(40 * DAY_MS)
+    core.laptop.contexts = {path: record.context for path, record in core.records().items()}
+    core.laptop.delete(b"a")
+    core.clock.advance(HOUR_MS)
+    [then] = history.tree(core.site, core.folder, b"a", at=wrote).entries
+    assert then.size == len(b"winner")
+    assert gc(core.site).versions == 0  # both were there until an hour ago
+    assert restore(core, path="a") == 1
+    assert core.read(b"a") == b"winner"
 
 
 def test_an_old_version_comes_back_over_the_new_one(core: CoreSite) -> None:
