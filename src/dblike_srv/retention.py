@@ -9,8 +9,6 @@ and brings an older version after a newer one.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
-from operator import itemgetter
 from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, delete, func, select
@@ -27,6 +25,8 @@ from dblike_srv.tree import VERSION_COLUMNS, version_of
 
 PATHS: Final = 500
 """Paths looked at in one transaction: a commit waits no longer than these take."""
+LOOK: Final = 100 * PATHS
+"""Edited paths looked for at once: no index has a folder's paths, so each look reads all of it."""
 DAY_MS: Final = 24 * 3600 * 1000
 
 
@@ -102,12 +102,12 @@ def _edited(site: Site, folder: int) -> Iterator[list[bytes]]:
             .group_by(versions.c.path_key)
             .having(func.count() > 1)
             .order_by(versions.c.path_key)
-            .limit(PATHS)
+            .limit(LOOK)
         )
         keys = [bytes(key) for (key,) in site.database.read(asked(query))]
-        if not keys:
+        yield from batches(keys, PATHS)
+        if len(keys) < LOOK:
             return
-        yield keys
         last = keys[-1]
 
 
@@ -115,19 +115,17 @@ def _doomed(connection: Connection, site: Site, folder: int, keys: list[bytes]) 
     """Versions of these paths that may go."""
     now, rule = site.clock.now_ms(), site.config.retention
     standing = _standing(connection, folder, keys)
-    query = (
-        select(versions.c.path, versions.c.seq, versions.c.accepted)
-        .where(versions.c.folder == folder, versions.c.path_key.in_(keys))
-        .order_by(versions.c.path, versions.c.seq)
-    )
-    rows = [(bytes(path), seq, accepted) for path, seq, accepted in connection.execute(query)]
+    columns = (versions.c.path, versions.c.seq, versions.c.accepted)
+    where = {versions.c.folder: folder}
+    seen: dict[bytes, list[Seen]] = {}
+    for path, seq, accepted in find_rows(connection, columns, where, versions.c.path_key, keys):
+        seen.setdefault(path, []).append(Seen(seq, accepted))
     old: list[Aged] = []
-    for path, group in groupby(rows, key=itemgetter(0)):
+    for path, history in seen.items():
         heads, live = standing[path]
-        history = sorted(Seen(seq, accepted) for _, seq, accepted in group)
-        old.append(aged(history, heads, rule, live=live, now=now))
+        old.append(aged(sorted(history), heads, rule, live=live, now=now))
     old = [path for path in old if path.spare]
-    where, seqs = {versions.c.folder: folder}, (seq for path in old for seq in path.came)
+    seqs = (seq for path in old for seq in path.came)
     found = find_rows(connection, VERSION_COLUMNS, where, versions.c.seq, seqs)
     known = {row[0]: version_of(row) for row in found}
     for path in old:

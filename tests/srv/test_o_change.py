@@ -14,7 +14,7 @@ from sqlalchemy import Connection, event
 from dblike_delta.commands import Copy, Literal
 from dblike_delta.messages import RestoreRequest, Want
 from dblike_delta.versions import Dot, Kind
-from dblike_srv import history
+from dblike_srv import history, retention
 from dblike_srv.changes import changes
 from dblike_srv.fetch import find_versions
 from dblike_srv.sources import name_moved
@@ -58,6 +58,19 @@ def writing(core: CoreSite) -> Iterator[list[str]]:
 
     event.listen(core.site.database.engine, "checkout", watch)
     yield seen
+    event.remove(core.site.database.engine, "checkout", watch)
+
+
+@contextmanager
+def steps(core: CoreSite) -> Iterator[list[None]]:
+    """An entry for each few steps that SQLite takes meanwhile."""
+    taken: list[None] = []
+
+    def watch(raw: sqlite3.Connection, *_: object) -> None:
+        raw.set_progress_handler(lambda: taken.append(None), 10)
+
+    event.listen(core.site.database.engine, "checkout", watch)
+    yield taken
     event.remove(core.site.database.engine, "checkout", watch)
 
 
@@ -135,6 +148,65 @@ def test_versions_are_found_for_as_much_in_a_large_folder(tmp_path: Path) -> Non
 
         steps.append(core.site.database.read(work))
     assert steps[0] == steps[1]
+
+
+def test_a_page_of_the_tree_as_it_was_costs_as_much_in_a_large_folder(tmp_path: Path) -> None:
+    """Also where SQLite could take all of the folder for the better start to each path."""
+    work = []
+    for others in (30, 3000):
+        core = CoreSite(tmp_path / f"{others}")
+        files = [core.laptop.file(b"d/%d" % n, b"%d" % n) for n in range(20)]
+        core.laptop.commit(*files, *(core.laptop.file(b"e/%d" % n, b"x") for n in range(others)))
+        with steps(core) as taken:
+            page = history.tree(core.site, core.folder, b"d", at=core.clock.now)
+        assert len(page.entries) == 21
+        work.append(len(taken))
+    assert work[1] < work[0] * 1.2
+
+
+@contextmanager
+def work_of_writers(core: CoreSite) -> Iterator[list[int]]:
+    """How much SQLite does meanwhile in each transaction that writes."""
+    done: list[int] = []
+    writes = False
+
+    def begin_or_end(statement: str) -> None:
+        nonlocal writes
+        if statement.startswith("BEGIN"):
+            writes = statement == "BEGIN IMMEDIATE"
+            done.extend([0] * writes)
+
+    def step() -> None:
+        if writes:
+            done[-1] += 1
+
+    def watch(raw: sqlite3.Connection, *_: object) -> None:
+        raw.set_trace_callback(begin_or_end)
+        raw.set_progress_handler(step, 10)
+
+    event.listen(core.site.database.engine, "checkout", watch)
+    yield done
+    event.remove(core.site.database.engine, "checkout", watch)
+
+
+def test_nobody_waits_longer_for_what_is_forgotten_in_a_large_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is all of it read for each of the transactions that this takes."""
+    monkeypatch.setattr(retention, "PATHS", 5)
+    monkeypatch.setattr(retention, "LOOK", 15)
+    work = []
+    for files in (30, 3000):
+        core = CoreSite(tmp_path / f"{files}", retention={"days": 0, "versions": 0})
+        core.laptop.commit(*(core.laptop.file(b"d/f%d" % n, b"%d" % n) for n in range(files)))
+        for n in range(20):
+            core.laptop.put(b"d/f%d" % n, b"edited")
+        with statements(core) as seen, work_of_writers(core) as done:
+            assert retention.prune(core.site) == 20
+        assert len(done) == 4
+        assert len([each for each in seen if "HAVING" in each]) == 2
+        work.append(max(done))
+    assert work[1] < work[0] * 1.2
 
 
 def test_a_page_of_a_large_directory_is_looked_up_and_no_more(tmp_path: Path) -> None:
