@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,17 @@ import msgspec
 import pytest
 from sqlalchemy import select
 
-from dblike_delta.messages import CursorMark, JournalMark, Record, Trailer
+from dblike_delta.changeset import Body
+from dblike_delta.messages import CursorMark, JournalMark, Record, Refusal, Trailer
+from dblike_srv.maintenance import scrub
 from dblike_srv.models import devices, folders
 from dblike_srv.replication.arrival import Fault
+from dblike_srv.replication.link import Link
+from dblike_srv.replication.repair import ask_for_lost
+from dblike_srv.replication.sites import announce
 from dblike_srv.site import Site
-from rig.liar import Lie
+from dblike_srv.store.mem import MemoryStore
+from rig.liar import Liar, Lie
 from rig.members import Member, held
 
 NEVER = 2**63 - 1
@@ -160,6 +166,74 @@ def test_lies_change_nothing(members: list[Member], lie: str) -> None:
     here.follow(honest)
     here.follow(liar)  # as soon as it speaks the truth
     assert {b"kept", b"more", b"new"} <= {row.path for row in held(here.site)["versions"]}
+
+
+@pytest.fixture
+def emptied(tmp_path: Path) -> Iterator[tuple[Member, Member]]:
+    """A site that lost all of its packs, and noticed, and one that it followed; bob's folder holds
+    one content, and ada's some more, each in a pack of its own."""
+    here, other = Member(tmp_path / "here"), Member(tmp_path / "other")
+    other.add_user("ada")
+    other.add_user("bob")
+    for user, count in (("ada", 9), ("bob", 1)):
+        device = other.writer("laptop", user)
+        for n in range(count):
+            device.write({b"file %d" % n: b"%s's precious %d" % (user.encode(), n)})
+    here.follow(other)
+    packs_of(here).clear()
+    assert len(scrub(here.site).damaged_contents) == 10
+    yield here, other
+    here.close()
+    other.close()
+
+
+def packs_of(member: Member) -> dict[bytes, bytes]:
+    assert isinstance(member.site.store, MemoryStore)
+    return member.site.store.packs
+
+
+def repaired(here: Member, other: Member, **lies: Lie) -> int:
+    """Let a site ask the other one for what it lost; how many contents it still lacks."""
+    link = Link(here.site, "http://other", Liar(other.app.wsgi_app, **lies))
+    link.open(announce(here.site))
+    ask_for_lost(here.site, link)
+    link.close()
+    return len(scrub(here.site).damaged_contents)
+
+
+def test_repair_brings_all_but_what_the_other_site_lost_as_well(
+    emptied: tuple[Member, Member],
+) -> None:
+    """And says so to that one: it did not know."""
+    here, other = emptied
+    packs = packs_of(other)
+    spoilt, gone = [name for name, pack in packs.items() if b"ada" in pack][:2]
+    packs[spoilt] = packs[spoilt].replace(b"precious", b"spoilt!!")
+    del packs[gone]
+    assert repaired(here, other) == 2
+    refused: list[str] = []
+
+    def listen(events: list[Any]) -> list[Any]:
+        refused.extend(event.status for event in events if isinstance(event, Refusal))
+        return events
+
+    assert repaired(here, other, fetch=listen) == 2
+    assert refused == ["damaged"] * 2
+
+
+def test_repair_asks_for_all_though_one_folder_comes_wrong(emptied: tuple[Member, Member]) -> None:
+    here, other = emptied
+
+    def worthless(events: list[Any]) -> list[Any]:
+        return [
+            msgspec.structs.replace(e, data=bytes(e.data).replace(b"ada's", b"eve's"))
+            if isinstance(e, Body)
+            else e
+            for e in events
+        ]
+
+    assert repaired(here, other, fetch=worthless) == 9
+    assert repaired(here, other) == 0
 
 
 def at_cursors(member: Member, make: Callable[[Site, bytes], str]) -> dict[str, Lie]:

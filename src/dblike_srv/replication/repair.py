@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from sqlalchemy import Connection, and_, exists, select
 
+from dblike_delta.exchange import Unreachable
 from dblike_delta.versions import Kind
 from dblike_srv.collect import gc
 from dblike_srv.compact import rescue
 from dblike_srv.contents import EMPTY_HASH, State
 from dblike_srv.identity import FolderRef
 from dblike_srv.models import contents, folders, versions
-from dblike_srv.replication.arrival import Entry
-from dblike_srv.replication.follower import FAILURES
+from dblike_srv.replication.arrival import Damaged, Entry, Unfinished
+from dblike_srv.replication.aside import is_of_a_folder
+from dblike_srv.replication.follower import FAILURES, RUN_BYTES
 from dblike_srv.replication.journals import folder_by_id, record_of
 from dblike_srv.replication.link import Link
-from dblike_srv.replication.runs import Run
+from dblike_srv.replication.runs import Run, in_runs
 from dblike_srv.replication.sites import announce
 from dblike_srv.replication.supervisor import Following
 from dblike_srv.site import Site
@@ -26,6 +29,8 @@ from dblike_srv.tree import VERSION_COLUMNS
 
 RUN: Final = 500
 """Contents that are asked for at once."""
+AGAIN: Final = 2
+"""How often the rest is asked for again: some contents may be wrong, and others unreadable."""
 
 log = logging.getLogger(__name__)
 
@@ -35,15 +40,12 @@ def repair(site: Site, damaged: Iterable[str]) -> int:
     of the damaged packs (names in hex); how many contents came."""
     before = sum(len(lost) for _, lost in _lost(site))
     for url in sorted(Following(site).urls()):
-        wanted = list(_lost(site))
-        if not wanted:
+        if not any(_lost(site)):
             break
         link = Link(site, url)
         try:
             link.open(announce(site))
-            for folder, lost in wanted:
-                for at in range(0, len(lost), RUN):
-                    _ask(site, link, folder, lost[at : at + RUN])
+            ask_for_lost(site, link)
         except FAILURES as error:
             log.warning("%s: %s", url, error)
         finally:
@@ -53,8 +55,38 @@ def repair(site: Site, damaged: Iterable[str]) -> int:
     return before - sum(len(lost) for _, lost in _lost(site))
 
 
+def ask_for_lost(site: Site, link: Link) -> None:
+    """Fetch from one site what it has of all that can't be served here.  What is wrong with some of
+    it keeps nothing else away; raises what ends the session."""
+    for folder, lost in _lost(site):
+        for at in range(0, len(lost), RUN):
+            for run in in_runs(lost[at : at + RUN], RUN_BYTES):
+                try:
+                    _ask(site, link, folder, run)
+                except FAILURES as error:
+                    if not is_of_a_folder(error):
+                        raise
+                    log.warning("%s: %s", link.url, error)
+
+
 def _ask(site: Site, link: Link, folder: FolderRef, lost: Sequence[Entry]) -> None:
-    """One request; what the other site lacks as well stays away."""
+    """One request; what the other site lacks as well stays away.  What comes wrong, or can't be
+    read there, is told, and all else asked for once more."""
+    for _ in range(AGAIN):
+        try:
+            _fetch(site, link, folder, lost)
+            return
+        except (Damaged, Unfinished) as lacking:
+            log.warning("%s: %s", link.url, lacking)
+            wrong = set(lacking.hashes)
+        if wrong:
+            with contextlib.suppress(Unreachable):  # it reads for long
+                link.report_damage(folder.id, list(wrong))
+        lost = [entry for entry in lost if entry[2].hash not in wrong]
+    _fetch(site, link, folder, lost)
+
+
+def _fetch(site: Site, link: Link, folder: FolderRef, lost: Sequence[Entry]) -> None:
     run = Run(site, link, folder, lost)
     for _ in run.take():
         pass
