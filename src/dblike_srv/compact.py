@@ -21,9 +21,10 @@ from dblike_srv.collect import Stored, stored_contents
 from dblike_srv.contents import PackReader, State, batches, check_contents
 from dblike_srv.db import asked
 from dblike_srv.errors import Busy
+from dblike_srv.intake import NEW_PACK
 from dblike_srv.models import contents, packs
 from dblike_srv.packs import KEPT, Pack, claim_packs, name_pack, see_pack
-from dblike_srv.relocate import Move, Moves, merged, unseen
+from dblike_srv.relocate import Moves, in_line, merged, unseen
 from dblike_srv.site import Site
 from dblike_srv.store.base import is_sound
 
@@ -70,11 +71,16 @@ def compact(site: Site) -> CompactReport:
     report = CompactReport()
     for numbers in _worth_rewriting(known):
         runs = [Extent(n, *run) for n in numbers for run in merged(known[n].spans)]
-        report = _add(report, _rewrite(site, known, runs), len(numbers), 0)
-    for content in reversed(scattered):  # the newest first: older ones become whole by it
+        report = _add(report, _relocate(site, known, _sound(site, known, runs)), len(numbers), 0)
+    had: dict[int, list[tuple[int, int]]] = {}
+    for content in _by_age(site, scattered):
         recipe = _present(site, content)
-        if _is_scattered(recipe):
-            report = _add(report, _rewrite(site, known, list(unseen(recipe.extents))), 0, 1)
+        # What a newer one has stays where that has it: no two of them can both be in one piece.
+        runs = [run for run in unseen(recipe.extents, had) if run.pack in known]
+        if content in scattered and _is_joined_by(runs, recipe):
+            runs = _sound(site, known, runs)
+            if _is_joined_by(runs, recipe):
+                report = _add(report, _relocate(site, known, runs), 0, 1)
     log.info("compact: %s", report)
     return report
 
@@ -109,8 +115,6 @@ def rescue(site: Site, names: Iterable[bytes]) -> int:
                 known[number].spans.add((offset, length))
                 moved.setdefault(stored.user, []).append(stored.hash)
     runs = [Extent(number, *run) for number, pack in known.items() for run in merged(pack.spans)]
-    if not runs:
-        return 0
     size = _relocate(site, known, runs)
     for user, hashes in moved.items():
         for batch in batches(dict.fromkeys(hashes)):
@@ -129,12 +133,13 @@ def _packs(site: Site) -> dict[int, _Pack]:
     return {number: _Pack(bytes(name), size, set()) for number, name, size in rows}
 
 
-def _survey(site: Site, known: dict[int, _Pack]) -> list[int]:
-    """Note what is needed of each pack; the contents that are scattered."""
-    scattered = []
+def _survey(site: Site, known: dict[int, _Pack]) -> set[int]:
+    """Note what is needed of each pack; the contents that are scattered, but for those that are
+    damaged: they would stay in pieces."""
+    scattered = set()
     for stored in stored_contents(site):
-        if _is_scattered(stored.recipe):
-            scattered.append(stored.id)
+        if _is_scattered(stored.recipe) and stored.state is not State.DAMAGED:
+            scattered.add(stored.id)
         for number, offset, length in stored.recipe.extents:
             pack = known.get(number)
             if pack is not None:
@@ -146,6 +151,22 @@ def _survey(site: Site, known: dict[int, _Pack]) -> list[int]:
 
 def _is_scattered(recipe: Recipe) -> bool:
     return len(recipe) > EXTENTS and recipe.size < len(recipe) * SCATTERED
+
+
+def _is_joined_by(runs: list[Extent], recipe: Recipe) -> bool:
+    """Whether a scattered content has at most half as many extents with these runs in line: one
+    that names the same bytes again and again has as many."""
+    if not _is_scattered(recipe):
+        return False
+    return 2 * len(in_line(runs, NEW_PACK).relocate(recipe)) <= len(recipe)
+
+
+def _by_age(site: Site, scattered: set[int]) -> list[int]:
+    """These contents, and what may share bytes with them, the newest first."""
+    if not scattered:
+        return []
+    crossed = frozenset[int]().union(*(_present(site, content).packs for content in scattered))
+    return [s.id for s in stored_contents(site) if s.recipe.packs & crossed][::-1]
 
 
 def _worth_rewriting(known: dict[int, _Pack]) -> Iterator[list[int]]:
@@ -185,20 +206,20 @@ def _present(site: Site, row: int) -> Recipe:
 # --- rewriting
 
 
-def _rewrite(site: Site, known: dict[int, _Pack], runs: list[Extent]) -> int:
-    """Copy runs of bytes into a new pack and move all recipes over; the bytes copied.
-
-    Packs that are not what their names say are left for scrub: copying would hide the damage.
-    """
+def _sound(site: Site, known: dict[int, _Pack], runs: list[Extent]) -> list[Extent]:
+    """Runs of packs that are what their names say.  The others are left for scrub: copying would
+    hide the damage."""
     numbers = {run.pack for run in runs}
     sound = {
         n for n in numbers if n in known and is_sound(site.store, known[n].name, known[n].size)
     }
-    runs = [run for run in runs if run.pack in sound]
-    return _relocate(site, known, runs) if runs else 0
+    return [run for run in runs if run.pack in sound]
 
 
 def _relocate(site: Site, known: dict[int, _Pack], runs: list[Extent]) -> int:
+    """Copy runs of bytes into a new pack and move all recipes over; the bytes copied."""
+    if not runs:
+        return 0
     moves, size = _copy(site, known, runs)
     affected = [stored.id for stored in _naming(site, moves)]
     for batch in batches(affected, CONTENTS):
@@ -210,13 +231,10 @@ def _copy(site: Site, known: dict[int, _Pack], runs: list[Extent]) -> tuple[Move
     """A new pack of these runs, durable and with a row."""
     reader = PackReader(site, {number: pack.name for number, pack in known.items()})
     writer, hasher = site.store.writer(), blake3()
-    places = []
     try:
-        for run in runs:
-            places.append(writer.size)
-            for piece in reader.pieces([run]):
-                hasher.update(piece)
-                writer.write(piece)
+        for piece in reader.pieces(runs):
+            hasher.update(piece)
+            writer.write(piece)
         size = writer.size
         writer.commit(hasher.digest())
     except BaseException:
@@ -224,11 +242,7 @@ def _copy(site: Site, known: dict[int, _Pack], runs: list[Extent]) -> tuple[Move
         raise
     pack = see_pack(site, Pack(hasher.digest(), size))
     number, _ = site.database.transact(lambda c: name_pack(c, pack, site.clock.now_ms()))
-    moves = (
-        (run.pack, Move(run.offset, run.length, number, place))
-        for run, place in zip(runs, places, strict=True)
-    )
-    return Moves(moves), size
+    return in_line(runs, number), size
 
 
 def _naming(site: Site, moves: Moves) -> Iterator[Stored]:

@@ -7,7 +7,8 @@ shared, so that the difference of two versions is after a compaction what it was
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 from dblike_delta.recipe import Extent, Recipe
@@ -70,6 +71,13 @@ class Moves:
                 at = stop
 
 
+def in_line(runs: Sequence[Extent], pack: int) -> Moves:
+    """Moves of these runs into a new pack, one after the other."""
+    places = accumulate((run.length for run in runs), initial=0)
+    moves = zip(runs, places, strict=False)
+    return Moves((run.pack, Move(run.offset, run.length, pack, place)) for run, place in moves)
+
+
 def merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     """(offset, length) runs, sorted, with those joined that touch or overlap."""
     runs: list[tuple[int, int]] = []
@@ -82,9 +90,9 @@ def merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     return runs
 
 
-def unseen(spans: Iterable[Extent]) -> Iterator[Extent]:
-    """The spans in their order, without bytes that an earlier one had."""
-    had: dict[int, list[tuple[int, int]]] = {}
+def unseen(spans: Iterable[Extent], had: dict[int, list[tuple[int, int]]]) -> Iterator[Extent]:
+    """The spans in their order, without bytes that an earlier one had, or that `had` says were:
+    (offset, length) runs by pack, sorted, to which these are added."""
     for pack, offset, length in spans:
         runs = had.setdefault(pack, [])
         end = offset + length

@@ -316,6 +316,40 @@ def test_compaction_keeps_the_difference_of_versions(
     parts = core.fetched([Want(record.device, record.counter, list(have))])
     assert sum(map(len, parts)) < 600
     assert core.read(b"a", have) == old == core.read(b"a")
+    age(core, 1)
+    core.store.bytes_read = 0
+    assert compact.compact(core.site) == compact.CompactReport()  # the old ones stay in pieces
+    assert core.store.bytes_read == 0
+
+
+def test_compaction_leaves_a_content_that_repeats_what_it_has(
+    core: CoreSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In whatever pack, it names the same bytes as often."""
+    monkeypatch.setattr(compact, "EXTENTS", 8)
+    core.laptop.put(b"a", BLOB)
+    assert core.laptop.edit(b"a", BLOB, [Copy(0, 4096)] * 20).status == "accepted"
+    age(core, 1)
+    core.store.bytes_read = 0
+    assert compact.compact(core.site) == compact.CompactReport()
+    assert core.store.bytes_read == 0
+
+
+def test_compaction_leaves_what_a_damaged_pack_keeps_in_pieces(
+    core: CoreSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compact, "EXTENTS", 8)
+    core.laptop.put(b"a", BLOB)
+    name = next(iter(core.store.inner.packs))  # type: ignore[attr-defined]
+    commands = [each for n in range(10) for each in (Copy(n * 9999, 9), Literal(b"%d, " % n))]
+    assert core.laptop.edit(b"a", BLOB, commands).status == "accepted"
+    core.store.inner.packs[name] = bytes(len(BLOB))  # type: ignore[attr-defined]
+    age(core, 1)
+    assert compact.compact(core.site) == compact.CompactReport()
+    assert not scrub(core.site).sound
+    core.store.bytes_read = 0
+    assert compact.compact(core.site) == compact.CompactReport()
+    assert core.store.bytes_read == 0
 
 
 def test_compaction_leaves_damaged_packs_to_scrub(core: CoreSite) -> None:

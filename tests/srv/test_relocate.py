@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dblike_delta.recipe import Extent, Recipe
-from dblike_srv.relocate import Move, Moves, merged, unseen
+from dblike_srv.relocate import in_line, merged, unseen
 
 SIZE = 40
 extents = st.lists(
@@ -31,25 +31,23 @@ def test_a_recipe_spells_the_same_after_any_moves(wanted: list[Extent], runs: li
     """What compaction does to a recipe changes no byte of its content."""
     packs = {pack: bytes(range(pack * SIZE, (pack + 1) * SIZE)) for pack in (1, 2, 3)}
     recipe = Recipe.of(wanted)
-    moved = list(unseen(runs))
+    moved = list(unseen(runs, {}))
     packs[9] = b"".join(packs[pack][at : at + length] for pack, at, length in moved)
-    places = [sum(run.length for run in moved[:index]) for index in range(len(moved))]
-    moves = Moves(
-        (run.pack, Move(run.offset, run.length, 9, place))
-        for run, place in zip(moved, places, strict=True)
-    )
-    after = moves.relocate(recipe)
+    after = in_line(moved, 9).relocate(recipe)
     assert content(packs, after) == content(packs, recipe)
+    assert in_line(moved, 9).relocate(Recipe.of(moved)) == Recipe.of([Extent(9, 0, len(packs[9]))])
     taken = {(run.pack, at) for run in moved for at in range(run.offset, run.offset + run.length)}
     left = {(pack, o) for pack, at, n in after.extents if pack != 9 for o in range(at, at + n)}
     assert not taken & left
 
 
-@given(extents)
-def test_unseen_gives_each_byte_once_and_in_order(runs: list[Extent]) -> None:
-    """The first place where a byte is wanted is where it goes."""
+@given(extents, st.integers(0, 8))
+def test_unseen_gives_each_byte_once_and_in_order(runs: list[Extent], first: int) -> None:
+    """The first place where a byte is wanted is where it goes; also of several recipes."""
     wanted = [(pack, o) for pack, at, length in runs for o in range(at, at + length)]
-    given_out = [(pack, o) for pack, at, n in unseen(runs) for o in range(at, at + n)]
+    had: dict[int, list[tuple[int, int]]] = {}
+    told = [*unseen(runs[:first], had), *unseen(runs[first:], had)]
+    given_out = [(pack, o) for pack, at, n in told for o in range(at, at + n)]
     assert given_out == list(dict.fromkeys(wanted))
 
 
