@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import logging
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -23,11 +24,11 @@ from dblike_srv.auth.base import Credentials, Principal
 from dblike_srv.auth.plugins import Gate
 from dblike_srv.auth.simple import hash_password, verify_password
 from dblike_srv.errors import Conflict, Invalid, NotFound, SiteError
-from dblike_srv.folders import HOME, create_folder
+from dblike_srv.folders import HOME, insert_folder
 from dblike_srv.hub_client import Session
 from dblike_srv.identity import Identity
 from dblike_srv.models import devices, users
-from dblike_srv.registers import change, end_all, later, next_stamp, say, user_uid
+from dblike_srv.registers import change, end_all, folder_uid, later, next_stamp, say, user_uid
 from dblike_srv.replication.sites import site_urls
 from dblike_srv.site import Site
 from dblike_srv.tokens import Claim, adopt, claim_of, hash_token, is_news, make_token
@@ -107,7 +108,8 @@ def login(site: Site, gate: Gate, request: LoginRequest, address: str) -> LoginR
 def _user_of(site: Site, principal: Principal) -> int:
     found = site.database.read(lambda connection: _find_user(connection, principal.user))
     if found is None and principal.create:
-        create_user(site, principal.user, None)
+        with suppress(Conflict):  # another device of theirs came first
+            create_user(site, principal.user, None)
         found = site.database.read(lambda connection: _find_user(connection, principal.user))
     if found is None or found.disabled:
         raise Unauthorized("unknown user or wrong password")
@@ -278,9 +280,9 @@ def create_user(site: Site, name: str, password: str | None, *, quota: int = 0) 
     """A new account with its folder; without a password only other plugins let it in."""
     _check_name(name)
     stored = hash_password(password) if password is not None else ""
-    now = site.clock.now_ms()
+    now, uid = site.clock.now_ms(), user_uid(name)
     values = {
-        "uid": user_uid(name),
+        "uid": uid,
         "name": name.encode(),
         "password": stored,
         "password_at": now,
@@ -291,15 +293,16 @@ def create_user(site: Site, name: str, password: str | None, *, quota: int = 0) 
 
     def work(connection: Connection) -> None:
         # A COMMIT whose outcome was unknown may have made it already.
-        mine = (users.c.uid == values["uid"], users.c.password == stored, users.c.created == now)
+        mine = (users.c.uid == uid, users.c.password == stored, users.c.created == now)
         if not connection.scalar(select(users.c.id).where(*mine)):
             connection.execute(insert(users).values(**values, stamp=next_stamp(connection)))
+            user = connection.execute(select(users.c.id).where(*mine)).scalar_one()
+            insert_folder(connection, user, folder_uid(uid, HOME), HOME, now)
 
     try:
         change(site, work)
     except IntegrityError:
         raise Conflict(f"there is a user {name} already", field="name") from None
-    create_folder(site, administrator(site, name), HOME)
 
 
 def administrator(site: Site, name: str) -> Identity:

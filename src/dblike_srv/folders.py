@@ -42,8 +42,7 @@ def create_folder(site: Site, identity: Identity, name: str) -> FolderRef:
         # A COMMIT whose outcome was unknown may have made it already.
         mine = (folders.c.id == uid, folders.c.created == now)
         if not connection.scalar(select(folders.c.row).where(*mine)):
-            row = {"id": uid, "user": identity.user, "name": name.encode(), "created": now}
-            connection.execute(insert(folders).values(**row, stamp=next_stamp(connection)))
+            insert_folder(connection, identity.user, uid, name, now)
 
     try:
         site.database.transact(work)
@@ -54,6 +53,12 @@ def create_folder(site: Site, identity: Identity, name: str) -> FolderRef:
     if found is None:
         raise NotFound("no such folder", field="folder")
     return found
+
+
+def insert_folder(connection: Connection, user: int, uid: bytes, name: str, now: int) -> None:
+    """The row of a new folder; IntegrityError where there is one."""
+    row = {"id": uid, "user": user, "name": name.encode(), "created": now}
+    connection.execute(insert(folders).values(**row, stamp=next_stamp(connection)))
 
 
 def find_folder(site: Site, identity: Identity, name_or_id: str) -> FolderRef | None:

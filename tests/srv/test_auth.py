@@ -10,6 +10,7 @@ from typing import Any
 import bcrypt
 import pytest
 from argon2 import PasswordHasher
+from sqlalchemy import event
 
 from dblike_delta.messages import LoginRequest
 from dblike_srv import accounts
@@ -21,6 +22,7 @@ from dblike_srv.auth.plugins import Gate, load_gate
 from dblike_srv.auth.simple import SimpleAuth
 from dblike_srv.config import decode_config
 from dblike_srv.errors import Busy
+from dblike_srv.folders import list_folders
 from dblike_srv.site import Site, open_site
 
 GOOD = Credentials("ada", "correct horse")
@@ -173,6 +175,59 @@ def test_who_is_in_the_htpasswd_file_gets_an_account(site: Site, htpasswd: Path)
     assert reply.user == "grace"
     with pytest.raises(Unauthorized):
         accounts.login(site, gate, LoginRequest("grace", "wrong"), "192.0.2.1")
+
+
+def homes(site: Site) -> dict[str, list[str]]:
+    """The folders of each account."""
+    names = [user.name for user in accounts.list_users(site)]
+    mine = {name: list_folders(site, accounts.administrator(site, name)) for name in names}
+    return {name: [folder.name for folder in mine[name]] for name in names}
+
+
+def test_two_devices_that_log_in_first_at_once_have_one_account(
+    site: Site, database_url: str, htpasswd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    htpasswd.write_text(htpasswd.read_text().replace("ada:", "grace:"))
+    gate = load_gate(site, [{"plugin": "htpasswd", "file": str(htpasswd)}])
+    create, logins = accounts.create_user, []
+
+    def log_in(device: str) -> None:
+        request = LoginRequest("grace", "correct horse", device)
+        logins.append(accounts.login(site, gate, request, "192.0.2.1"))
+
+    def create_second(*arguments: Any) -> None:
+        """The other device comes while this one has found that there is no account."""
+        monkeypatch.setattr(accounts, "create_user", create)
+        log_in("first")
+        create(*arguments)
+
+    monkeypatch.setattr(accounts, "create_user", create_second)
+    log_in("second")
+    assert [login.user for login in logins] == ["grace", "grace"]
+    assert homes(site) == {"ada": ["home"], "grace": ["home"]}
+
+
+def test_an_account_is_made_with_its_folder_or_not_at_all(
+    site: Site, database_url: str, htpasswd: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is the matter with the database in between."""
+    htpasswd.write_text(htpasswd.read_text().replace("ada:", "grace:"))
+    gate = load_gate(site, [{"plugin": "htpasswd", "file": str(htpasswd)}])
+    request = LoginRequest("grace", "correct horse")
+    inserts: list[str] = []
+
+    def fail(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("INSERT INTO folders"):
+            inserts.append(statement)
+            raise Busy("the database is away")
+
+    event.listen(site.database.engine, "before_cursor_execute", fail)
+    with pytest.raises(Busy):
+        accounts.login(site, gate, request, "192.0.2.1")
+    event.remove(site.database.engine, "before_cursor_execute", fail)
+    assert len(inserts) == 1
+    assert accounts.login(site, gate, request, "192.0.2.1").user == "grace"
+    assert homes(site) == {"ada": ["home"], "grace": ["home"]}
 
 
 @pytest.mark.parametrize("user", ["plain", "old", "md5", "nothing", "# people", "", "grace"])
