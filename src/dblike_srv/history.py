@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from itertools import islice
 
-from sqlalchemy import ColumnElement, Connection, and_, select
+from sqlalchemy import Connection, select
 
 from dblike_delta.errors import PathError
 from dblike_delta.messages import (
@@ -37,8 +37,7 @@ def versions_of(
     site: Site, folder: FolderRef, path: bytes, *, limit: int = 100, before: str = ""
 ) -> VersionList:
     """A path's versions, the newest first; NotFound where it never was."""
-    where = and_(versions.c.path_key == path_key(path), versions.c.path == path)
-    found = _page(site, folder, where, limit, before)
+    found = _page(site, folder, limit, before, path)
     if not found.versions and not before:
         raise NotFound("no such path", field="path")
     return found
@@ -46,7 +45,7 @@ def versions_of(
 
 def log(site: Site, folder: FolderRef, *, limit: int = 100, before: str = "") -> VersionList:
     """The folder's versions, the newest first."""
-    return _page(site, folder, versions.c.folder == folder.row, limit, before)
+    return _page(site, folder, limit, before)
 
 
 def tree(
@@ -106,20 +105,29 @@ def requested_path(text: str, exact: str) -> bytes:
 
 
 def _page(
-    site: Site, folder: FolderRef, where: ColumnElement[bool], limit: int, before: str
+    site: Site, folder: FolderRef, limit: int, before: str, path: bytes | None = None
 ) -> VersionList:
-    query = select(*VERSION_COLUMNS).where(versions.c.folder == folder.row, where)
-    query = query.order_by(versions.c.seq.desc()).limit(limit + 1)
+    """Versions of the folder, or of one path of it.
+
+    Their numbers first, which the index has: SQLite would read all of the folder for the rows.
+    """
+    numbers = select(versions.c.seq).where(versions.c.folder == folder.row)
+    if path is not None:
+        numbers = numbers.where(versions.c.path_key == path_key(path))
+    numbers = numbers.order_by(versions.c.seq.desc()).limit(limit + 1)
 
     def work(connection: Connection) -> VersionList:
-        page = query
+        page = numbers
         if before:
-            page = query.where(versions.c.seq < _seq_of(connection, folder, before))
-        rows = connection.execute(page).all()
-        shown = rows[:limit]
-        best = _winners(connection, folder, {bytes(row[1]) for row in shown})
-        views = [view_version(version_of(row), current=row[0] in best) for row in shown]
-        return VersionList(views, more=len(rows) > limit)
+            page = numbers.where(versions.c.seq < _seq_of(connection, folder, before))
+        seqs = list(connection.scalars(page))
+        where = {versions.c.folder: folder.row}
+        found = find_rows(connection, VERSION_COLUMNS, where, versions.c.seq, seqs[:limit])
+        rows = [tuple(row) for row in found if path in (None, row[1])]
+        rows.sort(reverse=True)
+        best = _winners(connection, folder, {row[1] for row in rows})
+        views = [view_version(version_of(row), current=row[0] in best) for row in rows]
+        return VersionList(views, more=len(seqs) > limit)
 
     return site.database.read(work)
 

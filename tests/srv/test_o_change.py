@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from blake3 import blake3
-from sqlalchemy import Connection, event
+from sqlalchemy import event
 
 from dblike_delta.commands import Copy, Literal
 from dblike_delta.messages import RestoreRequest, Want
@@ -63,15 +63,21 @@ def writing(core: CoreSite) -> Iterator[list[str]]:
 
 @contextmanager
 def steps(core: CoreSite) -> Iterator[list[None]]:
-    """An entry for each few steps that SQLite takes meanwhile."""
+    """An item for each ten steps that SQLite takes meanwhile."""
     taken: list[None] = []
 
     def watch(raw: sqlite3.Connection, *_: object) -> None:
         raw.set_progress_handler(lambda: taken.append(None), 10)
 
-    event.listen(core.site.database.engine, "checkout", watch)
+    def leave(raw: sqlite3.Connection, *_: object) -> None:
+        raw.set_progress_handler(None, 10)
+
+    engine = core.site.database.engine
+    event.listen(engine, "checkout", watch)
+    event.listen(engine, "checkin", leave)
     yield taken
-    event.remove(core.site.database.engine, "checkout", watch)
+    event.remove(engine, "checkout", watch)
+    event.remove(engine, "checkin", leave)
 
 
 def edit(core: CoreSite, old: bytes, at: int, text: bytes) -> bytes:
@@ -129,25 +135,56 @@ def test_the_database_is_asked_as_much_in_a_large_folder(tmp_path: Path) -> None
     assert counts[0] == counts[1] == counts[2]
 
 
-def test_versions_are_found_for_as_much_in_a_large_folder(tmp_path: Path) -> None:
+def _find_versions(core: CoreSite, _cursor: str) -> None:
+    dots = [Dot(core.laptop.identity.device, n) for n in range(5, 25)]
+    found = core.site.database.read(lambda c: find_versions(c, core.folder, dots))
+    assert len(found) == len(dots)
+
+
+def _list_a_path(core: CoreSite, _cursor: str) -> None:
+    assert len(history.versions_of(core.site, core.folder, b"d/f7").versions) == 2
+
+
+def _look_at_a_moment(core: CoreSite, _cursor: str) -> None:
+    at = core.site.clock.now_ms()
+    assert len(history.tree(core.site, core.folder, b"d/f7", at=at).entries) == 1
+
+
+def _restore_what_was_deleted(core: CoreSite, _cursor: str) -> None:
+    request = RestoreRequest(path="d/f9")
+    assert history.restore(core.site, core.laptop.identity, core.folder, request).restored == 1
+
+
+def _hear_what_a_delete_buried(core: CoreSite, cursor: str) -> None:
+    (record,), _, _ = changes(core.site, core.folder, cursor, 100, buried=True)
+    assert (record.path, record.hash) == (b"d/f9", blake3(b"9").digest())
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        _find_versions,
+        _list_a_path,
+        _look_at_a_moment,
+        _restore_what_was_deleted,
+        _hear_what_a_delete_buried,
+    ],
+)
+def test_versions_are_found_for_as_much_in_a_large_folder(
+    tmp_path: Path, look: Callable[[CoreSite, str], None]
+) -> None:
     """Also where SQLite could take all of the folder for the better start."""
-    steps = []
+    counts = []
     for files in (30, 3000):
         core = CoreSite(tmp_path / f"{files}")
         core.laptop.commit(*(core.laptop.file(b"d/f%d" % n, b"%d" % n) for n in range(files)))
-        dots = [Dot(core.laptop.identity.device, n) for n in range(5, 25)]
-
-        def work(connection: Connection, core: CoreSite = core, dots: list[Dot] = dots) -> int:
-            taken: list[None] = []
-            raw = connection.connection.driver_connection
-            assert raw is not None
-            raw.set_progress_handler(lambda: taken.append(None), 10)
-            assert len(find_versions(connection, core.folder, dots)) == len(dots)
-            raw.set_progress_handler(None, 10)
-            return len(taken)
-
-        steps.append(core.site.database.read(work))
-    assert steps[0] == steps[1]
+        core.laptop.put(b"d/f7", b"once more")
+        cursor = changes(core.site, core.folder, "", 10_000)[1]
+        core.laptop.commit(core.laptop.record(b"d/f9", Kind.DELETED, mode=0))
+        with steps(core) as taken:
+            look(core, cursor)
+        counts.append(len(taken))
+    assert counts[1] < 1.2 * counts[0]
 
 
 def test_a_page_of_the_tree_as_it_was_costs_as_much_in_a_large_folder(tmp_path: Path) -> None:
