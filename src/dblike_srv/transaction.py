@@ -39,6 +39,7 @@ COUNTER_JUMP = 1 << 32
 """How far a device may be ahead of what is known of it."""
 FUTURE_MS = 24 * 3600 * 1000
 """A version's time is at most so much after now: a wrong clock must not win for years."""
+_LARGER = "over quota: the user's files would be larger than it allows"
 
 Check = Callable[[Tree], None]
 """Looks at the tree before anything is added, and raises where the edit must not go on."""
@@ -71,6 +72,7 @@ class Transaction:
         self.site = b""
         """By which id this site made the versions, once it ran."""
         self._quota, self._used, highest = self._standing()
+        self._room = self._find_room() if self._quota else 0
         self._tracked = highest is not None  # the site's own devices have no row
         self._highest = highest or 0
 
@@ -95,7 +97,6 @@ class Transaction:
         self._keep_contents(fresh, self._good(items), pack)
         tree.write()
         self.copies = tree.copies
-        self._check_growth(tree.growth)
         self._note_counter(self._good(items))
         seal = self._site.seal
         told = [item for item in items if not (brief and self._is_plain(tree, item))]
@@ -186,14 +187,25 @@ class Transaction:
             self._connection.execute(mine.values(used=users.c.used + pack.size))
         return number
 
-    def _check_growth(self, growth: int) -> None:
-        """Copies make large files of few bytes: what the folders hold is bounded as well."""
-        if not self._quota or growth <= 0:
-            return
+    def _find_room(self) -> int:
+        """Bytes by which the user's live files may grow.  Copies make large files of few bytes, so
+        that is bounded as well: at twice the quota, or what is within it could not be renamed,
+        which adds the new names before it takes the old ones away."""
         mine = folders.c.user == self._identity.user
         total = self._connection.execute(select(func.sum(folders.c.bytes)).where(mine)).scalar()
-        if int(total or 0) > self._quota:
-            raise QuotaExceeded("over quota: the user's files would be larger than it")
+        return 2 * self._quota - int(total or 0)
+
+    def _grows(self, tree: Tree, item: Item) -> bool:
+        """Whether there is room for what the version adds to its path."""
+        if not self._quota:
+            return True
+        present = tree.node(item.record.path).winner
+        more = item.size - (present.size if present is not None else 0)
+        whole = item.stored and not item.record.base  # it is bounded by what it takes on disk
+        if more > max(self._room, 0) and not whole:
+            return False
+        self._room -= more
+        return True
 
     @property
     def _usable(self) -> tuple[State, ...]:
@@ -258,6 +270,11 @@ class Transaction:
             # or it offers again what was replaced since.
             self._say(item, "dot-reused")
             self._passed.add(id(item))
+            return
+        if not self._grows(tree, item):
+            self._say(item, "refused", _LARGER)
+            if self._overwrite is not None:
+                raise QuotaExceeded(_LARGER)  # an edit is made as a whole, or not at all
             return
         version = make_version(record, dot, item.hash, item.size, known, self._now)
         tree.add(version)

@@ -125,8 +125,6 @@ class Tree:
         self._seq: int = connection.execute(query).scalar_one()
         self._head = self._journal_head()
         self.before = self._head
-        self.growth = 0
-        """Bytes by which the live files grew, once written."""
         self.copies = 0  # conflict copies that came about
 
     @property
@@ -384,7 +382,6 @@ class Tree:
                 bytes=folders.c.bytes + size,
             )
         )
-        self.growth = size
 
 
 def site_id(connection: Connection) -> bytes:

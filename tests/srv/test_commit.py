@@ -15,9 +15,9 @@ from dblike_delta.changeset import Encoder, Part
 from dblike_delta.commands import Copy, Literal
 from dblike_delta.errors import DeltaError, LimitError
 from dblike_delta.formats import encode_commands
-from dblike_delta.messages import CursorMark, Record, Refusal, Trailer
+from dblike_delta.messages import CursorMark, Record, Refusal, RestoreRequest, Trailer
 from dblike_delta.versions import Kind, VersionVector
-from dblike_srv import intake
+from dblike_srv import history, intake
 from dblike_srv.changes import changes, since
 from dblike_srv.contents import EMPTY_HASH
 from dblike_srv.errors import Gone, QuotaExceeded
@@ -590,10 +590,53 @@ def test_copies_count_for_the_quota(tmp_path: Path) -> None:
     """A few bytes of copy commands must not make a terabyte of files."""
     core = CoreSite(tmp_path, limits={"quota": 2_000_000})
     core.laptop.put(b"a", BLOB)
-    with pytest.raises(QuotaExceeded):
-        core.laptop.edit(b"b", BLOB, [Copy(0, len(BLOB))] * 6)
+    refused = core.laptop.edit(b"b", BLOB, [Copy(0, len(BLOB))] * 13)
+    assert (refused.status, refused.detail[:10]) == ("refused", "over quota")
     assert set(core.records()) == {b"a"}
     assert core.laptop.edit(b"b", BLOB, [Copy(0, len(BLOB))] * 2).status == "accepted"
+
+
+def test_what_is_over_the_quota_keeps_nothing_else_from_going(tmp_path: Path) -> None:
+    core = CoreSite(tmp_path, limits={"quota": 2 * len(BLOB)})
+    laptop = core.laptop
+    laptop.put(b"a", BLOB)
+    digest = core.records()[b"a"].hash
+    copies = [laptop.record(b"copy %d" % n, hash=digest, size=len(BLOB)) for n in range(4)]
+    said = statuses(core, laptop, *copies, laptop.file(b"small", b"x"))
+    assert said == ["accepted", "accepted", "accepted", "refused", "accepted"]
+    laptop.contexts = {path: record.context for path, record in core.records().items()}
+    laptop.delete(b"copy 0")
+    again = laptop.record(b"copy 3", hash=digest, size=len(BLOB))
+    assert statuses(core, laptop, again) == ["refused"]  # by the one byte of the small file
+    laptop.delete(b"small")
+    again = laptop.record(b"copy 3", hash=digest, size=len(BLOB))
+    assert statuses(core, laptop, again) == ["accepted"]
+
+
+def test_all_that_is_within_the_quota_can_be_renamed(tmp_path: Path) -> None:
+    """The new names come before the old ones go."""
+    core = CoreSite(tmp_path, limits={"quota": len(BLOB)})
+    laptop = core.laptop
+    laptop.put(b"a", BLOB)
+    digest = core.records()[b"a"].hash
+    new = laptop.record(b"b", hash=digest, size=len(BLOB))
+    assert statuses(core, laptop, new) == ["accepted"]
+    assert statuses(core, laptop, laptop.record(b"a", Kind.DELETED, mode=0)) == ["accepted"]
+
+
+def test_a_restore_over_the_quota_is_none(tmp_path: Path) -> None:
+    core = CoreSite(tmp_path, limits={"quota": 2 * len(BLOB)})
+    laptop = core.laptop
+    laptop.put(b"d/a", BLOB)
+    digest = core.records()[b"d/a"].hash
+    laptop.commit(*(laptop.record(b"d/%d" % n, hash=digest, size=len(BLOB)) for n in range(2)))
+    before = set(core.records())
+    with pytest.raises(QuotaExceeded):
+        history.restore(
+            core.site, laptop.identity, core.folder,
+            RestoreRequest(path="d", at=core.clock.now, to="e"),
+        )  # fmt: skip
+    assert set(core.records()) == before
 
 
 def test_over_the_quota_is_said_before_a_byte_is_written(tmp_path: Path) -> None:
