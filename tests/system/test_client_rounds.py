@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import resource
+import shutil
 import subprocess
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +17,10 @@ import pytest
 
 from conftest import Spawn
 from rig.programs import PROGRAM, Program, run, same
+from rig.proxy import FINE, Fault, proxied
 from rig.servers import PASSWORD, Server
+
+LOST_RESTORE = Fault(lose_reply_to=(b"/restore ",))
 
 
 def test_init_push_clone(laptop: Program, tmp_path: Path, server: Server, user: str) -> None:
@@ -335,6 +339,49 @@ def test_restore_of_what_is_there_says_so(laptop: Program) -> None:
         assert "is there" in done.stderr
         assert "--version" in done.stderr
     assert laptop.run("restore", str(laptop.root / "none")).returncode == 4
+
+
+@pytest.mark.parametrize("how", ["", "--version", "--at", "--to"])
+def test_a_restore_whose_answer_is_lost_is_brought_here(
+    laptop: Program, server: Server, how: str
+) -> None:
+    """The client asks again, and by then all of it is there."""
+    laptop.write("docs/a", "1")
+    laptop.ok("sync")
+    a, docs, copy = (str(laptop.root / path) for path in ("docs/a", "docs", "copy"))
+    made = laptop.json_lines("log", a)[0]
+    shutil.rmtree(docs)
+    laptop.ok("sync")
+    words = {
+        "": (docs,),
+        "--version": (a, how, made["version"]),
+        "--at": (docs, how, f"@{(made['time'] + 1) / 1000}"),
+        "--to": (docs, how, copy),
+    }[how]
+    with proxied(server.url, lambda _: FINE if proxy.lost else LOST_RESTORE) as proxy:
+        laptop.ok("config", "servers", proxy.url)
+        assert laptop.ok("restore", *words) == "it is so already\n"
+        assert proxy.lost == 1
+        if how == "--to":
+            assert laptop.tree() == {"copy": None, "copy/a": b"1"}
+            return
+        assert laptop.tree() == {"docs": None, "docs/a": b"1"}
+        again = laptop.run("restore", *words)
+        assert (again.returncode, "is there" in again.stderr) == ((0, False) if how else (2, True))
+
+
+def test_what_a_restore_did_not_bring_the_next_one_does(laptop: Program, desktop: Program) -> None:
+    """As where it was killed between the answer and the pull."""
+    laptop.write("docs/a", "1")
+    laptop.write("docs/b", "2")
+    laptop.ok("sync")
+    desktop.ok("sync")
+    (laptop.root / "docs" / "a").unlink()
+    laptop.ok("sync")
+    desktop.ok("sync")
+    desktop.ok("restore", str(desktop.root / "docs"))
+    laptop.ok("restore", str(laptop.root / "docs"))
+    assert laptop.tree() == desktop.tree() == {"docs": None, "docs/a": b"1", "docs/b": b"2"}
 
 
 def test_status_has_one_shape_also_where_no_server_is_reached(laptop: Program) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +12,7 @@ from dblike_cli.exits import Exit
 from dblike_cli.options import PATH, Common, command
 
 if TYPE_CHECKING:
+    from dblike_cli.report import Report
     from dblike_cli.session import Session
     from dblike_delta.messages import RestoreReply, RestoreRequest
 
@@ -33,32 +35,34 @@ def restore(common: Common, path: str, version: str | None, at: str | None, to: 
       dblike restore docs --at '3d ago' --to docs-of-friday
     """
     from dblike_cli.errors import Usage
-    from dblike_cli.output import escape, plural
+    from dblike_cli.output import escape
     from dblike_cli.session import open_session
-    from dblike_cli.views import check_version, view_document
+    from dblike_cli.views import check_version
+    from dblike_delta.messages import RestoreReply
 
     if version is not None and at is not None:
         raise Usage("--version and --at: one of them is enough")
     check_version(version)
     with open_session(common) as session:
         where = session.path(path)
-        request = _request(session, where, version, at, to)
-        reply = _ask(session, where, request)
-        if not reply.restored and version is None and at is None:
+        here = os.path.lexists(os.path.join(os.fsencode(session.root), where))
+        reply = _ask(session, where, _request(session, where, version, at, to))
+        if reply is not None:
+            _say(session, reply)
+            return _code(_pull(session, session.path(to or path)))
+        # An answer may have been lost: what is there and was not here has just been brought back.
+        report = _pull(session, where) if to is None else None
+        if to is not None or (here and not (report and report.applied)):
             raise Usage(
                 f"{escape(path)} is there, and nothing of it is deleted; "
                 "choose a --version (`dblike log PATH`) or --at a time"
             )
-        views = [view_document(view) for view in reply.versions]
-        session.output.result(
-            {"restored": reply.restored, "versions": views},
-            [f"{plural(reply.restored, 'path')} restored"],
-        )
-        return _pull(session, session.path(to or path)) if reply.restored else Exit.DONE
+        _say(session, RestoreReply(restored=0))
+        return _code(report)
 
 
-def _ask(session: Session, path: bytes, request: RestoreRequest) -> RestoreReply:
-    """Have the server restore it: nothing, where all of it is there."""
+def _ask(session: Session, path: bytes, request: RestoreRequest) -> RestoreReply | None:
+    """Have the server restore it; None where the path is there, and nothing of it is deleted."""
     from dblike_cli.commands.ls import is_there
     from dblike_delta.exchange import Refused
     from dblike_delta.messages import RestoreReply
@@ -69,7 +73,18 @@ def _ask(session: Session, path: bytes, request: RestoreRequest) -> RestoreReply
         named = request.version or request.at is not None
         if refused.status != 404 or named or not is_there(session, path):
             raise
-        return RestoreReply(restored=0)
+        return None
+
+
+def _say(session: Session, reply: RestoreReply) -> None:
+    from dblike_cli.output import plural
+    from dblike_cli.views import view_document
+
+    count = reply.restored
+    session.output.result(
+        {"restored": count, "versions": [view_document(view) for view in reply.versions]},
+        [f"{plural(count, 'path')} restored" if count else "it is so already"],
+    )
 
 
 def _request(
@@ -94,7 +109,7 @@ def _request(
     )
 
 
-def _pull(session: Session, path: bytes) -> Exit:
+def _pull(session: Session, path: bytes) -> Report | None:
     """Take what was restored, where no watch is there to do it."""
     from dblike_cli import lock
     from dblike_cli.errors import Locked
@@ -103,6 +118,10 @@ def _pull(session: Session, path: bytes) -> Exit:
 
     try:
         with lock.hold(session.own / "lock", "restore"):
-            return cycle(session, Direction.PULL, Wish(paths=(path,) if path else ())).exit_code
+            return cycle(session, Direction.PULL, Wish(paths=(path,) if path else ()))
     except Locked:
-        return Exit.DONE
+        return None
+
+
+def _code(report: Report | None) -> Exit:
+    return report.exit_code if report is not None else Exit.DONE
