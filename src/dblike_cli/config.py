@@ -63,8 +63,25 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 def read_config(file: Path, environment: Mapping[str, str] | None = None) -> Config:
     """The config of a file, overridden by the environment; raises Usage."""
+    data = _load(file)
+    for key, value in read_environment(environment).items():
+        _put(data, key, value)
+    return _convert(data, str(file))
+
+
+def read_environment(environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The dotted keys that the environment has a value of, and that; raises Usage."""
     given = os.environ if environment is None else environment
-    return _convert(_override(_load(file), given), str(file))
+    found: dict[str, Any] = {}
+    for key, kind in all_keys():
+        variable = PREFIX + key.replace(".", "_").upper()
+        text = given.get(variable)
+        if text is not None:
+            found[key] = _parse(text, kind)
+            alone: dict[str, Any] = {"servers": ["https://any.example"]}
+            _put(alone, key, found[key])
+            _typed(alone, variable)  # or the file would be blamed
+    return found
 
 
 def render_config(config: Config) -> bytes:
@@ -162,19 +179,6 @@ def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(data) != len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"key {next(n for n in names if names.count(n) > 1)!r} is there twice")
-    return data
-
-
-def _override(data: dict[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
-    for key, kind in all_keys():
-        variable = PREFIX + key.replace(".", "_").upper()
-        text = environment.get(variable)
-        if text is not None:
-            value = _parse(text, kind)
-            alone: dict[str, Any] = {"servers": ["https://any.example"]}
-            _put(alone, key, value)
-            _typed(alone, variable)  # or the file would be blamed
-            _put(data, key, value)
     return data
 
 

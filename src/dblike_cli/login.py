@@ -16,7 +16,14 @@ import click
 import msgspec
 
 from dblike_cli import __version__, credentials, lock
-from dblike_cli.config import Config, Tls, check_servers, read_config, render_config
+from dblike_cli.config import (
+    Config,
+    Tls,
+    check_servers,
+    read_config,
+    read_environment,
+    render_config,
+)
 from dblike_cli.errors import ClientError, LoggedOut, NotFound, StateDamaged, Usage
 from dblike_cli.learned import write_learned
 from dblike_cli.options import Common, is_text
@@ -31,13 +38,16 @@ _FOLDER = "folder"
 
 
 class LinkRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What `init` and `clone` are asked; with `make`, a folder that there is none of is made."""
+    """What `init` and `clone` are asked; with `make`, a folder that there is none of is made.
+
+    What is None or empty is as the environment has it, or else the default.
+    """
 
     urls: str
     place: Path
     user: str
     password_stdin: bool
-    folder: str
+    folder: str | None
     device: str | None
     ca: str
     insecure: bool
@@ -111,21 +121,35 @@ def _line(stream: TextIO) -> str:
 
 def _config(request: LinkRequest, root: Path) -> Config:
     """The directory's config: what it is already, with the link that is asked for."""
-    servers = check_servers(request.urls, plain=request.insecure)
-    tls = Tls(ca=os.path.abspath(request.ca) if request.ca else "", plain=request.insecure)
-    device = (request.device or socket.gethostname() or "unnamed").strip()[:64]
-    if not device:
+    variables = read_environment()
+    plain = request.insecure or variables.get("tls.plain", False)
+    servers = check_servers(request.urls, plain=plain)
+    ca = request.ca or variables.get("tls.ca", "")
+    tls = Tls(ca=os.path.abspath(ca) if ca else "", plain=plain)
+    folder = _folder_name(request.folder, variables.get("folder"))
+    device = request.device or variables.get("device") or socket.gethostname() or "unnamed"
+    if not device.strip():
         raise Usage("--device can't be empty")
-    if not re.match(FOLDER_NAME, request.folder):
-        raise Usage("--folder: up to 64 letters, digits, spaces, dots, hyphens and underscores")
+    device = device.strip()[:64]
     place = root / ".dblike" / "config.json"
     if not place.exists():
-        return Config(servers=servers, folder=request.folder, device=device, tls=tls)
-    linked = read_config(place)
-    if linked.folder != request.folder:
+        return Config(servers=servers, folder=folder or "home", device=device, tls=tls)
+    linked = read_config(place, {})  # or what the environment says today would stay for good
+    if folder not in (None, linked.folder):
         raise Usage(f"{root} is linked to the folder {linked.folder!r} already")
     device = device if request.device else linked.device
     return msgspec.structs.replace(linked, servers=servers, device=device, tls=tls)
+
+
+def _folder_name(asked: str | None, variable: str | None) -> str | None:
+    """The folder of --folder or of the environment; all later commands would refuse another one
+    than the latter."""
+    if asked is not None and variable not in (None, asked):
+        raise Usage(f"--folder is {asked!r}, and DBLIKE_FOLDER is {variable!r}")
+    name = variable if asked is None else asked
+    if name is not None and not re.match(FOLDER_NAME, name):
+        raise Usage("--folder: up to 64 letters, digits, spaces, dots, hyphens and underscores")
+    return name
 
 
 def _check_place(root: Path) -> None:

@@ -273,6 +273,18 @@ def test_nothing_is_made_where_no_server_is(
     assert not (tmp_path / "new").exists()
 
 
+def test_a_link_is_to_the_folder_of_the_environment_too(
+    linked: Path, tmp_path: Path, capsys: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every command that came after would refuse another one."""
+    monkeypatch.setenv("DBLIKE_FOLDER", "work")
+    words = ("--user", "ann", "--password-stdin")
+    assert "linked to the folder 'home'" in said(capsys, 2, "init", "https://a", linked, *words)
+    place = (tmp_path / "new", "--folder", "home")
+    assert "DBLIKE_FOLDER is 'work'" in said(capsys, 2, "init", "https://a", *place, *words)
+    assert not (tmp_path / "new").exists()
+
+
 # --- the credential
 
 

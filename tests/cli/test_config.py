@@ -107,6 +107,13 @@ def test_a_wrong_variable_is_an_error_too(file: Path) -> None:
         read(file, JUST_SERVERS, DBLIKE_LIMITS_UP="fast")
 
 
+def test_what_the_environment_says_alone() -> None:
+    given = {"DBLIKE_TLS_CA": "ca.pem", "DBLIKE_TLS_PLAIN": "true", "DBLIKE_OTHER": "x"}
+    assert config.read_environment(given) == {"tls.ca": "ca.pem", "tls.plain": True}
+    with pytest.raises(Usage, match=r"DBLIKE_DEVICE: .*\$\.device"):
+        config.read_environment({"DBLIKE_DEVICE": ""})
+
+
 def test_one_key_is_changed_and_the_rest_is_kept(file: Path) -> None:
     file.write_text(also('"ignore": ["a"]'))
     assert config.set_key(file, "limits.up", "5").limits.up == 5

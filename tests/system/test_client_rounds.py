@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pty
 import re
@@ -549,11 +550,30 @@ def test_a_folder_that_is_linked_to_another_account(
 
 
 def log_in(
-    device: Program, server: Server, user: str, *more: str, command: str = "init"
+    device: Program, server: Server, user: str, *more: str, command: str = "init", **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Link the directory, which may be linked already."""
     words = (command, server.url, str(device.root), "--user", user, "--password-stdin")
-    return run(*words, *more, text=PASSWORD)
+    return run(*words, *more, text=PASSWORD, env=os.environ | variables)
+
+
+def test_the_environment_says_what_is_linked(
+    tmp_path: Path, server: Server, user: str, spawn: Spawn
+) -> None:
+    """What no flag says; and a second login makes nothing of it permanent."""
+    device, ca = Program(tmp_path / "device", spawn), str(tmp_path / "ca.pem")
+    file = device.root / ".dblike" / "config.json"
+    variables = {"DBLIKE_TLS_PLAIN": "true", "DBLIKE_TLS_CA": ca, "DBLIKE_DEVICE": "box"}
+    done = log_in(device, server, user, DBLIKE_FOLDER="work", **variables)
+    assert done.returncode == 0, done.stderr
+    first = json.loads(file.read_text())
+    assert (first["folder"], first["device"]) == ("work", "box")
+    assert first["tls"] == {"ca": ca, "plain": True}
+    variables |= {"DBLIKE_DEVICE": "other", "DBLIKE_LIMITS_UP": "7", "DBLIKE_IGNORE": "*.o"}
+    done = log_in(device, server, user, **variables)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(file.read_text()) == first
+    device.ok("sync")
 
 
 def test_a_second_folder(tmp_path: Path, server: Server, user: str, spawn: Spawn) -> None:

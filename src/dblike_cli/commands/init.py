@@ -20,7 +20,7 @@ _OPTIONS = [
     click.argument("place", metavar="[DIR]", default=".", type=click.Path()),
     click.option("--user", required=True, metavar="NAME", help="The account on the server."),
     click.option("--password-stdin", is_flag=True, help="Read the password from standard input."),
-    click.option("--folder", default="home", show_default=True, help="The folder to link."),
+    click.option("--folder", help="The folder to link.  [default: home]"),
     click.option("--device", metavar="NAME", help="This device's name.  [default: the host's]"),
     click.option("--ca", default="", metavar="FILE", help="Trust FILE's authorities alone."),
     click.option("--insecure", is_flag=True, help="Allow http:// to other machines."),
