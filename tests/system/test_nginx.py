@@ -153,6 +153,7 @@ def test_sites_behind_nginx(cluster: Cluster, tmp_path: Path) -> None:
         ada = _stay_up(Front(nginx, cluster[0]), cluster[1])
         cluster.converge(ada.token)
         _check_streams(nginx, ada)
+        _check_long_paths(ada)
     finally:
         nginx.stop()
 
@@ -168,6 +169,13 @@ def _check_streams(nginx: Nginx, ada: User) -> None:
     ada.put("event", b"!")
     assert "cursor" in socket.recv()
     socket.close()
+
+
+def _check_long_paths(ada: User) -> None:
+    """The longest one there is, with each byte escaped."""
+    path = "%2F".join(["%E9" * 255] * 16)
+    ada.put(path, b"far away")
+    assert ada.get(path) == b"far away"
 
 
 def test_hosts_behind_nginx(tmp_path: Path) -> None:
