@@ -42,6 +42,9 @@ def find_config(config: Path | None = None, data: Path | None = None) -> Config:
     file, data = locate(config, data)
     if not file.exists():
         if config is None and os.environ.get("DBLIKE_CLUSTER_KEY"):
+            if data is None:  # DBLIKE_CONFIG names the file: an empty site is not what is meant
+                made_by = f"`dblike-server init --config {file}` makes it"
+                raise ConfigError(f"DBLIKE_CONFIG names {file}, and there is none; {made_by}")
             return load_config(None, data=data)  # all of it comes from the environment
         raise Absent(f"no server at {file}: `dblike-server init` or `run` makes one")
     if file.is_file():

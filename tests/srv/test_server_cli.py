@@ -95,6 +95,35 @@ def test_a_config_elsewhere_names_its_data(run: Run, tmp_path: Path) -> None:
     assert shown["data"] == config["data"]
 
 
+@pytest.mark.parametrize("command", ["status", "run", "init"])
+def test_a_config_that_the_environment_names_has_to_be_there(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """With the key of the cluster in the environment, too, an empty site would be believed."""
+    monkeypatch.setenv("DBLIKE_CLUSTER_KEY", "k" * 64)
+    monkeypatch.setenv("DBLIKE_CONFIG", str(tmp_path / "none.json"))
+    said = run(command, code=2).output
+    assert said == (
+        f"dblike-server: DBLIKE_CONFIG names {tmp_path}/none.json, and there is none; "
+        f"`dblike-server init --config {tmp_path}/none.json` makes it\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+    run("init", "--config", tmp_path / "none.json")
+    run("status")
+
+
+def test_a_config_may_be_the_environments_alone(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DBLIKE_CLUSTER_KEY", "k" * 64)
+    said = run("init", "--data", "one").output
+    assert said == "The config is the environment's; the data are in one\n"
+    monkeypatch.setenv("DBLIKE_CONFIG", str(tmp_path / "none.json"))
+    assert run("init", "--data", "one").output == said, "which is named by the option"
+    assert not (tmp_path / "one" / "config.json").exists()
+    assert "all is well" in run("status", "--data", "one").output
+
+
 def test_a_data_directory_may_be_moved(run: Run, made: Path, tmp_path: Path) -> None:
     before = json.loads(run("status", "--json", "--data", made).output)
     made.rename(tmp_path / "moved")

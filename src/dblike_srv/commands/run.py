@@ -111,4 +111,6 @@ def init(place: Place, bind: str | None, workers: int | None) -> None:
     config, created = find_or_create(place.config, place.data, bind=bind, workers=workers)
     _prepare(config)
     file, _ = locate(place.config, place.data)
-    click.echo(f"{'Wrote' if created else 'Kept'} {file}; the data are in {config.data}")
+    done = f"{'Wrote' if created else 'Kept'} {file}"
+    said = done if file.exists() else "The config is the environment's"
+    click.echo(f"{said}; the data are in {config.data}")
