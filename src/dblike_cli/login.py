@@ -62,7 +62,7 @@ def link(common: Common, request: LinkRequest) -> Session:
     """
     root = working_directory(common.directory / request.place)
     _check_place(root)
-    config = _config(request, root)
+    config = _config(common, request, root)
     known = _known_device(root)
     password = read_password(f"Password of {request.user}", stdin=request.password_stdin)
     with contextlib.closing(open_transport(config, time.sleep, (0, 0))) as transport:
@@ -119,12 +119,12 @@ def _line(stream: TextIO) -> str:
         raise Usage("a password has to be UTF-8") from None
 
 
-def _config(request: LinkRequest, root: Path) -> Config:
+def _config(common: Common, request: LinkRequest, root: Path) -> Config:
     """The directory's config: what it is already, with the link that is asked for."""
     variables = read_environment()
     plain = request.insecure or variables.get("tls.plain", False)
     servers = check_servers(request.urls, plain=plain)
-    ca = request.ca or variables.get("tls.ca", "")
+    ca = common.directory / request.ca if request.ca else variables.get("tls.ca", "")
     tls = Tls(ca=os.path.abspath(ca) if ca else "", plain=plain)
     folder = _folder_name(request.folder, variables.get("folder"))
     device = request.device or variables.get("device") or socket.gethostname() or "unnamed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -201,6 +202,28 @@ def test_the_directory_of_a_command_may_lead_up(
         assert f"there is no directory {absent}" in said(capsys, 2, "-C", absent, "status")
 
 
+def test_files_are_those_of_the_directory_of_a_command(
+    linked: Path, capsys: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the command had been started there."""
+    monkeypatch.chdir(linked.parent)
+    (linked / "b").mkdir()
+    assert "b is a directory" in said(capsys, 2, "-C", "files", "bundle", "create", "b")
+    assert main(["-C", "files", "bundle", "create", "files"]) == 0, "a directory here alone"
+    assert main(["-C", "files", "bundle", "create", "b.bundle"]) == 0
+    assert main(["-C", "files", "delta", "signature", "b.bundle", "b.sig"]) == 0
+    assert {"b.bundle", "b.sig"} <= {path.name for path in linked.iterdir()}
+    assert list(Path().iterdir()) == [Path("files")]
+    said(capsys, 5, "-C", "files", "bundle", "apply", "b.bundle")
+    assert f"{linked}/none: No such" in said(capsys, 2, "-C", linked, "bundle", "apply", "none")
+    assert "Is a directory" in said(capsys, 2, "-C", linked, "bundle", "apply", "../files")
+    assert "no directory no" in said(capsys, 2, "-C", "no", "delta", "signature", "a", "b")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("secret\n"))
+    words = ("init", "https://127.0.0.1:1", "new", "--user", "ann", "--password-stdin")
+    err = said(capsys, 2, "-C", "files/..", *words, "--ca", "files/none.pem")
+    assert f"{linked}/none.pem" in err
+
+
 def test_a_config_that_can_not_be_right_is_named(linked: Path, capsys: Run) -> None:
     file = linked / ".dblike" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"nonsense": 1}))
@@ -265,8 +288,6 @@ def test_no_terminal_no_password(tmp_path: Path, capsys: Run) -> None:
 def test_nothing_is_made_where_no_server_is(
     tmp_path: Path, dead_url: str, capsys: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import io
-
     monkeypatch.setattr(sys, "stdin", io.StringIO("secret\n"))
     words = ("init", dead_url, tmp_path / "new", "--user", "ann", "--password-stdin")
     said(capsys, 5, *words)

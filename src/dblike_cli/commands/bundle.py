@@ -24,7 +24,7 @@ def bundle() -> None:
 
 
 @command("create")
-@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
+@click.argument("file", type=click.Path(allow_dash=True))
 @click.option("--since", metavar="TIME", help="Only what changed since: 2h, '2026-11-23 14:00'.")
 def create(common: Common, file: str, since: str | None) -> Exit:
     r"""Write what is synced here into FILE (-: standard output).
@@ -42,7 +42,7 @@ def create(common: Common, file: str, since: str | None) -> Exit:
 
     with open_session(common) as session:
         paths = _changed_since(session, since) if since is not None else None
-        with _writing(file) as target:
+        with _writing(common.directory, file) as target:
             done = write_bundle(target, session.root, session.state, paths, session.clock.now_ms())
         _say(session, file, done)
         for path in done.left_out:
@@ -51,8 +51,8 @@ def create(common: Common, file: str, since: str | None) -> Exit:
 
 
 @command("apply")
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-def apply(common: Common, file: Path) -> Exit:
+@click.argument("file", type=click.Path())
+def apply(common: Common, file: str) -> Exit:
     r"""Pull, taking contents from FILE where it has them.
 
     The server still says which versions there are, which costs little; each content is verified, so
@@ -68,7 +68,7 @@ def apply(common: Common, file: Path) -> Exit:
     from dblike_cli.run import Wish, cycle, say
     from dblike_cli.session import open_session
 
-    with open_session(common) as session, file.open("rb") as source:
+    with open_session(common) as session, _reading(common.directory / file) as source:
         carried = Bundle(source)
         exchange = BundleExchange(
             session.transport, session.credential.token, carried, session.state
@@ -79,8 +79,17 @@ def apply(common: Common, file: Path) -> Exit:
     return report.exit_code
 
 
+def _reading(file: Path) -> BinaryIO:
+    from dblike_cli.errors import Usage
+
+    try:
+        return file.open("rb")
+    except OSError as error:
+        raise Usage(f"{file}: {error.strerror}") from None
+
+
 @contextlib.contextmanager
-def _writing(file: str) -> Iterator[BinaryIO]:
+def _writing(directory: Path, file: str) -> Iterator[BinaryIO]:
     from dblike_cli.errors import Usage
     from dblike_delta.outputs import whole
 
@@ -90,7 +99,9 @@ def _writing(file: str) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    with whole(Path(file), durable=True) as target:  # the stick may be pulled out next
+    if (directory / file).is_dir():
+        raise Usage(f"{file} is a directory")
+    with whole(directory / file, durable=True) as target:  # the stick may be pulled out next
         yield target
 
 
