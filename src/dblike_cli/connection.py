@@ -24,6 +24,10 @@ _CHUNK: Final = 1 << 20
 _GATHER: Final = 256 << 10
 """Buffers smaller than this are put together until they reach it: a call each would cost more."""
 
+UNKNOWN_AUTHORITY: Final = "its certificate is not trusted, as its authority is unknown"
+_NO_ISSUER: Final = frozenset({2, 18, 19, 20, 21})
+"""OpenSSL's numbers for that: an issuer that is not found, or a certificate that is its own."""
+
 _KEPT_ALIVE: Final = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 """Seconds of silence after which the system asks whether the other end is there, seconds between
 two such questions, and how many are asked."""
@@ -204,7 +208,9 @@ def _keep_alive(sock: socket.socket) -> None:
 def reason(error: BaseException) -> str:
     """What went wrong with a connection, in one line for a person."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message}"
+        unknown = error.verify_code in _NO_ISSUER
+        what = UNKNOWN_AUTHORITY if unknown else "its certificate is not trusted"
+        return f"{what}: {error.verify_message}"
     if isinstance(error, TimeoutError):
         return "timed out"
     if isinstance(error, http.client.RemoteDisconnected | http.client.IncompleteRead):

@@ -33,7 +33,7 @@ def describe(error: BaseException) -> tuple[str, Exit]:
         case Refused():
             return _refused(error)
         case Unreachable():
-            return f"no server was reached: {escape(str(error))}", Exit.TEMPORARY
+            return f"no server was reached: {_unreached(error)}", Exit.TEMPORARY
         case DeltaError():
             return f"what came is not what was promised: {escape(str(error))}", Exit.INTEGRITY
         case KeyboardInterrupt():
@@ -56,6 +56,15 @@ def is_temporary(error: BaseException) -> bool:
     if isinstance(error, ClientError):
         return error.exit_code is Exit.TEMPORARY
     return isinstance(error, Unreachable)
+
+
+def _unreached(error: Unreachable) -> str:
+    """What each server said; and once for all of them, how one trusts an authority of one's own."""
+    from dblike_cli.connection import UNKNOWN_AUTHORITY
+
+    said = escape(str(error))
+    hint = "; --ca FILE of `dblike init`, or tls.ca, names one to trust"
+    return said + hint if UNKNOWN_AUTHORITY in said else said
 
 
 def _refused(error: Refused) -> tuple[str, Exit]:
