@@ -17,7 +17,7 @@ import msgspec
 from dblike_cli.entries import stamp_of
 from dblike_cli.state import Known, State
 from dblike_delta import messages as m
-from dblike_delta.changeset import Body, Decoder, Encoder, Event
+from dblike_delta.changeset import UNBOUNDED, Body, Decoder, Encoder, Event
 from dblike_delta.errors import IntegrityError
 from dblike_delta.exchange import Exchange, Transport
 from dblike_delta.trees import whole_body
@@ -140,7 +140,7 @@ class Bundle:
 def _events(file: BinaryIO, block: int) -> Iterator[tuple[_Place, Event]]:
     """The events from a block on, each with its place."""
     file.seek(block)
-    decoder = Decoder(start=block)
+    decoder = Decoder(start=block, frames=UNBOUNDED)
     number, current = 0, -1
     while data := file.read(_PIECE):
         for event in decoder.receive(data):

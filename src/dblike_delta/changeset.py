@@ -49,6 +49,13 @@ BLOCK_LIMIT: Final = 8 << 20
 """No block may hold or unpack to more: the decoder's memory, and what a cut may cost."""
 PIECE: Final = 1 << 20
 """The largest body piece that an encoder puts in one frame."""
+FRAMES: Final = 10_000
+FRAMES_PER_BYTE: Final = 4
+"""Frames that are taken from strangers, and for each byte that they send: else a kilobyte, as a
+million tiny frames that are compressed, keeps a processor busy.  Empty files come at less than one
+frame for each byte."""
+UNBOUNDED: Final = 1 << 62
+"""Frames that are taken from who is trusted."""
 
 _BLOCK = struct.Struct(">BBHII16s")
 _FRAME = struct.Struct(">BI")
@@ -77,9 +84,13 @@ class _Tag(enum.IntEnum):
 
 
 class Body(msgspec.Struct, frozen=True):
-    """A piece of a body: part of a librsync delta."""
+    """A piece of a body: part of a librsync delta.
+
+    `packed` is how many bytes of the stream each of its bytes took.
+    """
 
     data: memoryview
+    packed: float = 1.0
 
 
 class End(msgspec.Struct, frozen=True):
@@ -89,9 +100,9 @@ class End(msgspec.Struct, frozen=True):
 Event = Record | Body | Trailer | Refusal | CursorMark | JournalMark | Sources | End
 
 _encode = msgspec.msgpack.Encoder().encode
+_DATA: Final = int(_Tag.DATA)
 _DECODERS: Final[dict[int, Callable[[memoryview], Event]]] = {
     int(_Tag.RECORD): unpacker(Record),
-    int(_Tag.DATA): Body,
     int(_Tag.TRAILER): unpacker(Trailer),
     int(_Tag.REFUSAL): unpacker(Refusal),
     int(_Tag.CURSOR): unpacker(CursorMark),
@@ -216,12 +227,14 @@ class Decoder:
     """Reads the stream: bytes in, events out.
 
     Raises FormatError, IntegrityError or LimitError; after that the decoder is of no more use.
+    `frames` is how many frames are taken beyond FRAMES_PER_BYTE of them for each byte received.
     `boundary` is the number of stream bytes whose events have all been given out: where a sender
     that was cut off may go on, to a `Decoder(start=boundary)`.
     """
 
-    def __init__(self, *, start: int = 0) -> None:
+    def __init__(self, *, start: int = 0, frames: int = FRAMES) -> None:
         self._zstd = zstandard.ZstdDecompressor(max_window_size=BLOCK_LIMIT)
+        self._frames_left = frames
         self._head = bytearray()  # of the block, or the stream's own, as far as it came
         self._pieces: list[Part] = []  # of the block, as far as it came
         self._filled = 0
@@ -315,12 +328,31 @@ class Decoder:
             tag, size = _FRAME.unpack(pieces[0])
             if size == len(pieces[1]):
                 # One large frame, received as it was sent: its payload needs no copy.
-                yield _event(tag, memoryview(pieces[1]), self.boundary)
+                yield _event(tag, memoryview(pieces[1]), self.boundary, 1.0)
                 return
         raw = memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        stored = len(raw)
         if codec != _PLAIN:
             raw = memoryview(self._inflate(raw, length))
-        yield from _frames(raw, self.boundary)
+        yield from self._frames(raw, stored)
+
+    def _frames(self, raw: memoryview, stored: int) -> Iterator[Event]:
+        at, end, offset = 0, len(raw), self.boundary
+        packed = stored / end if end else 1.0
+        most = self._frames_left + FRAMES_PER_BYTE * stored
+        for number in range(most + 1):
+            if at == end:
+                self._frames_left = most - number
+                return
+            if end - at < _FRAME.size:
+                raise FormatError("a frame is cut short", offset=offset)
+            tag, length = _FRAME.unpack_from(raw, at)
+            at += _FRAME.size
+            if length > end - at:
+                raise FormatError("a frame is longer than its block", offset=offset)
+            yield _event(tag, raw[at : at + length], offset, packed)
+            at += length
+        raise LimitError("a block of more frames than its bytes are worth", offset=offset)
 
     def _inflate(self, stored: memoryview, length: int) -> bytes:
         """One zstd frame that makes exactly `length` bytes; its own claim is checked first."""
@@ -340,20 +372,9 @@ class Decoder:
         return raw
 
 
-def _frames(raw: memoryview, offset: int) -> Iterator[Event]:
-    at, end = 0, len(raw)
-    while at < end:
-        if end - at < _FRAME.size:
-            raise FormatError("a frame is cut short", offset=offset)
-        tag, length = _FRAME.unpack_from(raw, at)
-        at += _FRAME.size
-        if length > end - at:
-            raise FormatError("a frame is longer than its block", offset=offset)
-        yield _event(tag, raw[at : at + length], offset)
-        at += length
-
-
-def _event(tag: int, payload: memoryview, offset: int) -> Event:
+def _event(tag: int, payload: memoryview, offset: int, packed: float) -> Event:
+    if tag == _DATA:
+        return Body(payload, packed)
     decoded = _DECODERS.get(tag)
     if decoded is None:
         raise FormatError(f"unknown frame kind {tag}", offset=offset)

@@ -16,7 +16,7 @@ import msgspec
 
 from dblike_delta import messages as m
 from dblike_delta import zstd
-from dblike_delta.changeset import Body, Decoder, Event, Part
+from dblike_delta.changeset import UNBOUNDED, Body, Decoder, Event, Part
 from dblike_delta.errors import FormatError
 from dblike_delta.transport import (
     ExchangeError,
@@ -283,7 +283,7 @@ class Exchange:
         with contextlib.closing(reply):
             if media != m.CHANGESET_TYPE:
                 raise Unreachable(f"the reply is {media or 'of no type'}, not a changeset")
-            decoder = Decoder()
+            decoder = Decoder(frames=UNBOUNDED)
             for chunk in reply.chunks():
                 self.received += len(chunk)
                 yield from decoder.receive(chunk)

@@ -30,6 +30,10 @@ MAX_SAID = 128 << 20
 """Bytes of their paths, contexts and the like: some 1,300 for each of so many versions."""
 MAX_PIECES = 1 << 20
 """Extents that all copies of one changeset make; a file in more is better sent in full."""
+COMMANDS = 100_000
+COMMANDS_PER_BYTE = 4
+"""Commands of all deltas of one changeset, and for each byte that it took to send them: a kilobyte
+of compressed stream can hold a million, which keep a processor busy."""
 _STEP = 256 << 10
 """Bytes of a delta that are made into commands at once: three of them may be one."""
 _READ = 4 << 20
@@ -55,7 +59,8 @@ class Intake:
     """Takes events in the order in which they come.
 
     `base` finds the recipe of a content of the user's.  `file_limit` bounds one file, `allowance`
-    the literal bytes in all.  Raises DeltaError where the stream itself is wrong.
+    the literal bytes in all, `commands` those of deltas beyond what their bytes allow.  Raises
+    DeltaError where the stream itself is wrong.
     """
 
     def __init__(
@@ -65,6 +70,7 @@ class Intake:
         *,
         file_limit: int,
         allowance: int,
+        commands: int = COMMANDS,
     ) -> None:
         self.items: list[Item] = []
         self._digest = blake3()
@@ -76,6 +82,8 @@ class Intake:
         self._body: _Body | None = None
         self._pending = bytearray()
         self._said = 0
+        self.commands_left: float = commands
+        """Commands of deltas that may come of what was received so far."""
         self.pieces = 0
         """Extents that copies made so far, also for what was refused."""
         self.size = writer.size
@@ -87,7 +95,7 @@ class Intake:
             case Record():
                 self.begin(event)
             case Body():
-                self._open().take(event.data)
+                self._open().take(event)
             case Trailer():
                 self._open().finish(event)
                 self._body = None
@@ -269,10 +277,11 @@ class _Body:
             self._item.refuse("the site lacks the delta's base", "base-missing")
         self._base = base
 
-    def take(self, data: memoryview) -> None:
+    def take(self, piece: Body) -> None:
         """A piece of the delta.  The rest of a refused item's body is passed over."""
         if self._item.status is not None:
             return
+        data = piece.data
         if self._decoder is None and not self._finished and self._full:
             whole = whole_literal(data)
             if whole is not None and len(whole) == self._item.record.size - self._start:
@@ -280,7 +289,7 @@ class _Body:
                 self._finished = True
                 return
         try:
-            self._feed(data)
+            self._feed(piece)
         except DeltaError as error:
             self._item.refuse(f"the body is no valid delta: {error}", "bad-content")
 
@@ -338,16 +347,28 @@ class _Body:
         size = self._base.size if self._base is not None else 0
         return DeltaDecoder(base_size=size, max_size=self._item.record.size - self._start)
 
-    def _feed(self, data: memoryview) -> None:
+    def _feed(self, piece: Body) -> None:
         if self._decoder is None:
             self._decoder = self._new_decoder()
+        data, intake = piece.data, self._intake
+        intake.commands_left += COMMANDS_PER_BYTE * piece.packed * len(data)
         # A few bytes may be many commands; but what is within a literal is best taken at once.
         step = _STEP if len(data) > self._decoder.literal_left else len(data)
-        for at in range(0, len(data), step):
-            for command in self._decoder.feed(data[at : at + step]):
+        for at in range(0, len(data), step or 1):
+            if intake.commands_left < 0:
+                self._give_up("a delta of too many commands: send it in full")
+                return
+            commands = self._decoder.feed(data[at : at + step])
+            intake.commands_left -= len(commands)
+            for command in commands:
                 self._take(command)
                 if self._item.status is not None:
                     return
+
+    def _give_up(self, detail: str) -> None:
+        """Have it sent in full."""
+        self._item.refuse(detail, "base-missing")
+        self._extents.clear()
 
     def _take(self, command: Command | DeltaEnd) -> None:
         match command:
@@ -361,8 +382,7 @@ class _Body:
     def _copy(self, extents: list[Extent]) -> None:
         self._intake.pieces += len(extents)
         if self._intake.pieces > MAX_PIECES:
-            self._item.refuse("a delta of too many pieces: send it in full", "base-missing")
-            self._extents.clear()
+            self._give_up("a delta of too many pieces: send it in full")
         else:
             self._extents += extents
 

@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 
 from dblike_delta.changeset import (
     BLOCK_LIMIT,
+    FRAMES,
+    FRAMES_PER_BYTE,
     MAGIC,
     PIECE,
+    UNBOUNDED,
     Body,
     Decoder,
     Encoder,
@@ -248,6 +251,45 @@ def test_a_block_larger_than_the_limit_is_refused_before_it_is_read() -> None:
     head = struct.pack(">BBHII", 0, 0, 0, BLOCK_LIMIT + 1, BLOCK_LIMIT + 1) + bytes(16)
     with pytest.raises(LimitError):
         list(Decoder().receive(MAGIC + head))
+
+
+def many_frames(number: int) -> bytes:
+    """A stream of tiny pieces, which takes less than a kilobyte."""
+    return encode([record(body=True), *[Body(memoryview(b"x"))] * number])
+
+
+def test_frames_are_bounded_by_the_bytes_that_they_came_in() -> None:
+    """Over all blocks; whoever is trusted may send as many as there are."""
+    stream = many_frames(FRAMES)
+    assert len(plain(list(decode([stream])))) == FRAMES + 2
+    stream = many_frames(10 * FRAMES)
+    assert FRAMES_PER_BYTE * len(stream) < FRAMES
+    with pytest.raises(LimitError, match="more frames"):
+        list(decode([stream]))
+    assert len(list(Decoder(frames=UNBOUNDED).receive(stream))) == 10 * FRAMES + 2
+    halves = encode([Body(memoryview(b"x"))] * 2000, flush_every=1000)
+    bound = 2000 - FRAMES_PER_BYTE * len(halves)
+    assert bound > 0
+    with pytest.raises(LimitError, match="more frames"):
+        list(Decoder(frames=bound).receive(halves))
+
+
+@pytest.mark.parametrize("level", [1, 19])
+def test_many_empty_files_are_no_flood_of_frames(level: int) -> None:
+    """Each of them is three frames, and what they say is nearly the same."""
+    encoder, files = Encoder(compress=level), 30_000
+    parts: list[Part] = []
+    for number in range(1, files + 1):
+        parts += encoder.whole(record(number, body=True), (b"rs\x026\0",), Trailer(bytes(32), 0))
+    parts += encoder.finish()
+    assert len(list(Decoder(frames=0).receive(b"".join(parts)))) == 3 * files + 1
+
+
+def test_a_piece_tells_what_it_took_on_the_way() -> None:
+    for level, least, most in ((0, 1.0, 1.0), (1, 0.0, 0.01)):
+        stream = encode([record(body=True), Body(memoryview(bytes(100_000)))], compress=level)
+        [body] = [event for event in decode([stream]) if isinstance(event, Body)]
+        assert least <= body.packed <= most
 
 
 def test_a_compressed_block_makes_exactly_what_it_claims() -> None:

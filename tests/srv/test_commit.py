@@ -11,7 +11,7 @@ import pytest
 from blake3 import blake3
 from sqlalchemy import delete
 
-from dblike_delta.changeset import Encoder, Part
+from dblike_delta.changeset import FRAMES, Encoder, Part
 from dblike_delta.commands import Copy, Literal
 from dblike_delta.errors import DeltaError, LimitError
 from dblike_delta.formats import encode_commands
@@ -584,6 +584,72 @@ def test_copies_of_a_block_are_not_all_held(
         assert tracemalloc.get_traced_memory()[1] < 25 << 20
     finally:
         tracemalloc.stop()
+
+
+def sent(*items: tuple[Record, bytes]) -> bytes:
+    """A changeset that is compressed."""
+    encoder = Encoder()
+    parts: list[Part] = []
+    for record, body in items:
+        trailer = Trailer(record.hash, record.size)
+        parts += encoder.record(record) + encoder.data(body) + encoder.trailer(trailer)
+    return b"".join([*parts, *encoder.finish()])
+
+
+@pytest.mark.parametrize("command", [Literal(b"x"), Copy(0, 1)])
+def test_commands_are_bounded_by_the_bytes_that_they_came_in(
+    core: CoreSite, laptop: Device, command: Literal | Copy
+) -> None:
+    """A file in more of them, which take nearly nothing on the way, is sent in full."""
+    laptop.put(b"base", b"x" + BLOB)
+    few, more = intake.COMMANDS // 2, 3 * intake.COMMANDS
+    for number, status in ((few, "accepted"), (more, "base-missing")):
+        record = laptop.record(
+            b"a", size=number, body=True, hash=blake3(b"x" * number).digest(),
+            base=blake3(b"x" + BLOB).digest(), context=laptop.contexts.get(b"a", b""),
+        )  # fmt: skip
+        body = encode_commands([command] * number)
+        data = sent((record, body), laptop.file(b"z", b"whole"))
+        assert len(data) < 1000
+        told = send(core.site, laptop.identity, core.folder, data).results
+        assert [result.status for result in told] == [status, "accepted"]
+        laptop.contexts = {}
+
+
+@pytest.mark.parametrize("path", [b"a", b".dblike/x"])
+def test_pieces_of_nothing_are_bounded(core: CoreSite, laptop: Device, path: bytes) -> None:
+    """Also those of what is refused already."""
+    record = laptop.record(path, hash=blake3(b"right").digest(), size=5, body=True)
+    encoder = Encoder()
+    parts = encoder.record(record)
+    for _ in range(10 * FRAMES):
+        parts += encoder.data(b"")
+    data = b"".join(parts + encoder.finish())
+    assert len(data) < 1000
+    with pytest.raises(LimitError, match="more frames"):
+        send(core.site, laptop.identity, core.folder, data)
+
+
+@pytest.mark.parametrize("cut", [0, 3, 6, 11])
+def test_a_piece_of_nothing_is_nothing(core: CoreSite, laptop: Device, cut: int) -> None:
+    record, body = laptop.file(b"a", b"right")
+    encoder = Encoder()
+    parts = encoder.record(record)
+    for piece in (body[:cut], b"", body[cut:]):
+        parts += encoder.data(piece)
+    parts += encoder.trailer(Trailer(record.hash, record.size)) + encoder.finish()
+    [result] = send(core.site, laptop.identity, core.folder, b"".join(parts)).results
+    assert result.status == "accepted"
+    assert core.read(b"a") == b"right"
+
+
+def test_zeros_are_a_file_like_any_other(core: CoreSite, laptop: Device) -> None:
+    zeros = bytes(32 << 20)
+    data = sent(laptop.file(b"zeros", zeros))
+    assert len(data) < 10_000
+    [result] = send(core.site, laptop.identity, core.folder, data).results
+    assert result.status == "accepted"
+    assert core.read(b"zeros") == zeros
 
 
 def test_copies_count_for_the_quota(tmp_path: Path) -> None:

@@ -135,7 +135,8 @@ class Arrival:
         return self._left(wants)
 
     def _new_intake(self) -> Intake:
-        return Intake(self._writer, self._base, file_limit=_UNBOUNDED, allowance=_UNBOUNDED)
+        free = _UNBOUNDED
+        return Intake(self._writer, self._base, file_limit=free, allowance=free, commands=free)
 
     def _left(self, wants: list[Want]) -> list[Want]:
         """What did not come before a cut; first that of which a part did."""
