@@ -239,3 +239,9 @@ def test_messages_come_as_they_are_asked_for(client: FlaskClient) -> None:
     packed = client.get("/v1/time", headers={"Accept": MSGPACK_TYPE})
     assert packed.content_type == MSGPACK_TYPE
     assert msgspec.msgpack.decode(packed.data)["time"] > 0
+
+
+@pytest.mark.parametrize("target", ["/v1/devices", "/v1/password", "/v1/folders"])
+def test_who_has_no_token_is_not_listened_to(client: FlaskClient, target: str) -> None:
+    """What a stranger sends, and how slowly, is nobody's concern."""
+    assert client.post(target, data=b"no message", content_type="text/plain").status_code == 401

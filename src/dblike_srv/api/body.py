@@ -18,6 +18,8 @@ from typing import Any, Final
 from dblike_srv.errors import SiteError
 
 PIECE: Final = 1 << 20
+WHOLE: Final = 16 << 10
+"""A body of so many bytes is here before a thread is given to its request."""
 _SMALL: Final = 64 << 10
 _SOON: Final = 50
 """Milliseconds in which all of a piece may come, before what there is of it is taken."""

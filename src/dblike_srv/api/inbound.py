@@ -14,7 +14,7 @@ from dblike_delta.decoding import read_json, unpack
 from dblike_delta.messages import CHANGESET_TYPE, MSGPACK_TYPE
 from dblike_delta.paths import check_path
 from dblike_srv import accounts, folders
-from dblike_srv.api.body import body_chunks, hurry
+from dblike_srv.api.body import WHOLE, body_chunks, hurry
 from dblike_srv.api.problems import BadRequest, Unsupported
 from dblike_srv.errors import NotFound, TooLarge
 from dblike_srv.identity import FolderRef, Identity
@@ -123,6 +123,15 @@ def message(kind: type[_T], *, largest: int = MESSAGE) -> _T:
     if media == JSON_TYPE:
         return read_json(small_body(largest), kind)
     raise Unsupported(f"send {JSON_TYPE} or {MSGPACK_TYPE}", field="Content-Type")
+
+
+def early_message(kind: type[_T]) -> _T:
+    """The same of whom nobody knows yet who that is: what can't be told to be here, and would be
+    waited for by a thread, is refused."""
+    for name in ("Transfer-Encoding", "Expect"):
+        if name in request.headers:
+            raise BadRequest("send the body at once, with a Content-Length", field=name)
+    return message(kind, largest=WHOLE)
 
 
 def small_body(largest: int = MESSAGE) -> bytes:

@@ -15,7 +15,7 @@ from dblike_delta.messages import (
 )
 from dblike_srv.accounts import Unauthorized
 from dblike_srv.api.events import check_handshake, hand_over, sock
-from dblike_srv.api.inbound import bearer, message, number, site
+from dblike_srv.api.inbound import bearer, early_message, message, number, site
 from dblike_srv.api.operation import INTEGER, TEXT, operation
 from dblike_srv.api.outbound import nothing, reply, stream
 from dblike_srv.contents import check_contents
@@ -38,7 +38,6 @@ from dblike_srv.site import Ahead, renew
 
 blueprint = Blueprint("peer", __name__, url_prefix="/v1/peer")
 
-_HELLO = 16 << 10
 _WANTS = 16 << 20
 _HELD = 16 << 20
 
@@ -47,7 +46,7 @@ _HELD = 16 << 20
 @operation(Hello, gives=HelloReply, public=True)
 def hello() -> Response:
     """A proof that this site is of the cluster, and what the follower is to prove."""
-    here, said = site(), message(Hello, largest=_HELLO)
+    here, said = site(), early_message(Hello)
     if said.site == here.id:
         raise Invalid("this is the very same site", field="site")
     proof = keys.site_proof(here, here.id, said.site, said.nonce)
@@ -58,7 +57,7 @@ def hello() -> Response:
 @operation(Opening, gives=OpeningReply, public=True)
 def session() -> Response:
     """A token for a follower that has the cluster's key."""
-    here, said = site(), message(Opening, largest=_HELLO)
+    here, said = site(), early_message(Opening)
     keys.check_nonce(here, said.nonce)
     proof = keys.follower_proof(here, said.site.id, here.id, said.nonce)
     if not keys.same(proof, said.proof):

@@ -14,7 +14,7 @@ from dblike_delta.messages import (
     SiteView,
 )
 from dblike_srv import accounts
-from dblike_srv.api.inbound import address, caller, extra, identity, message, site
+from dblike_srv.api.inbound import address, caller, early_message, extra, identity, message, site
 from dblike_srv.api.operation import operation
 from dblike_srv.api.outbound import nothing, reply
 from dblike_srv.devices import list_devices, revoke_device
@@ -27,7 +27,7 @@ blueprint = Blueprint("sessions", __name__, url_prefix="/v1")
 @operation(LoginRequest, gives=LoginReply, public=True)
 def login() -> Response:
     """Credentials for a bearer token of this device."""
-    wanted = message(LoginRequest, largest=16 << 10)
+    wanted = early_message(LoginRequest)
     return reply(accounts.login(site(), extra("gate"), wanted, address()))
 
 
@@ -60,8 +60,9 @@ def devices() -> Response:
 @operation(DeviceRequest, gives=LoginReply, status=201)
 def add_device() -> Response:
     """A new device in the name of this one, whose state was copied or set back."""
+    me = identity()
     wanted = message(DeviceRequest, largest=16 << 10)
-    return reply(accounts.add_device(site(), identity(), wanted.device), 201)
+    return reply(accounts.add_device(site(), me, wanted.device), 201)
 
 
 @blueprint.delete("/devices/<device>")
