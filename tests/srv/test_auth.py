@@ -322,6 +322,8 @@ def test_an_address_that_tries_many_accounts_has_to_wait(timed: Site) -> None:
     assert [throttle.attempt(timed, each) for each in keys] == [0.0] * 50
     assert throttle.attempt(timed, throttle.keys_of("other", "2001:db8::ffff")) > 0
     assert throttle.attempt(timed, throttle.keys_of("other", "2001:db8:0:1::1")) == 0
+    assert throttle.keys_of("ada", "::ffff:192.0.2.1") == throttle.keys_of("ada", "192.0.2.1")
+    assert throttle.keys_of("ada", "::ffff:192.0.2.1") != throttle.keys_of("ada", "192.0.2.2")
 
 
 @pytest.mark.usefixtures("database_url")

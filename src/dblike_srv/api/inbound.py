@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ipaddress
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 from urllib.parse import unquote_to_bytes
@@ -14,6 +12,7 @@ from dblike_delta.decoding import read_json, unpack
 from dblike_delta.messages import CHANGESET_TYPE, MSGPACK_TYPE
 from dblike_delta.paths import check_path
 from dblike_srv import accounts, folders
+from dblike_srv.addresses import is_within
 from dblike_srv.api.body import WHOLE, body_chunks, hurry
 from dblike_srv.api.problems import BadRequest, Unsupported
 from dblike_srv.errors import NotFound, TooLarge
@@ -62,13 +61,7 @@ def address() -> str:
 
 
 def _is_one_of(near: str, networks: tuple[str, ...]) -> bool:
-    for network in networks:
-        if near == network:
-            return True
-        with contextlib.suppress(ValueError):
-            if ipaddress.ip_address(near) in ipaddress.ip_network(network, strict=False):
-                return True
-    return False
+    return any(near == each or (each != "unix" and is_within(near, each)) for each in networks)
 
 
 def identity() -> Identity:

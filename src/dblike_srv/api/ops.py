@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 
 from flask import Blueprint, Response, current_app, request
 
 from dblike_delta.messages import TimeReply
 from dblike_srv.accounts import Forbidden, Unauthorized
+from dblike_srv.addresses import parse_address
 from dblike_srv.api.inbound import JSON_TYPE, bearer, extra, site
 from dblike_srv.api.operation import operation
 from dblike_srv.api.outbound import reply
@@ -77,7 +77,8 @@ def _check_reader(token: str) -> None:
 
 def _is_loopback(address: str | None) -> bool:
     """Whether it is this machine's; a Unix socket has none."""
-    return not address or ipaddress.ip_address(address.partition("%")[0]).is_loopback
+    parsed = parse_address(address or "")
+    return not address or (parsed is not None and parsed.is_loopback)
 
 
 @blueprint.get("/v1/openapi.json")

@@ -12,6 +12,7 @@ from typing import Final
 from blake3 import blake3
 from sqlalchemy import Connection, delete, insert, select, update
 
+from dblike_srv.addresses import parse_address
 from dblike_srv.models import attempts
 from dblike_srv.site import Site
 
@@ -34,13 +35,12 @@ def keys_of(user: str, address: str) -> tuple[bytes, ...]:
 
 def _network(address: str) -> bytes:
     """An IPv6 host owns a /64 at least, so the network is what counts there."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
+    parsed = parse_address(address)
+    if parsed is None:
         return address.encode()
-    if isinstance(parsed, ipaddress.IPv6Address) and not parsed.ipv4_mapped:
+    if isinstance(parsed, ipaddress.IPv6Address):
         return ipaddress.ip_network((parsed, 64), strict=False).network_address.packed
-    return (getattr(parsed, "ipv4_mapped", None) or parsed).packed
+    return parsed.packed
 
 
 def delay_ms(key: bytes, failures: int) -> int:
