@@ -32,6 +32,9 @@ SMALL = 256 << 10
 """Bodies up to this are put together in memory and sent as one piece."""
 AT_ONCE = 500
 """Wants that are looked up together; the first of them are on their way when the next are."""
+COMPARED = 1 << 20
+"""Extents that are compared for one request, some two seconds of work; one more delta is made while
+any of that is left, what comes after it is sent in full."""
 
 
 _RECORD = (
@@ -48,6 +51,20 @@ class _Plan(msgspec.Struct, frozen=True):
     parts: Sequence[Copy | Extent]
 
 
+class _Served:
+    """What a request got so far."""
+
+    def __init__(self) -> None:
+        self.wants = set[tuple[bytes, int, int]]()
+        self.compared = 0
+
+    def is_new(self, want: Want) -> bool:
+        """Whether that was not wanted before."""
+        known = len(self.wants)
+        self.wants.add((want.device, want.counter, want.start))
+        return len(self.wants) > known
+
+
 def fetch(
     site: Site, identity: Identity, folder: FolderRef, request: FetchRequest
 ) -> Iterator[Part]:
@@ -55,8 +72,9 @@ def fetch(
     names: dict[int, bytes] = {}
     reader = PackReader(site, names)
     encoder = Encoder()
+    served = _Served()
     for wants in batches(request.wants, AT_ONCE):
-        for answer in _answers(site, identity, folder, wants, names):
+        for answer in _answers(site, identity, folder, wants, names, served):
             if isinstance(answer, Refusal):
                 yield from encoder.refusal(answer)
             else:
@@ -65,12 +83,17 @@ def fetch(
 
 
 def _answers(
-    site: Site, identity: Identity, folder: FolderRef, wants: list[Want], names: dict[int, bytes]
+    site: Site,
+    identity: Identity,
+    folder: FolderRef,
+    wants: list[Want],
+    names: dict[int, bytes],
+    served: _Served,
 ) -> list[_Plan | Refusal]:
     """How each want is served; the packs that this takes are added to `names`."""
     found, held, fresh = site.database.read(lambda c: _look_up(c, identity, folder, wants))
     names.update(fresh)
-    return [_plan(want, found.get(Dot(want.device, want.counter)), held) for want in wants]
+    return [_plan(want, found.get(Dot(want.device, want.counter)), held, served) for want in wants]
 
 
 def _look_up(
@@ -118,7 +141,11 @@ def _find(
         yield from find_rows(connection, columns, where, versions.c.counter, of_device)
 
 
-def _plan(want: Want, record: Record | None, held: dict[bytes, Content]) -> _Plan | Refusal:
+def _plan(
+    want: Want, record: Record | None, held: dict[bytes, Content], served: _Served
+) -> _Plan | Refusal:
+    if not served.is_new(want):
+        return Refusal(want.device, want.counter, "invalid", "it was wanted twice")
     if record is None or record.kind != Kind.FILE:
         return Refusal(want.device, want.counter, "unknown", "no such file version in this folder")
     content = held.get(record.hash)
@@ -131,19 +158,22 @@ def _plan(want: Want, record: Record | None, held: dict[bytes, Content]) -> _Pla
     recipe = content.recipe
     if want.start:
         recipe = recipe.slice(want.start, content.size - want.start)
-    haves = [held[digest] for digest in want.have if digest in held]
-    base, parts = _cheapest(recipe, haves) if haves else (b"", recipe.extents)
+    haves = [held[digest] for digest in dict.fromkeys(want.have) if digest in held]
+    base, parts = _cheapest(recipe, haves, served) if haves else (b"", recipe.extents)
     if base or want.start:
         record = msgspec.structs.replace(record, base=base, start=want.start)
     return _Plan(record, parts)
 
 
-def _cheapest(recipe: Recipe, haves: list[Content]) -> tuple[bytes, Sequence[Copy | Extent]]:
+def _cheapest(
+    recipe: Recipe, haves: list[Content], served: _Served
+) -> tuple[bytes, Sequence[Copy | Extent]]:
     """The delta that carries the fewest literal bytes, and what it is against (b"": nothing)."""
     base, parts, cost = b"", list[Copy | Extent](recipe.extents), recipe.size
     for have in haves:
-        if have.state is State.DAMAGED:
+        if have.state is State.DAMAGED or served.compared >= COMPARED:
             continue
+        served.compared += len(have.recipe) + len(recipe)
         delta = difference(have.recipe, recipe)
         literals = literal_bytes(delta)
         if literals < cost:

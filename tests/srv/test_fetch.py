@@ -10,9 +10,12 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dblike_delta import recipe
 from dblike_delta.changeset import decode
 from dblike_delta.commands import Copy, Literal
 from dblike_delta.messages import Record, Refusal, Want
+from dblike_delta.recipe import Extent, Recipe
+from dblike_srv import fetch as fetching
 from dblike_srv.folders import create_folder
 from dblike_srv.store.local import LocalStore
 from dblike_srv.store.mem import MemoryStore
@@ -128,6 +131,57 @@ def test_what_can_not_be_served_is_refused_in_its_place(core: CoreSite, laptop: 
     answers = core.fetch(wants)
     assert [refused(answer) for answer in answers[:4]] == ["unknown"] * 3 + ["invalid"]
     assert answers[4] == b"fine"
+
+
+def test_a_version_is_served_once(core: CoreSite, laptop: Device) -> None:
+    """Also where it is wanted again by then; the rest of it is another want."""
+    laptop.put(b"a", b"fine")
+    laptop.put(b"b", b"other")
+    wants = [want(core, b"a"), want(core, b"b"), want(core, b"a", b"h" * 32)] * fetching.AT_ONCE
+    first, second, *more = core.fetch([*wants, want(core, b"a", start=3)])
+    assert (first, second, more.pop()) == (b"fine", b"other", b"e")
+    assert {refused(answer) for answer in more} == {"invalid"}
+
+
+def scattered(laptop: Device, path: bytes, pieces: int) -> bytes:
+    """A file of so many extents of BLOB, put at a path."""
+    new = b"".join(BLOB[at : at + 1] for at in range(2 * pieces, 0, -2))
+    laptop.edit(path, BLOB, [Copy(at, 1) for at in range(2 * pieces, 0, -2)])
+    return new
+
+
+def test_what_is_compared_for_a_request_is_bounded(
+    core: CoreSite, laptop: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each have once; what comes after that much work is sent in full."""
+    calls: list[int] = []
+
+    def difference(have: Recipe, wanted: Recipe) -> list[Copy | Extent]:
+        calls.append(len(have) + len(wanted))
+        return recipe.difference(have, wanted)
+
+    monkeypatch.setattr(fetching, "difference", difference)
+    laptop.put(b"blob", BLOB)
+    many = scattered(laptop, b"many", 5000)
+    haves = {hash_of(many): many, hash_of(BLOB): BLOB}
+    assert core.read(b"many", {hash_of(BLOB): BLOB}) == many
+    wants = [want(core, b"many", *[hash_of(BLOB)] * 8, start=start) for start in range(1000)]
+    calls.clear()
+    assert core.fetch(wants, haves) == [many[start:] for start in range(1000)]
+    assert len(calls) < 1000
+    assert fetching.COMPARED <= sum(calls) < fetching.COMPARED + 5001
+
+
+def test_a_long_recipe_is_compared_all_the_same(
+    core: CoreSite, laptop: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "COMPARED", 1000)
+    laptop.put(b"blob", BLOB)
+    laptop.put(b"a", b"aside")
+    many = scattered(laptop, b"many", 5000)
+    parts = core.fetched([want(core, b"a", hash_of(BLOB)), want(core, b"many", hash_of(BLOB))])
+    assert [e.base for e in decode(parts) if isinstance(e, Record)] == [b"", hash_of(BLOB)]
+    assert list(contents_of(parts, {hash_of(BLOB): BLOB})) == [b"aside", many]
 
 
 def test_versions_of_another_users_folder_are_unknown(core: CoreSite, laptop: Device) -> None:
