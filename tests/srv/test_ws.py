@@ -91,6 +91,7 @@ REFUSED = (
     ({"Authorization": "Bearer dbl_wrong"}, 401),
     ({"Authorization": "{good}", "Origin": "https://evil.example"}, 403),
     ({"Authorization": "{good}", "Origin": "null"}, 403),
+    ({"Authorization": "{good}", "Origin": "http://["}, 403),
     ({"Authorization": "{good}", "Sec-WebSocket-Version": "8"}, 400),
     ({"Authorization": "{good}", "Sec-WebSocket-Key": ""}, 400),
     ({"Authorization": "{good}", "Connection": "close"}, 400),

@@ -72,8 +72,15 @@ def _check_origin() -> None:
     """A page of another site must not use the socket in its visitor's name."""
     origin = request.headers.get("Origin")
     ours = {request.host, urlsplit(site().config.site.url).netloc}
-    if origin and urlsplit(origin).netloc not in ours - {""}:  # as of a page that hides where it is
+    if origin and _host_of(origin) not in ours - {""}:  # as of a page that hides where it is
         raise accounts.Forbidden("this page may not open sockets here", field="Origin")
+
+
+def _host_of(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 @sock.route("/events", bp=blueprint)  # type: ignore[untyped-decorator]
