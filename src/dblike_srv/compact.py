@@ -241,7 +241,7 @@ def _copy(site: Site, known: dict[int, _Pack], runs: list[Extent]) -> tuple[Move
         writer.abort()
         raise
     pack = see_pack(site, Pack(hasher.digest(), size))
-    number, _ = site.database.transact(lambda c: name_pack(c, pack, site.clock.now_ms()))
+    number = site.database.transact(lambda c: name_pack(c, pack, site.clock.now_ms()))
     return in_line(runs, number), size
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 from sqlalchemy import Connection, insert, select, update
 
 from dblike_delta.recipe import Extent, Recipe
@@ -69,19 +70,40 @@ def see_pack(site: Site, pack: Pack) -> SeenPack:
     return SeenPack(pack.name, pack.size, held.id if held is not None else 0)
 
 
-def name_pack(connection: Connection, pack: SeenPack, now: int) -> tuple[int, bool]:
-    """The number of a pack, and whether it is new.  Raises Busy."""
+def name_pack(connection: Connection, pack: SeenPack, now: int) -> int:
+    """The number of a pack, which may have one already.  Raises Busy."""
     query = select(packs.c.id, packs.c.dying).where(packs.c.hash == pack.name)
     held = connection.execute(query.with_for_update()).first()
     if held is None and not pack.row:
         row = {"hash": pack.name, "size": pack.size, "created": now, "dying": 0}
         done = connection.execute(insert(packs).values(row)).inserted_primary_key
         assert done is not None
-        return int(done[0]), True
+        return int(done[0])
     if held is None or is_given_up(held.dying) or pack.row not in (0, held.id):
         raise Busy(COLLECTED)
     _revive(connection, held.id, held.dying)
-    return int(held.id), False
+    return int(held.id)
+
+
+def place_contents(
+    connection: Connection,
+    kept: list[Content],
+    held: Iterable[Content],
+    pack: SeenPack | None,
+    now: int,
+) -> tuple[list[Content], int]:
+    """The contents with the number of the new pack, where any of them lies in it, and the space
+    that this takes of their user, whose contents those of `held` are.  Raises Busy.
+
+    Whether somebody else put the very same bytes makes no difference: else it could be found out
+    whether they did.
+    """
+    if pack is None or not any(NEW_PACK in content.recipe.packs for content in kept):
+        return kept, 0
+    number = name_pack(connection, pack, now)
+    mine = any(number in content.recipe.packs for content in held)
+    placed = [replace(each, recipe=numbered(each.recipe, number)) for each in kept]
+    return placed, 0 if mine else pack.size
 
 
 def claim_packs(connection: Connection, site: Site, numbers: Iterable[int]) -> set[int]:

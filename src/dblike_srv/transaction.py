@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from msgspec.structs import replace
 from sqlalchemy import Connection, func, select, update
 
 from dblike_delta.messages import CommitReply, CommitResult, CommitStatus, Record
@@ -31,7 +30,7 @@ from dblike_srv.identity import FolderRef, Identity
 from dblike_srv.intake import NEW_PACK
 from dblike_srv.items import Item
 from dblike_srv.models import devices, folders, users, versions
-from dblike_srv.packs import SeenPack, claim_packs, name_pack, numbered, write_contents
+from dblike_srv.packs import SeenPack, claim_packs, place_contents, write_contents
 from dblike_srv.site import Site
 from dblike_srv.tree import VERSION_COLUMNS, Tree, version_of
 
@@ -66,6 +65,7 @@ class Transaction:
         self._now = site.clock.now_ms()
         self._said: dict[int, tuple[CommitStatus, str]] = {}  # by id() of the item
         self._passed: set[int] = set()
+        self._held: dict[bytes, Content] = {}  # of what the items name, before them
         self._made: dict[int, Version] = {}
         self.copies = 0
         """Conflict copies that came about, once it ran."""
@@ -178,14 +178,11 @@ class Transaction:
 
     # --- contents
 
-    def _name(self, pack: SeenPack) -> int:
-        number, fresh = name_pack(self._connection, pack, self._now)
-        if fresh:
-            if self._quota and self._used + pack.size > self._quota:
-                raise QuotaExceeded("over quota: the user's space is used up")
-            mine = update(users).where(users.c.id == self._identity.user)
-            self._connection.execute(mine.values(used=users.c.used + pack.size))
-        return number
+    def _take_space(self, size: int) -> None:
+        if self._quota and self._used + size > self._quota:
+            raise QuotaExceeded("over quota: the user's space is used up")
+        mine = update(users).where(users.c.id == self._identity.user)
+        self._connection.execute(mine.values(used=users.c.used + size))
 
     def _find_room(self) -> int:
         """Bytes by which the user's live files may grow.  Copies make large files of few bytes, so
@@ -221,6 +218,7 @@ class Transaction:
         lost = self._claim(files)
         user = self._identity.user
         found = find_contents(self._connection, user, (item.hash for item in files), lock=True)
+        self._held = found
         fresh: dict[bytes, Content] = {}
         for item in files:
             held = fresh.get(item.hash) or found.get(item.hash)
@@ -243,10 +241,10 @@ class Transaction:
         garbage collection."""
         needed = {item.hash for item in accepted}
         kept = [content for digest, content in fresh.items() if digest in needed]
-        brought = [item.recipe for item in accepted] + [content.recipe for content in kept]
-        if pack is not None and any(NEW_PACK in recipe.packs for recipe in brought):
-            number = self._name(pack)  # also where it is here already: nobody deletes it then
-            kept = [replace(each, recipe=numbered(each.recipe, number)) for each in kept]
+        held = self._held.values()
+        kept, taken = place_contents(self._connection, kept, held, pack, self._now)
+        if taken:
+            self._take_space(taken)
         write_contents(self._connection, self._identity.user, kept, self._now)
 
     def _claim(self, files: list[Item]) -> set[int]:

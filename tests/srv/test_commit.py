@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from blake3 import blake3
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 
 from dblike_delta.changeset import FRAMES, Encoder, Part
 from dblike_delta.commands import Copy, Literal
@@ -19,6 +19,7 @@ from dblike_delta.messages import CursorMark, Record, Refusal, RestoreRequest, T
 from dblike_delta.versions import Kind, VersionVector
 from dblike_srv import history, intake
 from dblike_srv.changes import changes, since
+from dblike_srv.collect import gc
 from dblike_srv.contents import EMPTY_HASH
 from dblike_srv.errors import Gone, QuotaExceeded
 from dblike_srv.folders import cursor_of, list_folders
@@ -735,6 +736,37 @@ def test_what_is_refused_takes_nothing_of_the_quota(
     assert tables(core) == before
     assert core.site.database.read(lambda c: c.execute(users.select()).one()).used == 1
     assert laptop.put(b"c", BLOB).status == "accepted"
+
+
+def used(core: CoreSite, device: Device) -> int:
+    """The space that is counted as that of a device's user."""
+    query = select(users.c.used).where(users.c.id == device.identity.user)
+    return int(core.site.database.read(lambda c: c.execute(query).scalar_one()))
+
+
+def test_what_is_counted_does_not_tell_what_others_have(core: CoreSite, laptop: Device) -> None:
+    """Packs of the same bytes are one, and are space of each user whose contents lie in them."""
+    guessed, own = BLOB, b"own" * 1000
+    laptop.put(b"secret", guessed)
+    laptop.commit(laptop.file(b"x", own), laptop.file(b"y", guessed[:9]))
+    for name in (b"eve", b"bob"):
+        device = core.device("phone", core.add_user(name))
+        core.folder = _folder_of(core, device)
+        counted = []
+        for files in (
+            {b"a": guessed},  # what one other user has as a pack
+            {b"b": guessed},  # what is one's own already
+            {b"c": own, b"d": guessed[:9]},  # what one other user has as a pack of two files
+            {b"e": own},  # one's own, in another pack
+            {b"f": own},  # and as what is a pack by now, if anybody's
+        ):
+            told = statuses(core, device, *[device.file(p, d) for p, d in files.items()])
+            assert set(told) == {"accepted"}
+            counted.append(used(core, device))
+        first, both = len(guessed), len(guessed) + len(own) + 9
+        assert counted == [first, first, both, both, both]
+        gc(core.site)
+        assert used(core, device) == both
 
 
 def test_of_one_changeset_only_what_is_accepted_is_kept(core: CoreSite, laptop: Device) -> None:

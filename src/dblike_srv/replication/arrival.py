@@ -31,8 +31,7 @@ from dblike_srv.packs import (
     Pack,
     SeenPack,
     claim_packs,
-    name_pack,
-    numbered,
+    place_contents,
     see_pack,
     write_contents,
 )
@@ -310,7 +309,7 @@ class Arrival:
         held = journal_numbers(connection, self._folder.row)
         new = [entry for entry in entries if entry[1] > held.get(entry[0], 0)]
         needed = {version.hash for _, _, version in new if version.kind is Kind.FILE}
-        self._keep_contents(connection, self._name(connection, pack, now), now, needed)
+        self._keep_contents(connection, pack, now, needed)
         tree.recall(version.dot for _, _, version in new)
         tree.load(version.path for _, _, version in new)
         for origin, position, version in new:
@@ -324,20 +323,11 @@ class Arrival:
         note_counters(connection, (version.dot for _, _, version in new))
         return {**held, tree.site: tree.head}
 
-    def _name(self, connection: Connection, pack: SeenPack | None, now: int) -> int:
-        """The number of the pack; its space is the user's, whatever the quota says."""
-        if pack is None:
-            return NEW_PACK
-        number, fresh = name_pack(connection, pack, now)
-        if fresh:
-            owner = update(users).where(users.c.id == self._folder.user)
-            connection.execute(owner.values(used=users.c.used + pack.size))
-        return number
-
     def _keep_contents(
-        self, connection: Connection, number: int, now: int, needed: set[bytes]
+        self, connection: Connection, pack: SeenPack | None, now: int, needed: set[bytes]
     ) -> None:
-        """Rows for what came.  Raises Busy where what was here is collected meanwhile."""
+        """Rows for what came; its space is the user's, whatever the quota says.  Raises Busy where
+        what was here is collected meanwhile."""
         items = [item for item in self._intake.items if item.stored]
         used = {extent.pack for item in items for extent in item.recipe.extents} - {NEW_PACK}
         if claim_packs(connection, self._site, used):
@@ -346,15 +336,20 @@ class Arrival:
         held = find_contents(connection, user, needed | self.brings, lock=True)
         if any(d not in self._refused for d in needed - self.brings - held.keys()):
             raise Busy("a content was just collected")
-        fresh = [self._content(item, held.get(item.hash), number) for item in items]
-        write_contents(connection, user, [content for content in fresh if content], now)
+        fresh = [self._content(item, held.get(item.hash)) for item in items]
+        kept = [content for content in fresh if content is not None]
+        kept, taken = place_contents(connection, kept, held.values(), pack, now)
+        if taken:
+            owner = update(users).where(users.c.id == user)
+            connection.execute(owner.values(used=users.c.used + taken))
+        write_contents(connection, user, kept, now)
 
-    def _content(self, item: Item, held: Content | None, number: int) -> Content | None:
+    def _content(self, item: Item, held: Content | None) -> Content | None:
         state = State.CHECKED if item.checked else State.UNCHECKED
         if held is not None and held.state is not State.DAMAGED and held.state >= state:
             return None
         row = held.id if held is not None else 0
-        return Content(row, item.hash, item.size, state, numbered(item.recipe, number))
+        return Content(row, item.hash, item.size, state, item.recipe)
 
 
 def reach(site: Site, folder: FolderRef, numbers: dict[bytes, int]) -> None:
