@@ -30,15 +30,17 @@ _DELETE_SELF, _MOVE_SELF, _UNMOUNT = 0x400, 0x800, 0x2000
 _ONLYDIR, _DONT_FOLLOW, _EXCL_UNLINK, _ISDIR = 0x1000000, 0x2000000, 0x4000000, 0x40000000
 _CHANGES = _MODIFY | _ATTRIB | _CLOSE_WRITE | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE
 _MASK: Final = _CHANGES | _DELETE_SELF | _MOVE_SELF | _ONLYDIR | _EXCL_UNLINK
-_SETTLED = _CLOSE_WRITE | _MOVED_FROM | _MOVED_TO | _DELETE
+_SETTLED = _CLOSE_WRITE | _MOVED_TO | _DELETE
 """After these the path is what it will be; after the others more is likely to follow at once."""
+_MOST_MOVING: Final = 1000
+"""So many names that something left are remembered until word of the new one comes."""
 
 
 class Listener(Protocol):
     """Hears of changes, from another thread."""
 
-    def touch(self, path: bytes, *, settled: bool) -> None:
-        """Look at `path`, and at what lies below it."""
+    def touch(self, *paths: bytes, settled: bool) -> None:
+        """Look at these paths, at all at once, and at what lies below them."""
 
     def everywhere(self) -> None:
         """Events were lost: look everywhere."""
@@ -101,6 +103,7 @@ class InotifyTree:
         self._lock = threading.Lock()
         self._paths: dict[WatchDescriptor, bytes] = {}
         self._watches: dict[bytes, WatchDescriptor] = {}
+        self._moving: dict[int, bytes] = {}
         self.trouble = ""
         self._inotify: InotifyFD = InotifyFD()
         self._inotify.run = partial(self._run, self._inotify.run)  # type: ignore[method-assign]
@@ -152,9 +155,15 @@ class InotifyTree:
         path = join(directory, event.name)
         if is_reserved(path):
             return
+        former = self._former(path, event)
+        if former is not None:
+            # Whoever looks at the old name alone takes it for a delete.
+            self._listener.touch(former, path, settled=True)
         if event.mask & _ISDIR:
             self._directory(path, event.mask)
-        self._listener.touch(path, settled=bool(event.mask & (_SETTLED | _ISDIR)))
+        if former is None or event.mask & _ISDIR:  # it takes a while to watch what is below
+            settled = event.mask & (_SETTLED | _ISDIR) and not event.mask & _MOVED_FROM
+            self._listener.touch(path, settled=bool(settled))
 
     def on_watch_deleted(self, wd: WatchDescriptor) -> None:
         """A watched directory is gone."""
@@ -170,6 +179,17 @@ class InotifyTree:
         self._listener.everywhere()
 
     # --- inside
+
+    def _former(self, path: bytes, event: InotifyEvent) -> bytes | None:
+        """The name that what moved here had in the tree.  Word of the two comes one after the
+        other: where none comes of a new name, what left has left the tree."""
+        if event.mask & _MOVED_TO:
+            return self._moving.pop(event.cookie, None)
+        if event.mask & _MOVED_FROM:
+            if len(self._moving) >= _MOST_MOVING:
+                self._moving.clear()
+            self._moving[event.cookie] = path
+        return None
 
     def _directory(self, path: bytes, mask: int) -> None:
         if self._unseen and mask & (_MOVED_FROM | _MOVED_TO | _DELETE):
@@ -278,7 +298,6 @@ class ObserverTree:
         if event.event_type in ("opened", "closed_no_write"):
             return
         settled = event.event_type in ("closed", "moved", "deleted") or event.is_directory
-        for raw in filter(None, (event.src_path, event.dest_path)):
-            path = os.fsencode(raw)
-            if path.startswith(self._root) and not is_reserved(path[len(self._root) :]):
-                self._listener.touch(path[len(self._root) :], settled=settled)
+        full = [os.fsencode(raw) for raw in (event.src_path, event.dest_path) if raw]
+        paths = [path[len(self._root) :] for path in full if path.startswith(self._root)]
+        self._listener.touch(*(p for p in paths if not is_reserved(p)), settled=settled)

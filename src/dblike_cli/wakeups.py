@@ -35,16 +35,18 @@ class Wakeups:
 
     # --- for whoever knows something
 
-    def touch(self, path: bytes, *, settled: bool) -> None:
-        """Something happened at `path`; not `settled` where more is likely to follow at once."""
+    def touch(self, *paths: bytes, settled: bool) -> None:
+        """Something happened at these paths, which are looked at together; not `settled` where more
+        is likely to follow at once."""
         with self._changed:
-            if settled:
-                self._settling.pop(path, None)
-                self._add(path)
-                self._changed.notify()
-            elif path not in self._settling and path not in self._ready:
-                self._settling[path] = self._clock.monotonic() + self._habit(path)
-                self._changed.notify()
+            for path in paths:
+                if settled:
+                    self._settling.pop(path, None)
+                    self._add(path)
+                    self._changed.notify()
+                elif path not in self._settling and path not in self._ready:
+                    self._settling[path] = self._clock.monotonic() + self._habit(path)
+                    self._changed.notify()
 
     def everywhere(self) -> None:
         """Anything may have happened here."""

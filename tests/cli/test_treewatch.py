@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import shutil
 import threading
@@ -13,8 +14,11 @@ from typing import Any
 
 import pytest
 
+from dblike_cli.report import Hints
 from dblike_cli.syscalls import EXCHANGE, renameat2
 from dblike_cli.treewatch import InotifyTree, ObserverTree, TreeWatch
+from dblike_cli.wakeups import Wakeups
+from dblike_delta.seams import SystemClock
 from rig.permissions import permissions
 
 
@@ -27,9 +31,9 @@ class Heard:
         self.touched: list[bytes] = []
         self.overflows = 0
 
-    def touch(self, path: bytes, *, settled: bool) -> None:
+    def touch(self, *paths: bytes, settled: bool) -> None:
         with self.changed:
-            (self.settled if settled else self.touched).append(path)
+            (self.settled if settled else self.touched).extend(paths)
             self.changed.notify_all()
 
     def everywhere(self) -> None:
@@ -163,7 +167,7 @@ def test_a_directory_moved_in_and_out(
     heard.wait_for(b"moved/in/file")
     (root / "moved").rename(outside)
     with heard.changed:
-        assert heard.changed.wait_for(lambda: heard.settled.count(b"moved") >= 2, 10)
+        assert heard.changed.wait_for(lambda: b"moved" in heard.touched, 10)
     heard.forget()
     (outside / "in" / "unseen").write_text("x")
     (root / "seen").write_text("x")
@@ -178,6 +182,54 @@ def test_a_directory_renamed_is_known_by_its_new_name(
     heard.wait_for(b"sub", b"new")
     (root / "new" / "deep" / "file").write_text("x")
     heard.wait_for(b"new/deep/file")
+
+
+def test_both_names_of_a_directory_are_told_of_at_once(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old one alone looks like a delete.  What is below is watched afterwards."""
+    wakeups, watched = Wakeups(SystemClock()), threading.Event()
+    watch = InotifyTree(os.fsencode(root), wakeups)
+    watch_below = watch._watch_below
+
+    def watch_late(top: bytes) -> None:
+        assert top != b"new" or watched.wait(10)
+        watch_below(top)
+
+    monkeypatch.setattr(watch, "_watch_below", watch_late)
+    try:
+        (root / "sub").rename(root / "new")
+        assert wakeups.wait(10) == Hints(frozenset({b"sub", b"new"}), remote=False)
+        watched.set()
+        assert wakeups.wait(10) == Hints(frozenset({b"new"}), remote=False)
+    finally:
+        watched.set()
+        watch.close()
+
+
+def test_both_names_of_a_file_are_told_of_at_once(root: Path) -> None:
+    wakeups = Wakeups(SystemClock())
+    (root / "file").write_text("x")
+    watch = InotifyTree(os.fsencode(root), wakeups)
+    try:
+        for old, new in itertools.pairwise(["file", *(f"sub/{n}" for n in range(20))]):
+            (root / old).rename(root / new)
+            names = frozenset({os.fsencode(old), os.fsencode(new)})
+            assert wakeups.wait(10) == Hints(names, remote=False)
+    finally:
+        watch.close()
+
+
+def test_what_moves_out_is_told_of_although_no_new_name_comes(root: Path, tmp_path: Path) -> None:
+    wakeups = Wakeups(SystemClock())
+    (root / "file").write_text("x")
+    watch = InotifyTree(os.fsencode(root), wakeups)
+    try:
+        for name in ("sub", "file"):
+            (root / name).rename(tmp_path / name)
+            assert wakeups.wait(10) == Hints(frozenset({os.fsencode(name)}), remote=False)
+    finally:
+        watch.close()
 
 
 def test_watches_of_deleted_directories_are_forgotten(
@@ -316,7 +368,7 @@ def test_two_directories_that_change_places(inotify: InotifyTree, root: Path, he
     # Each went and came.  What happens in one until all of that was heard is found by a look at it.
     with heard.changed:
         said = heard.settled.count
-        assert heard.changed.wait_for(lambda: said(b"sub") == said(b"other") == 2, 10)
+        assert heard.changed.wait_for(lambda: said(b"sub") == said(b"other") == 3, 10)
     heard.forget()
     (root / "sub" / "side" / "file").write_text("x")
     (root / "other" / "deep" / "file").write_text("x")

@@ -51,6 +51,23 @@ def test_what_is_saved_here_appears_there(laptop: Program, desktop: Program) -> 
     assert laptop.json("status")["in_sync"]
 
 
+def test_a_renamed_directory_is_a_rename_there(laptop: Program, desktop: Program) -> None:
+    names = [f"{number}/{file}" for number in range(200) for file in "ab"]
+    for name in names:
+        laptop.write(f"old/{name}", name)
+    first = laptop.watch()
+    desktop.watch()
+    wait_until_same(laptop, desktop)
+    inodes = [(desktop.root / "old" / name).stat().st_ino for name in names]
+    first.forget()
+    (laptop.root / "old").rename(laptop.root / "new")
+    wait_until_same(laptop, desktop, also=lambda tree: "new" in tree and "old" not in tree)
+    first.wait_for("delete-remote", path="old")
+    events = [said["event"] for said in first.said]
+    assert "upload" not in events[events.index("delete-remote") :]
+    assert inodes == [(desktop.root / "new" / name).stat().st_ino for name in names]
+
+
 def test_all_kinds_of_edits(laptop: Program, desktop: Program, tmp_path: Path) -> None:
     laptop.watch()
     desktop.watch()
