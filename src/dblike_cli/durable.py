@@ -3,6 +3,9 @@
 What the state says was here is taken for a user's edit or delete where the disk has it otherwise.
 So nothing may be remembered that a power cut could still take from the disk: not what was made
 here, and not what a program saved here without making it durable.
+
+What is read here is made durable before, not after: what a program stores through a map of a file
+moves the time of that only where the page had been written out since the last store.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from collections.abc import Collection, Iterable
 from typing import Final
 
 from dblike_cli.context import Context
+from dblike_cli.fs import File
 from dblike_delta.paths import parent
 
 _FEW: Final = 16
@@ -79,8 +83,46 @@ def sync_found(context: Context, files: Collection[bytes], paths: Collection[byt
     sync_names(context, paths)
 
 
+def sync_seen(context: Context, files: Collection[bytes], paths: Collection[bytes]) -> None:
+    """The same for what is to be read: of what can't be opened the reader says why."""
+    if not context.config.durable:
+        return
+    if len(files) > _FEW:
+        context.fs.sync_all()
+        return
+    for path in files:
+        try:
+            file = context.fs.open_read(path)
+        except OSError:
+            continue
+        _sync_and_close(file)
+    sync_names(context, paths)
+
+
+class Flush:
+    """Makes files durable that are read one by one: the first few by themselves, then all there
+    are.  What is written after that can't be trusted by the time at which the reading began."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._done = 0
+
+    def __call__(self, file: File) -> None:
+        """Before a file is read."""
+        if not self._context.config.durable or self._done > _FEW:
+            return
+        self._done += 1
+        if self._done > _FEW:
+            self._context.fs.sync_all()
+        else:
+            file.sync()
+
+
 def _sync_file(context: Context, place: bytes) -> None:
-    file = context.fs.open_read(place)
+    _sync_and_close(context.fs.open_read(place))
+
+
+def _sync_and_close(file: File) -> None:
     try:
         file.sync()
     finally:

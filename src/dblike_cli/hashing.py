@@ -9,6 +9,7 @@ from typing import Final
 from blake3 import blake3
 
 from dblike_cli.context import Context
+from dblike_cli.durable import Flush
 from dblike_cli.entries import kind_of, stamp_of
 from dblike_cli.fs import OWN, File, FileSystem, Stat
 from dblike_delta.plan import Entry
@@ -48,12 +49,20 @@ def read_whole(fs: FileSystem, path: bytes, limit: int) -> tuple[bytes, Stat, by
 
 
 def hash_file(
-    fs: FileSystem, path: bytes, piece: int, seen: Callable[[bytes], None] = lambda _: None
+    fs: FileSystem,
+    path: bytes,
+    piece: int,
+    seen: Callable[[bytes], None] = lambda _: None,
+    flush: Callable[[File], None] = lambda _: None,
 ) -> tuple[bytes, Stat]:
-    """The content hash of a file, and the lstat that belongs to it; `seen` gets every piece."""
+    """The content hash of a file, and the lstat that belongs to it; `seen` gets every piece.
+
+    `flush` makes the file durable, where what lstat says is to stand for the content.
+    """
     file = fs.open_read(path)
     try:
         before = file.stat()
+        flush(file)
         hasher, size = blake3(), 0
         for data in read_pieces(file, before.st_size, piece):
             hasher.update(data)
@@ -73,7 +82,8 @@ def seen_as(context: Context, path: bytes, entry: Entry | None) -> Stat | None:
     match entry.kind:
         case Kind.FILE:
             try:
-                digest, st = hash_file(context.fs, path, context.config.read_size)
+                size, flush = context.config.read_size, Flush(context)
+                digest, st = hash_file(context.fs, path, size, flush=flush)
             except StillWriting:
                 return None
             return st if digest == entry.hash else None

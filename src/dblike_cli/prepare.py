@@ -11,7 +11,9 @@ from blake3 import blake3
 
 from dblike_cli.answers import Uploads
 from dblike_cli.context import Context
+from dblike_cli.durable import sync_seen
 from dblike_cli.entries import UNTRUSTED, file_entry, is_racy, trust
+from dblike_cli.fs import Stat
 from dblike_cli.hashing import StillWriting, disk_time, read_whole
 from dblike_cli.outgoing import Outgoing
 from dblike_cli.place import has_name
@@ -53,8 +55,7 @@ class Reader:
         batch: list[Outgoing] = []
         fresh: list[Outgoing] = []  # of which nobody asked yet whether their contents have to go
         size = 0
-        self._tick = disk_time(self._context)
-        for change in changes:
+        for change in self._durably(changes):
             item = self._read(change)
             if item is None:
                 continue
@@ -68,7 +69,6 @@ class Reader:
                     yield batch
                     batch, size = [], len(item.data or b"")
                     limit = config.batch_bytes
-                    self._tick = disk_time(self._context)
             if item.large:
                 yield [item]
                 size = 0
@@ -76,6 +76,30 @@ class Reader:
                 fresh.append(item)
         if batch or fresh:
             yield batch + self._without_copies(fresh)
+
+    def _durably(self, changes: Sequence[Upload]) -> Iterator[Upload]:
+        """The changes in order, each when it is durable as it was seen.
+
+        Whoever saved it may not have done that.  Once the site has it, a power cut must leave no
+        older or empty file here, and no absence, to be taken for an edit or a delete.
+        """
+        config = self._context.config
+        limit = config.batch_bytes // 4
+        at = 0
+        while at < len(changes):
+            end, files, size = at, [], 0
+            while end < len(changes) and end - at < config.batch_records and size <= limit:
+                entry, path = changes[end].entry, changes[end].path
+                end += 1
+                if entry is None or entry.kind is not Kind.FILE:
+                    continue
+                if entry.hash or entry.size < config.whole_below:  # or it is streamed
+                    files.append(path)
+                    size += entry.size
+            sync_seen(self._context, files, [change.path for change in changes[at:end]])
+            self._tick = disk_time(self._context)
+            yield from changes[at:end]
+            at, limit = end, config.batch_bytes
 
     def _read(self, change: Upload) -> Outgoing | None:
         """None where there is nothing to send."""
@@ -122,9 +146,7 @@ class Reader:
     def _small(self, change: Upload) -> Outgoing | None:
         path, result = change.path, self._result
         try:
-            data, st, stamp = read_whole(
-                self._context.fs, path, 2 * self._context.config.whole_below
-            )
+            data, st, stamp = self._as_durable(path)
         except StillWriting:
             result.wait(path, Code.WRITING, "it is still being written")
             return None
@@ -141,6 +163,19 @@ class Reader:
             result.done.add(path)
             return None
         return Outgoing(change, entry, stamp, trusted, data, body=True)
+
+    def _as_durable(self, path: bytes) -> tuple[bytes, Stat, bytes]:
+        """A small file as it was seen, and then made durable; or as it is by now, likewise."""
+        seen = self._stamps.get(path)
+        for _ in range(2):
+            data, st, stamp = read_whole(
+                self._context.fs, path, 2 * self._context.config.whole_below
+            )
+            if stamp == seen:
+                return data, st, stamp
+            sync_seen(self._context, [path], ())
+            seen = stamp
+        raise StillWriting
 
     def _without_copies(self, fresh: list[Outgoing]) -> list[Outgoing]:
         """Let go along what the site does not have by then: what is no rename and no copy.

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 import msgspec
 
 from dblike_cli.context import Context
+from dblike_cli.durable import Flush
 from dblike_cli.entries import (
     directory_entry,
     entry_of,
@@ -107,6 +108,7 @@ class _Scanner:
         self._sizes = {r.size for r in news.values() if r.kind == Kind.FILE}
         self._tick = disk_time(context)
         self._disk = context.fs.lstat(b"").st_dev
+        self._flush = Flush(context)
         self._unknown: set[bytes] = set()
         self._covered: set[bytes] = set()
         self._looked = 0
@@ -286,7 +288,7 @@ class _Scanner:
         """The content's hash; its signature on the way, for it will be agreed on."""
         builder = new_builder(self._context, st.st_size) if sign else None
         seen = builder.update if builder is not None else lambda _: None
-        digest, st = hash_file(self._fs, path, self._context.config.read_size, seen)
+        digest, st = hash_file(self._fs, path, self._context.config.read_size, seen, self._flush)
         if builder is not None:
             save_signature(self._context, digest, builder)
         return digest, st

@@ -13,7 +13,6 @@ from concurrent.futures import Future
 import msgspec
 
 from dblike_cli.context import Context
-from dblike_cli.durable import sync_found
 from dblike_cli.entries import file_entry, stamp_of, trusted_stamp
 from dblike_cli.fs import File
 from dblike_cli.hashing import StillWriting, check_same, disk_time, read_pieces
@@ -156,6 +155,8 @@ def _stream(
     before = file.stat()
     if stamp_of(before) != item.stamp:
         raise StillWriting
+    if context.config.durable:
+        file.sync()  # before it is read: see `durable`
     signature = None if whole else base_signature(context, item)
     encoder = Encoder(compress=context.config.compress)
     sink.add(encoder.record(record_for(context, item, signature.hash if signature else b"")))
@@ -173,7 +174,6 @@ def _stream(
     done = msgspec.structs.replace(item, entry=entry, trusted=trusted_stamp(before, tick))
     if same_entry(entry, item.upload.base):
         return done, None
-    sync_found(context, [item.path], [item.path])
     _settle(context, done)
     for piece in body.finish():
         sink.add(encoder.data(piece))

@@ -16,7 +16,6 @@ import msgspec
 from dblike_cli.answers import DotReused, Uploads, take_answer
 from dblike_cli.context import Context
 from dblike_cli.device import site_time
-from dblike_cli.durable import sync_found
 from dblike_cli.hashing import StillWriting
 from dblike_cli.outgoing import Outgoing, encode_item, name_contents
 from dblike_cli.prepare import Reader
@@ -29,7 +28,6 @@ from dblike_delta.exchange import Refused
 from dblike_delta.messages import SOURCES_FIELD, CommitReply, Sources
 from dblike_delta.plan import Upload
 from dblike_delta.vectors import vector_in
-from dblike_delta.versions import Kind
 
 _UPLOAD_ID = 16
 _LOST = "the site lost its content on the way"
@@ -91,8 +89,6 @@ class _Uploader:
         if _weight(batch) >= self._room:
             self._keep(batch)
             return
-        if not batch[0].large:
-            self._make_durable(batch)
         batch = self._assign(batch)
         if batch[0].large:
             self.land()
@@ -108,12 +104,6 @@ class _Uploader:
         )
         if reply is not None:  # what it says is remembered while the site is busy with this one
             self._take(landed, reply)
-
-    def _make_durable(self, batch: list[Outgoing]) -> None:
-        """Whoever saved these may not have done it.  Once the site has them, a power cut must leave
-        no older or empty file here, and no absence, to be taken for an edit or a delete."""
-        files = [item.path for item in batch if item.entry and item.entry.kind is Kind.FILE]
-        sync_found(self._context, files, [item.path for item in batch])
 
     def land(self) -> None:
         """Wait for the batch that is on its way, and remember the answer."""

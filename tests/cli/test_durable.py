@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dblike_cli.context import Settings
 from dblike_cli.durable import sync_names
-from dblike_cli.fs import OWN, File, Rename
+from dblike_cli.fs import OWN, File, Rename, Stat
+from dblike_cli.hashing import disk_time
 from dblike_cli.realfs import RealFS
 from dblike_cli.recover import recover
 from dblike_delta.exchange import Request, Response
@@ -25,7 +28,7 @@ DURABLE = Settings(durable=True, segment=4 << 20)
 class Recorded:
     """A file that says when it is made durable."""
 
-    def __init__(self, file: File, said: Callable[[], None]) -> None:
+    def __init__(self, file: File, said: Callable[[], object]) -> None:
         self._file, self._said = file, said
 
     def sync(self) -> None:
@@ -156,16 +159,123 @@ def test_a_file_that_goes_away_meanwhile_stops_nothing(
 
     class Losing(Recording):
         def open_read(self, path: bytes) -> Any:
-            file = super().open_read(path)
-            if path == b"f" and one.place("f").exists():
+            if path == b"f":
                 one.place("f").unlink()
-            return file
+            return super().open_read(path)
 
     one.fs = Losing(one.root)
     one.fs.log = []
     fs.close()
-    assert set(one.sync().uploaded) == {b"f", b"g"}
-    assert one.sync().deleted == (b"f",)
+    report = one.sync()
+    assert report.uploaded == (b"g",)
+    assert [item.path for item in report.pending] == [b"f"]
+    assert one.sync().in_sync
+
+
+class Mapped:
+    """A program that has a file mapped, and stores in a page of it that it has stored in before."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        with file.open("r+b") as opened:
+            os.fsync(opened.fileno())
+            self._map = mmap.mmap(opened.fileno(), 0)
+
+    def store(self, data: bytes) -> int:
+        """Store something; when the file says that it changed last."""
+        self._map[100 : 100 + len(data)] = data
+        return self._file.stat().st_mtime_ns
+
+
+class Storing(RealFS):
+    """Lets a program store something as soon as anything of a file was read."""
+
+    store: Callable[[], object]
+
+    def read_small(self, path: bytes, limit: int) -> tuple[bytes, Stat, Stat]:
+        found = super().read_small(path, limit)
+        self.store()
+        return found
+
+    def open_read(self, path: bytes) -> Any:
+        file = super().open_read(path)
+        return file if path.startswith(OWN) else Shared(file, self.store)
+
+
+class Shared(Recorded):
+    """A file in which somebody stores something as soon as anything of it was read."""
+
+    def sync(self) -> None:
+        self._file.sync()
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self._said()
+        return data
+
+
+def _pass(device: Laptop, time: int) -> None:
+    """Let that time of the disk be over: what is looked at in the same tick is looked at again."""
+    while disk_time(device.context) <= time:
+        pass
+
+
+@pytest.fixture
+def shared(laptop: Callable[..., Laptop], tmp_path: Path) -> Laptop:
+    """A device on a disk whose files' times move with a store through a map, once per writing
+    out."""
+    probe = tmp_path / "probe"
+    probe.write_bytes(bytes(4096))
+    mapped, before = Mapped(probe), probe.stat().st_mtime_ns
+    made = laptop("one", settings=DURABLE)
+    made.sync()
+    _pass(made, before)
+    if mapped.store(b"x") == before:
+        pytest.skip("this disk does not tell of stores through a map, as tmpfs")
+    made.fs.close()
+    made.fs = Storing(made.root)
+    made.fs.store = bool
+    return made
+
+
+@pytest.mark.parametrize("size", [4096, 9 << 20])
+def test_what_is_stored_through_a_map_while_it_is_read_goes_up(
+    shared: Laptop, laptop: Callable[..., Laptop], size: int
+) -> None:
+    """No time tells of a store in a page that waits to be written out."""
+    assert isinstance(shared.fs, Storing)
+    shared.write("db", bytes(size))
+    shared.sync()
+    program = Mapped(shared.place("db"))
+    stored = program.store(b"first")
+    _pass(shared, stored)
+    shared.fs.store = lambda: program.store(b"later")
+    shared.sync()
+    shared.fs.store = bool
+    shared.sync()
+    other = laptop("other")
+    other.sync()
+    assert other.read("db")[100:105] == b"later"
+
+
+def test_what_is_stored_through_a_map_while_it_is_compared_goes_up(
+    shared: Laptop, laptop: Callable[..., Laptop]
+) -> None:
+    """As where the site has the same."""
+    assert isinstance(shared.fs, Storing)
+    other = laptop("other")
+    content = bytes(100) + b"first" + bytes(5000)
+    other.write("db", content)
+    other.sync()
+    program = Mapped(shared.write("db", bytes(len(content))))
+    stored = program.store(b"first")
+    _pass(shared, stored)
+    shared.fs.store = lambda: program.store(b"later")
+    shared.sync()
+    shared.fs.store = bool
+    shared.sync()
+    other.sync()
+    assert other.read("db")[100:105] == b"later"
 
 
 def test_what_nobody_may_read_here_comes_with_all_else(laptop: Callable[..., Laptop]) -> None:
