@@ -181,7 +181,7 @@ class _Offering:
         if known.synced.entry is None or known.synced.entry.hash != offer.entry.hash:
             return None
         item = msgspec.structs.replace(_outgoing(offer), stamp=stamp, body=True)
-        _, reply, _ = stream_file(context, item, whole=True)
+        _, reply = stream_file(context, item, whole=True)
         return reply
 
     def _as_author(self, offer: Offer) -> Context:

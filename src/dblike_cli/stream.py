@@ -7,7 +7,7 @@ of the client goes on where the last one ended.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 
 import msgspec
@@ -34,8 +34,11 @@ _FULL = 507
 class Sink:
     """Takes the parts of one changeset, and sends them when there are enough."""
 
-    def __init__(self, context: Context, upload: bytes, kept: int) -> None:
-        """`upload`: id of the resumable upload, of which the site has `kept` bytes already."""
+    def __init__(
+        self, context: Context, upload: bytes, kept: int, count: Callable[[int], None]
+    ) -> None:
+        """`upload`: id of the resumable upload, of which the site has `kept` bytes already; `count`
+        is told of the bytes that were sent."""
         self._context = context
         self._upload = upload.hex()
         self._kept = kept
@@ -43,7 +46,7 @@ class Sink:
         self._size = 0
         self._at = 0
         self._flight: Future[object] | None = None
-        self.sent = 0
+        self._count = count
 
     def add(self, parts: list[Part]) -> None:
         """The next parts of the stream."""
@@ -58,7 +61,7 @@ class Sink:
         self._land()
         exchange, folder = self._context.exchange, self._context.folder
         if not self._at and not self._kept:
-            self.sent += sum(map(len, self._parts))
+            self._count(sum(map(len, self._parts)))
             return exchange.commit(folder, self._parts)
         reply = self._append(self._at, self._parts, complete=True)
         assert isinstance(reply, CommitReply)
@@ -95,7 +98,7 @@ class Sink:
             rest = _skip(parts, at - start)
             try:
                 reply = exchange.upload(folder, self._upload, at, rest, complete=complete)
-                self.sent += sum(map(len, rest))
+                self._count(sum(map(len, rest)))
                 return reply
             except (Unreachable, Refused) as error:
                 at = self._stands(error, start, parts, last + 1 == _TRIES)
@@ -117,9 +120,14 @@ def is_full(refused: Refused) -> bool:
 
 
 def stream_file(
-    context: Context, item: Outgoing, *, whole: bool
-) -> tuple[Outgoing, CommitReply | None, int]:
-    """Send a large file and commit it: what was sent, the answer, and the bytes that it took.
+    context: Context,
+    item: Outgoing,
+    *,
+    whole: bool,
+    count: Callable[[int], None] = lambda _: None,
+) -> tuple[Outgoing, CommitReply | None]:
+    """Send a large file and commit it: what was sent, and the answer; `count` is told of the bytes
+    that it takes.
 
     There is no answer, and nothing was committed, where the file turned out to be as it was agreed
     on.  Raises StillWriting where it moved meanwhile: then nothing of it counts, and its dot is
@@ -131,7 +139,7 @@ def stream_file(
     try:
         upload = sending.upload.hex()
         kept = context.exchange.upload_offset(context.folder, upload) if item.again else 0
-        sink = Sink(context, sending.upload, kept)
+        sink = Sink(context, sending.upload, kept, count)
         try:
             done, reply = _stream(context, item, file, sink, whole=whole)
         except (StillWriting, OSError):
@@ -143,7 +151,7 @@ def stream_file(
             raise
         if reply is None:
             sink.abandon()
-        return done, reply, sink.sent
+        return done, reply
     finally:
         file.close()
 
@@ -164,6 +172,8 @@ def _stream(
     body = _Body(signature, before.st_size, noting.builder)
     note = noting.update if signature is None else noting.hash
     for data in read_pieces(file, before.st_size, context.config.read_size):
+        if stamp_of(file.stat()) != item.stamp:
+            raise StillWriting  # all that is still to be sent would be for nothing, too
         size += len(data)
         note(data)
         for piece in body.update(data):

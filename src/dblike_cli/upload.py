@@ -162,7 +162,7 @@ class _Uploader:
     def _stream(self, item: Outgoing, *, whole: bool) -> None:
         """Send a large file by itself."""
         try:
-            done, reply, sent = stream_file(self._context, item, whole=whole)
+            done, reply = stream_file(self._context, item, whole=whole, count=self._count)
         except StillWriting:
             self._forget(item, Code.WRITING, "it is still being written")
             return
@@ -172,7 +172,6 @@ class _Uploader:
         except Refused as refused:
             self._lack_room([item], refused)
             return
-        self._result.bytes_sent += sent
         if reply is None:
             self._result.same[item.path] = done.trusted
             self._result.done.add(item.path)
@@ -182,6 +181,9 @@ class _Uploader:
                 self._result.wait(item.path, Code.UNAVAILABLE, _LOST)
             else:
                 self._stream(item, whole=True)
+
+    def _count(self, sent: int) -> None:
+        self._result.bytes_sent += sent
 
     def _lack_room(self, batch: list[Outgoing], refused: Refused) -> None:
         """The site has no room for these now.  Raises what was refused for another reason."""

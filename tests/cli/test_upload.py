@@ -180,6 +180,29 @@ def test_a_large_upload_whose_commit_failed_is_not_sent_again(
     assert two.read("a") == data
 
 
+def test_a_large_file_that_changes_while_it_is_sent_is_sent_no_further(
+    laptop: NewLaptop, cutting: Wire
+) -> None:
+    settings = Settings(durable=False, whole_below=100_000, segment=1 << 20)
+    one, data = laptop("one", transport=cutting, settings=settings), os.urandom(10 << 20)
+    file = one.write("a", data)
+    cutting.log.clear()
+
+    def save(request: Request) -> str:
+        if request.method == "PUT" and file.stat().st_size == len(data):
+            with file.open("ab") as saved:
+                saved.write(b"more")
+        return ""
+
+    cutting.cut = save
+    report = one.push()
+    assert [item.code for item in report.pending] == [Code.WRITING]
+    assert (1 << 20) < cutting.sent("uploads") < (4 << 20)
+    assert report.bytes_sent == cutting.sent("uploads")
+    assert cutting.log[-1][0] == "DELETE"
+    assert one.push().uploaded == (b"a",)
+
+
 @pytest.mark.parametrize("large", [False, True])
 def test_a_lost_reply_makes_no_second_version(
     laptop: NewLaptop, cutting: Wire, large: bool
