@@ -7,6 +7,7 @@ leaves the outbox in the transaction that records the site's answer.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, wait
 from typing import NamedTuple
@@ -24,7 +25,7 @@ from dblike_cli.state import Sending
 from dblike_cli.stream import is_full, stream_file
 from dblike_delta.changeset import Encoder, Part
 from dblike_delta.errors import FormatError
-from dblike_delta.exchange import Refused
+from dblike_delta.exchange import Refused, Unreachable
 from dblike_delta.messages import SOURCES_FIELD, CommitReply, Sources
 from dblike_delta.plan import Upload
 from dblike_delta.vectors import vector_in
@@ -32,7 +33,10 @@ from dblike_delta.vectors import vector_in
 _UPLOAD_ID = 16
 _LOST = "the site lost its content on the way"
 _NO_ROOM = "the site's disk is full"
+_UNFINISHED = "the site has too many unfinished uploads of this user"
 _PLENTY = 1 << 63
+_TOO_LARGE = 413
+_UPLOAD_FIELD = "upload"
 
 
 def upload(
@@ -58,6 +62,7 @@ def upload(
             context.reporter.progress(Progress("upload", done=done, total=len(changes)))
     finally:
         uploader.land()
+    uploader.abandon()
     if result.same:
         with context.state.transaction():
             context.state.tree.restamp(result.same.items())
@@ -78,6 +83,7 @@ class _Uploader:
         self._context = context
         self._result = result
         self._flight: _Flight | None = None
+        self._over: list[str] = []
         self._room = _room(context)
         self._before = {sending.path: sending for sending in context.state.outbox.all()}
 
@@ -92,6 +98,7 @@ class _Uploader:
         batch = self._assign(batch)
         if batch[0].large:
             self.land()
+            self.abandon()
             self._stream(batch[0], whole=False)
             return
         sources, named = None, frozenset[bytes]()
@@ -110,6 +117,14 @@ class _Uploader:
         landed, reply = self._wait()
         if reply is not None:
             self._take(landed, reply)
+
+    def abandon(self) -> None:
+        """Give up the uploads of what was to be sent before, and is another by now: they need not
+        lie at the site until it forgets them by itself, nor count among the unfinished ones."""
+        over, self._over = self._over, []
+        with contextlib.suppress(Unreachable, Refused):
+            for upload_id in over:
+                self._context.exchange.abandon(self._context.folder, upload_id)
 
     def _wait(self) -> tuple[list[Outgoing], CommitReply | None]:
         """The batch that was on its way, and the answer to it."""
@@ -170,7 +185,10 @@ class _Uploader:
             self._forget(item, Code.UNREADABLE, f"it can't be read: {error.strerror}")
             return
         except Refused as refused:
-            self._lack_room([item], refused)
+            if refused.status == _TOO_LARGE and refused.problem.field == _UPLOAD_FIELD:
+                self._result.wait(item.path, Code.UNAVAILABLE, _UNFINISHED)
+            else:
+                self._lack_room([item], refused)
             return
         if reply is None:
             self._result.same[item.path] = done.trusted
@@ -240,6 +258,8 @@ class _Uploader:
                     raise DotReused
                 ready.append(msgspec.structs.replace(item, sending=sending, again=again))
             state.outbox.put(item.sending for item in ready if item.sending and not item.again)
+        formers = (self._before.get(item.path) for item in ready if not item.again)
+        self._over += [former.upload.hex() for former in formers if former and former.upload]
         return ready
 
     def _sending(self, item: Outgoing, counter: int, now: int) -> Sending:

@@ -8,6 +8,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -152,6 +153,68 @@ def test_a_large_upload_goes_on_where_it_was_cut(
     assert two.read("a") == data
     if executor is not None:
         executor.shutdown()
+
+
+def _unfinished(site: Site) -> int:
+    """How many uploads the site waits for the rest of."""
+    return len(list((Path(site.config.data) / "uploads").glob("*/*")))
+
+
+@pytest.mark.parametrize("after", [5 << 20, 10, 0])
+def test_an_upload_of_what_is_another_by_now_is_given_up(
+    laptop: NewLaptop, cutting: Wire, site: Site, after: int
+) -> None:
+    """It became another file, a small one, or none."""
+    settings = Settings(durable=False, whole_below=100_000, segment=1 << 20)
+    one = laptop("one", transport=cutting, settings=settings)
+    file = one.write("a", "before")
+    one.sync()
+    cutting.cut = _cut_after(3)
+    file.write_bytes(os.urandom(5 << 20))
+    with pytest.raises(Unreachable):
+        one.push()
+    assert _unfinished(site) == 1
+    cutting.cut = lambda _: ""
+    if after:
+        file.write_bytes(os.urandom(after))
+    else:
+        file.unlink()
+    assert one.push().in_sync
+    assert _unfinished(site) == 0
+
+
+def test_what_waits_for_unfinished_uploads_keeps_nothing_else(
+    laptop: NewLaptop, cutting: Wire, site: Site
+) -> None:
+    settings = Settings(durable=False, whole_below=100_000, segment=1 << 20)
+    limits = msgspec.structs.replace(site.config.limits, uploads_per_user=1)
+    object.__setattr__(site, "config", msgspec.structs.replace(site.config, limits=limits))
+    one = laptop("one", transport=cutting, settings=settings)
+    two = laptop("two", settings=settings)
+    one.write("a", os.urandom(5 << 20))
+    cutting.cut = _cut_after(3)
+    with pytest.raises(Unreachable):
+        one.push()
+    cutting.cut = lambda _: ""
+    for path, size in (("large", 5 << 20), ("small", 10)):
+        two.write(path, os.urandom(size))
+    report = two.sync()
+    assert report.uploaded == (b"small",)
+    assert [(p.path, p.code) for p in report.pending] == [(b"large", Code.UNAVAILABLE)]
+    assert one.sync().in_sync
+    assert two.sync().uploaded == (b"large",)
+
+
+def _cut_after(count: int) -> Callable[[Request], str]:
+    """What cuts all appends but the first ones, and the question where the site stands."""
+    rest = iter([""] * count)
+
+    def cut(request: Request) -> str:
+        if "/uploads/" not in request.target or request.method == "DELETE":
+            return ""
+        return next(rest, "before") if request.method == "PUT" else "before"
+
+    return cut
 
 
 def test_a_large_upload_whose_commit_failed_is_not_sent_again(
