@@ -10,7 +10,7 @@ from dblike_cli.context import Context
 from dblike_cli.entries import UNTRUSTED
 from dblike_cli.outgoing import Outgoing, dot_of
 from dblike_cli.report import Code, Outcome, Pending
-from dblike_cli.signatures import drop_signatures
+from dblike_cli.signatures import drop_signatures, sign
 from dblike_cli.state import Known, Offer
 from dblike_delta.errors import FormatError
 from dblike_delta.exchange import Unreachable
@@ -19,6 +19,8 @@ from dblike_delta.plan import Synced
 from dblike_delta.vectors import said_after, vector_in
 from dblike_delta.versions import Dot, Kind
 
+TAKEN: Final = ("accepted", "known")
+"""What a site says of a version that it has by then."""
 MISSING: Final = ("base-missing", "content-missing")
 """What a site says of a version whose content has to come in full."""
 
@@ -62,7 +64,7 @@ def take_answer(
     reused = [pair for pair in pairs if pair[1].status == "dot-reused"]
     if not all(_was_sent(item) and _was_replaced(context, answer) for item, answer in reused):
         raise DotReused
-    good = [pair for pair in pairs if pair[1].status in ("accepted", "known")]
+    good = [pair for pair in pairs if pair[1].status in TAKEN]
     with context.state.transaction():
         only_ours = _is_only_ours(context, pairs, reply)
         _remember(context, good)
@@ -75,6 +77,9 @@ def take_answer(
             context.state.meta.step(reply.cursor)
         elif reply.before != reply.cursor:
             result.heard = False
+    for item, _ in good:
+        if item.data is not None and item.entry is not None:
+            sign(context, item.data, item.entry.hash)
     _tell(context, result, good)
     return [item for item, answer in pairs if answer.status in MISSING]
 

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 from blake3 import blake3
 
-from dblike_cli.answers import MISSING, DotReused, keep_offers
+from dblike_cli.answers import MISSING, TAKEN, DotReused, keep_offers
 from dblike_cli.context import Context, Device
 from dblike_cli.entries import stamp_of
 from dblike_cli.hashing import StillWriting, read_whole
@@ -122,7 +122,7 @@ class _Offering:
         answers = list(zip(offers, reply.results, strict=True))
         if any(a.status == "dot-reused" and not a.superseded for a in reply.results):
             raise DotReused
-        taken = [offer for offer, answer in answers if answer.status in ("accepted", "known")]
+        taken = [offer for offer, answer in answers if answer.status in TAKEN]
         over = [offer for offer, answer in answers if answer.status == "dot-reused"]
         enough = reply.copies >= reply.wanted
         with self._context.state.transaction():

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from dblike_cli.context import Context
-from dblike_cli.signatures import load_signature, new_builder, save_signature
+from dblike_cli.signatures import load_signature
 from dblike_cli.state import Sending
 from dblike_delta.changeset import Encoder, Part
 from dblike_delta.commands import Command, Copy
@@ -126,7 +126,6 @@ def encode_item(
     if not item.body or data is None or entry is None:
         record = record_for(context, item)
         return encoder.record(without_content(record) if named else record)
-    _sign(context, data, entry.hash)
     trailer = Trailer(entry.hash, entry.size)
     signature = None if whole else base_signature(context, item)
     if signature is None and len(data) <= _JOIN_BELOW:
@@ -168,10 +167,3 @@ def command_parts(commands: list[Command]) -> Iterator[Part]:
         small.clear()
     if small:
         yield bytes(small)
-
-
-def _sign(context: Context, data: bytes, digest: bytes) -> None:
-    builder = new_builder(context, len(data))
-    if builder is not None:
-        builder.update(data)
-        save_signature(context, digest, builder)

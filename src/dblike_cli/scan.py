@@ -285,11 +285,13 @@ class _Scanner:
         self._compare(path, file_entry(st, digest), st, trusted_stamp(st, self._tick))
 
     def _hash(self, path: bytes, st: Stat, *, sign: bool) -> tuple[bytes, Stat]:
-        """The content's hash; its signature on the way, for it will be agreed on."""
-        builder = new_builder(self._context, st.st_size) if sign else None
+        """The content's hash; on the way its signature, for where it is agreed on next."""
+        news = self._news.get(path)
+        there = news.hash if sign and news is not None else b""
+        builder = new_builder(self._context, st.st_size) if there else None
         seen = builder.update if builder is not None else lambda _: None
         digest, st = hash_file(self._fs, path, self._context.config.read_size, seen, self._flush)
-        if builder is not None:
+        if builder is not None and digest == there:
             save_signature(self._context, digest, builder)
         return digest, st
 

@@ -1,5 +1,6 @@
 """The cache of signatures: one for each synced content that is worth it, named by its hash.
 
+None is kept before the content is agreed on, or about to be: nobody would drop it again.
 With it an edit goes up as a delta without a question to the site.  Losing one costs a whole upload;
 each carries its own sum, so none needs to be durable.
 """
@@ -49,6 +50,14 @@ def load_signature(fs: FileSystem, digest: bytes) -> Signature | None:
     finally:
         file.close()
     return found if found.hash == digest else None
+
+
+def sign(context: Context, data: bytes, digest: bytes) -> None:
+    """Keep the signature of a content that is in memory, where it is worth one."""
+    builder = new_builder(context, len(data))
+    if builder is not None:
+        builder.update(data)
+        save_signature(context, digest, builder)
 
 
 def save_signature(context: Context, digest: bytes, builder: SignatureBuilder) -> None:

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 
 import msgspec
 
+from dblike_cli.answers import TAKEN
 from dblike_cli.context import Context
 from dblike_cli.entries import file_entry, stamp_of, trusted_stamp
 from dblike_cli.fs import File
@@ -188,7 +189,8 @@ def _stream(
     for piece in body.finish():
         sink.add(encoder.data(piece))
     reply = sink.finish(encoder.trailer(Trailer(entry.hash, size)) + encoder.finish())
-    noting.keep(entry.hash)
+    if all(answer.status in TAKEN for answer in reply.results):
+        noting.keep(entry.hash)
     return done, reply
 
 
