@@ -185,8 +185,8 @@ class World:
                 if first:
                     follower.shared()
                     follower.look_back()
-                else:
-                    follower.catch_up()
+                elif error := follower.catch_up():
+                    raise error
         except SiteCrash:
             self.restart(one)
             return False

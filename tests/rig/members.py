@@ -68,10 +68,11 @@ class Member:
 
 
 def run(site: Site, transport: Any, locks: Locks | None = None) -> None:
-    """One round of following."""
+    """One round of following; raises what a folder failed with."""
     follower = Follower(site, Link(site, "http://liar", transport), locks)
     follower.connect()
-    follower.catch_up()
+    if error := follower.catch_up():
+        raise error
 
 
 def held(site: Site) -> dict[str, set[Any]]:

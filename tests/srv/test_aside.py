@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from sqlalchemy import select
+from websocket import ABNF
 
 from dblike_delta.exchange import Refused, Request
-from dblike_delta.messages import Record
+from dblike_delta.messages import Notice, Record
 from dblike_srv.models import follows
+from dblike_srv.replication import journals
 from dblike_srv.replication.arrival import Fault
 from dblike_srv.replication.aside import QUARANTINE, Aside
 from dblike_srv.replication.follower import Follower
 from dblike_srv.replication.link import Link
+from dblike_srv.replication.listener import Listener
+from dblike_srv.status import peers_of
+from rig.cluster import eventually
 from rig.core_site import StillClock
 from rig.liar import Liar, Said, decode
 from rig.members import Member, held
@@ -30,9 +39,14 @@ def clock() -> StillClock:
 
 
 @pytest.fixture
-def two(tmp_path: Path, clock: StillClock) -> Iterator[tuple[Member, Member]]:
+def two(
+    tmp_path: Path, clock: StillClock, request: pytest.FixtureRequest
+) -> Iterator[tuple[Member, Member]]:
     """One that knows nothing, and one where each of three users has a file, called as they are."""
-    here, there = Member(tmp_path / "here", clock=clock), Member(tmp_path / "there", clock=clock)
+    on_disk = getattr(request, "param", False)  # for threads
+    here, there = (
+        Member(tmp_path / name, clock=clock, on_disk=on_disk) for name in ("here", "there")
+    )
     for user in USERS:
         there.add_user(user)
         there.writer("laptop", user).write({user.encode(): b"content"})
@@ -100,13 +114,12 @@ def test_one_folder_that_can_not_be(
         follower.connect()
         return follower
 
-    good, failure = {name.encode() for name in USERS if name != user}, (Fault, Refused)
-    with pytest.raises(failure):
-        session(bad=True).catch_up()
+    good, failure = {name.encode() for name in USERS if name != user}, Fault | Refused
+    assert isinstance(session(bad=True).catch_up(), failure)
     assert paths(here) == good
 
     follower = session(bad=True)
-    follower.catch_up()
+    assert follower.catch_up() is None
     assert "1 folder; the others go on" in problem(here)
     other = next(name for name in USERS if name != user)
     there.writer("phone", other).write({b"more": b"of it"})
@@ -114,12 +127,80 @@ def test_one_folder_that_can_not_be(
     assert paths(here) == good | {b"more"}
 
     clock.advance(int(QUARANTINE * 1000))
-    with pytest.raises(failure):
-        follower.catch_up()
+    assert isinstance(follower.catch_up(), failure)
     clock.advance(int(QUARANTINE * 1000))
-    session(bad=False).catch_up()
+    assert session(bad=False).catch_up() is None
     assert paths(here) == good | {b"more", user.encode()}
     assert problem(here) == ""
+
+
+class Notices:
+    """The socket of a session, on which a test says what is new."""
+
+    def __init__(self) -> None:
+        self.said = queue.SimpleQueue[tuple[int, bytes]]()
+
+    def tell(self, there: Member) -> None:
+        for place in journals.positions(there.site, b"").positions:
+            notice = msgspec.json.encode(Notice(place.folder.hex(), place.cursor))
+            self.said.put((ABNF.OPCODE_TEXT, notice))
+
+    def recv_data(self, control_frame: bool) -> tuple[int, bytes]:
+        return self.said.get()
+
+    def shutdown(self) -> None:
+        self.said.put((ABNF.OPCODE_CLOSE, b""))
+
+    def close(self, timeout: int) -> None:
+        """Nothing is held."""
+
+
+@pytest.mark.parametrize("two", [True], indirect=True, ids=["on disk"])
+def test_a_folder_in_use_that_can_not_be(two: tuple[Member, Member], clock: StillClock) -> None:
+    """Its user goes on writing there: the session goes on, and whatever is new of the
+    others comes as it is told."""
+    here, there = two
+    link = Link(here.site, "http://there", Liar(there.app.wsgi_app, journal=lying_of("ada")))
+    follower, notices = Follower(here.site, link), Notices()
+    follower.connect()
+
+    class Hearing(Listener):
+        def _connect(self) -> Notices:
+            return notices
+
+    with ThreadPoolExecutor(1) as pool, contextlib.ExitStack() as exits:
+        exits.callback(notices.shutdown)
+        session = pool.submit(Hearing(here.site, link, follower, threading.Event()).run)
+        bad, good = there.writer("laptop", "ada"), there.writer("laptop", "ben")
+        for minute in range(5):
+            name = b"minute %d" % minute
+            bad.write({b"of ada, " + name: b"it"})
+            good.write({name: b"it"})
+            notices.tell(there)
+            eventually(lambda name=name: session.done() or name in paths(here))
+            clock.advance(int(QUARANTINE * 1000))
+    session.result()
+    assert {b"ben", b"cy", b"minute 4"} <= paths(here)
+    assert not any(b"ada" in path for path in paths(here))
+    assert "(1 folder; the others go on)" in problem(here)
+
+
+def test_what_came_by_another_site_is_forgiven(two: tuple[Member, Member]) -> None:
+    """A folder of which nothing is missing any more waits for nothing: the site counts as one that
+    is followed to its end."""
+    here, there = two
+    aside = Aside()
+
+    def session(url: str, aside: Aside, **lies: Any) -> Follower:
+        link = Link(here.site, url, Liar(there.app.wsgi_app, **lies))
+        follower = Follower(here.site, link, None, None, aside)
+        follower.connect()
+        return follower
+
+    assert session("http://there", aside, journal=lying_of("ada")).catch_up() is not None
+    assert session("http://other", Aside()).catch_up() is None
+    assert session("http://there", aside).catch_up() is None
+    assert {row.problem for row in peers_of(here.site)} == {""}
 
 
 def test_it_is_asked_again_ever_later() -> None:

@@ -232,7 +232,8 @@ def follow(here: Member, asked: Asked, page: int, early: bool) -> None:
     link = Link(here.site, "http://asked", asked)
     follower = Follower(here.site, link, page=page, early=early)
     follower.connect()
-    follower.catch_up()
+    if error := follower.catch_up():
+        raise error
 
 
 def test_what_is_about_to_be_written_is_not_asked_for_again(two: list[Member], early: bool) -> None:

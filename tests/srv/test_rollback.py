@@ -69,7 +69,8 @@ class Member:
                     self.site, Link(self.site, "http://x", Liar(other.app.wsgi_app))
                 )
                 follower.connect()
-                follower.catch_up()
+                if error := follower.catch_up():
+                    raise error
         except Unreachable:
             return False
         return True

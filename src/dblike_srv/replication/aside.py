@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection
 from typing import Final, NamedTuple
 
 from dblike_delta.errors import DeltaError
@@ -47,6 +49,15 @@ class Aside:
     def forgive(self, folder: bytes) -> None:
         """It is all here."""
         self._waiting.pop(folder, None)
+
+    def keep(self, folders: Collection[bytes]) -> None:
+        """Forgive all but these: what they have is here by another site, or they are no more."""
+        for folder in self._waiting.keys() - folders:
+            self.forgive(folder)
+
+    def first(self) -> float:
+        """When one of them is to be asked again."""
+        return min((waiting.until for waiting in self._waiting.values()), default=math.inf)
 
     def holds(self, folder: bytes, now: float) -> bool:
         """Whether it is left alone still."""

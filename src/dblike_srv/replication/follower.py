@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Final
 
 from dblike_delta.errors import DeltaError
@@ -44,6 +45,10 @@ LARGEST: Final = 2**53
 """No journal has as many versions."""
 
 log = logging.getLogger(__name__)
+
+
+class Untold(Fault):
+    """A folder of which the rows that all sites share know nothing there."""
 
 
 class Follower:
@@ -91,26 +96,18 @@ class Follower:
         assert self._link.peer is not None
         remember(self._site, self._link.url, self._link.peer.id)
 
-    def catch_up(self) -> None:
-        """Shared rows, then every folder.  Raises what one failed with when the others are here."""
+    def catch_up(self) -> Exception | None:
+        """Shared rows, then every folder.  What one of them failed with, where one did."""
         self.shared()
         wanted = self.look_back()
         self._behind = {position.folder: missing for position, missing in wanted}
-        failed: Exception | None = None
-        for position, _ in wanted:
-            try:
-                self.folder(position)
-            except Exception as error:
-                if not is_of_a_folder(error):
-                    raise
-                failed = error
-        if failed is not None:
-            raise failed
+        failures = [self.folder(position) for position, _ in wanted]
         if self.holding.outlet is not None and self._link.prompt:
             self.holding.outlet.look()
         self.holding.acknowledge()
         self.report(force=True)
         self._note(problem=self._double or self._aside.words() or self._link.clocks)
+        return next(filter(None, failures), None)
 
     def look_back(self) -> list[tuple[Position, int]]:
         """Where folders stand there of which there is something new, and how many versions that is.
@@ -118,7 +115,7 @@ class Follower:
         Raises Ahead where our disk turns out to have gone back in time: our own journals have more
         entries there, or others.
         """
-        positions, own, wanted = list(self._link.positions()), self._site.id, []
+        positions, wanted, waiting = list(self._link.positions()), [], set[bytes]()
         numbers = journals.all_numbers(self._site)  # after the positions: ours only grow
         for position in positions:
             there = self._opened(position.folder, position.cursor)
@@ -128,9 +125,11 @@ class Follower:
                 wanted.append((position, missing))
             else:
                 self.holding.all(position.folder, there, here)
-            if there.get(own, 0):
-                self._check_ahead(there, here)
-                self._compare(position.folder, there)
+            self._check_ahead(there, here)
+            failed = self._apart(position.folder, partial(self._compare, position.folder, there))
+            if missing or failed:
+                waiting.add(position.folder)
+        self._aside.keep(waiting)
         return wanted
 
     def _compare(self, uid: bytes, there: dict[bytes, int]) -> None:
@@ -138,7 +137,7 @@ class Follower:
         was written to before any other site was met, has used their numbers for other versions; so
         has a copy of this site that runs, and whose entries go there as well."""
         own = self._site.id
-        if self._compared.get((own, uid)) == there[own]:
+        if self._compared.get((own, uid), 0) == there.get(own, 0):
             return
         folder = journals.folder_by_id(self._site, uid)
         if folder is None:
@@ -189,18 +188,35 @@ class Follower:
                 self._double = f"another server has this site's id, at {state.url or 'no URL'}"
                 log.error("%s, says %s: one's data are a copy", self._double, self._link.url)
 
-    def folder(self, position: Position) -> None:
-        """What is new of a folder, given where it stands there; nothing where it waits."""
-        now = self._site.clock.monotonic
-        if self._aside.holds(position.folder, now()):
-            return
+    def folder(self, position: Position) -> Exception | None:
+        """What is new of a folder, given where it stands there; nothing where it waits.  What that
+        failed with, where it is to wait now while the others go on."""
+        if self._aside.holds(position.folder, self._site.clock.monotonic()):
+            return None
+        error = self._apart(position.folder, partial(self._folder, position))
+        if error is None:
+            self._aside.forgive(position.folder)
+        return error
+
+    def _apart(self, folder: bytes, step: Callable[[], None]) -> Exception | None:
+        """Do something with a folder.  Where that fails with this one alone, it waits, and the
+        session goes on: however much is new there, it keeps none of the others from coming."""
         try:
-            self._folder(position)
+            step()
         except Exception as error:
-            if is_of_a_folder(error):
-                self._aside.put(position.folder, now(), error)
-            raise
-        self._aside.forgive(position.folder)
+            if not is_of_a_folder(error):
+                raise
+            log.warning("%s: folder %s waits: %s", self._link.url, folder.hex(), error)
+            self._aside.put(folder, self._site.clock.monotonic(), error)
+            self._note(problem=self._aside.words())
+            if isinstance(error, Untold):
+                raise  # there may be any number of these
+            return error
+        return None
+
+    def again_at(self) -> float:
+        """When one of the folders that wait is to be asked again."""
+        return self._aside.first()
 
     def _folder(self, position: Position) -> None:
         with self._locks.of(position.folder) as turn:
@@ -209,7 +225,7 @@ class Follower:
                 self.shared()
                 folder = journals.folder_by_id(self._site, position.folder)
             if folder is None:
-                raise Fault("a folder that it does not tell about")
+                raise Untold("a folder that it does not tell about")
             self._follow(folder, position.cursor, turn)
 
     def _opened(self, folder: bytes, cursor: str) -> dict[bytes, int]:

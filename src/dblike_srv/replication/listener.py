@@ -134,7 +134,7 @@ class Listener:
                 self._follower.holding.acknowledge()
                 self._follower.report()
                 asked_at = now()
-            if now() > self._all_at:
+            if now() > min(self._all_at, self._follower.again_at()):
                 self._catch_up()
 
     def _catch_up(self) -> None:
