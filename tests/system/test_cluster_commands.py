@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from dblike_delta.exchange import Exchange
+from dblike_delta.exchange import Exchange, Refused
 from dblike_delta.messages import LoginRequest
 from dblike_srv.replication.link import SiteTransport
 from rig.cluster import Cluster, eventually
@@ -151,6 +151,31 @@ def test_the_last_holder_stays(tmp_path: Path) -> None:
         assert config_of(two.data)["peers"] == []
         assert "Joined a at" in run("join", one.url, "--data", str(lost.data))
         assert status(lost.data)["site_id"] != gone
+
+
+def test_who_alone_knows_of_a_revocation_stays(tmp_path: Path) -> None:
+    """Else a device that was revoked, or a password that got out, would be good at all others for
+    good."""
+    with Cluster(tmp_path, 2) as cluster:
+        one, two = cluster
+        one.add_user()
+        kept, lost = one.login(device="kept"), one.at()
+        device = lost.login("ada", "lost")
+        cluster.converge(kept.token)
+        assert two.at(lost.token).exchange.folders()
+        two.stop()
+        kept.exchange.revoke(device.hex())
+        one.command("user", "add", "carol", "--password-stdin", text=PASSWORD)
+        one.stop()
+        two.start()
+        place = ("leave", "--data", str(one.data))
+        said = run(*place, code=1)
+        assert "lacks 3 changes of accounts)" in said  # a device, a user, and her folder
+        one.start()
+        eventually(lambda: "carol" in two.command("user", "list"))
+        assert "left the cluster" in run(*place)
+        with pytest.raises(Refused):
+            two.at(lost.token).exchange.folders()
 
 
 def test_a_join_that_failed_is_repeated_with_other_words(one: Server, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from dblike_srv.replication.arrival import Fault
 from dblike_srv.replication.copies import lacking
 from dblike_srv.replication.link import Left, Link
 from dblike_srv.replication.messages import SiteState
+from dblike_srv.replication.shared import Clash, count_unheard
 from dblike_srv.replication.sites import (
     announce,
     has_left,
@@ -205,11 +206,14 @@ def _lack(site: Site, here: SiteState, other: SiteState) -> str:
         if link.open(here).id != other.id:
             return "is another site now"
         missing = lacking(site, link.positions())
-    except (ExchangeError, Fault, Gone) as error:
+        unheard = count_unheard(site, link.all_shared())
+    except (ExchangeError, Fault, Gone, Clash) as error:
         return f"can't be asked: {error}"
     finally:
         link.close()
-    return f"lacks {missing:,} versions" if missing else ""
+    lacks = [f"{missing:,} versions"] if missing else []
+    lacks += [f"{unheard:,} changes of accounts"] if unheard else []
+    return f"lacks {' and '.join(lacks)}" if lacks else ""
 
 
 def _told(site: Site, url: str, gone: SiteState) -> bool:

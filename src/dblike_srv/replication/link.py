@@ -177,6 +177,15 @@ class Link:
         """What changed of the rows that all sites share."""
         return self._get("shared", SharedPage, since=since)
 
+    def all_shared(self) -> Iterator[SharedPage]:
+        """All of the rows that all sites share."""
+        since, more = 0, True
+        while more:
+            yield (page := self.shared(since))
+            if page.more and page.upto <= since:
+                raise Fault("changes of accounts that do not end")
+            since, more = page.upto, page.more
+
     def positions(self) -> Iterator[Position]:
         """Where all folders stand there."""
         after, more = "", True

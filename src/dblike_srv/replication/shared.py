@@ -15,7 +15,8 @@ from sqlalchemy import Connection, Table, bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from dblike_srv.contents import batches
-from dblike_srv.models import devices, folders, sites, users
+from dblike_srv.db import Database
+from dblike_srv.models import devices, folders, metadata, sites, users
 from dblike_srv.registers import (
     ACCOUNTS,
     end_added,
@@ -48,6 +49,7 @@ _OF_STAMP: Final = {
     table: select(table).where(table.c.stamp == bindparam("wanted")) for table in _TABLES
 }
 _CENTURY_MS: Final = 100 * 365 * 86_400_000
+_FOREVER: Final = 2**63
 
 
 class Clash(Exception):
@@ -156,13 +158,7 @@ def take_in(site: Site, page: SharedPage) -> bool:
     """Bring our rows to what the page says; whether that changed anything.  Raises Clash."""
 
     def work(connection: Connection) -> bool:
-        taker = _Taker(connection, site.clock.now_ms() + _CENTURY_MS)
-        changed = [taker.user(state) for state in page.users]
-        changed += [taker.device(state) for state in page.devices]
-        taker.end_added()
-        changed += [taker.folder(state) for state in page.folders]
-        changed += [taker.site(state) for state in page.sites]
-        return any(changed)
+        return _Taker(connection, site.clock.now_ms() + _CENTURY_MS).page(page) > 0
 
     if not (page.users or page.devices or page.folders or page.sites):
         return False
@@ -173,6 +169,29 @@ def take_in(site: Site, page: SharedPage) -> bool:
     if changed:
         site.notices.publish(ACCOUNTS, "changed")
     return changed
+
+
+def count_unheard(site: Site, theirs: Iterable[SharedPage]) -> int:
+    """How many rows here would change something at a site that says all of these.  Raises Clash."""
+
+    def work(connection: Connection) -> int:
+        taker, unheard, since, more = _Taker(connection, _FOREVER), 0, 0, True
+        for page in theirs:
+            taker.page(page)
+        while more:
+            ours = news(site, since)
+            unheard += taker.page(msgspec.structs.replace(ours, sites=[]))
+            since, more = ours.upto, ours.more
+        return unheard
+
+    copy = Database("sqlite://", site.random)  # of what is there: the rules are those of taking in
+    try:
+        copy.transact(metadata.create_all)
+        return copy.transact(work)
+    except IntegrityError:
+        raise Clash("rows that can't be there together with ours") from None
+    finally:
+        copy.close()
 
 
 class _Taker:
@@ -187,6 +206,15 @@ class _Taker:
         self._stamp = 0
         self._rows: dict[bytes, int] = {}
         self._owners: set[int] = set()  # of devices that changed
+
+    def page(self, page: SharedPage) -> int:
+        """All of it; how many rows that changed."""
+        changed = [self.user(state) for state in page.users]
+        changed += [self.device(state) for state in page.devices]
+        self.end_added()
+        changed += [self.folder(state) for state in page.folders]
+        changed += [self.site(state) for state in page.sites]
+        return sum(changed)
 
     def _put(self, table: Table, key: Any, values: dict[str, Any], *, fresh: bool) -> bool:
         if not values and not fresh:
