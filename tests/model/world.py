@@ -183,7 +183,7 @@ class World:
                 follower = Follower(here.site, link, compared=compared, page=page)
                 follower.connect()
                 if first:
-                    follower.shared()
+                    follower.rows.take()
                     follower.look_back()
                 elif error := follower.catch_up():
                     raise error

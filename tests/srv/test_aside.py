@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import queue
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,20 +11,18 @@ from typing import Any
 import msgspec
 import pytest
 from sqlalchemy import select
-from websocket import ABNF
 
 from dblike_delta.exchange import Refused, Request
-from dblike_delta.messages import Notice, Record
+from dblike_delta.messages import Record
 from dblike_srv.models import follows
-from dblike_srv.replication import journals
 from dblike_srv.replication.arrival import Fault
 from dblike_srv.replication.aside import QUARANTINE, Aside
 from dblike_srv.replication.follower import Follower
 from dblike_srv.replication.link import Link
-from dblike_srv.replication.listener import Listener
 from dblike_srv.status import peers_of
 from rig.cluster import eventually
 from rig.core_site import StillClock
+from rig.hearing import Hearing, Notices
 from rig.liar import Liar, Said, decode
 from rig.members import Member, held
 
@@ -134,27 +130,6 @@ def test_one_folder_that_can_not_be(
     assert problem(here) == ""
 
 
-class Notices:
-    """The socket of a session, on which a test says what is new."""
-
-    def __init__(self) -> None:
-        self.said = queue.SimpleQueue[tuple[int, bytes]]()
-
-    def tell(self, there: Member) -> None:
-        for place in journals.positions(there.site, b"").positions:
-            notice = msgspec.json.encode(Notice(place.folder.hex(), place.cursor))
-            self.said.put((ABNF.OPCODE_TEXT, notice))
-
-    def recv_data(self, control_frame: bool) -> tuple[int, bytes]:
-        return self.said.get()
-
-    def shutdown(self) -> None:
-        self.said.put((ABNF.OPCODE_CLOSE, b""))
-
-    def close(self, timeout: int) -> None:
-        """Nothing is held."""
-
-
 @pytest.mark.parametrize("two", [True], indirect=True, ids=["on disk"])
 def test_a_folder_in_use_that_can_not_be(two: tuple[Member, Member], clock: StillClock) -> None:
     """Its user goes on writing there: the session goes on, and whatever is new of the
@@ -163,14 +138,9 @@ def test_a_folder_in_use_that_can_not_be(two: tuple[Member, Member], clock: Stil
     link = Link(here.site, "http://there", Liar(there.app.wsgi_app, journal=lying_of("ada")))
     follower, notices = Follower(here.site, link), Notices()
     follower.connect()
-
-    class Hearing(Listener):
-        def _connect(self) -> Notices:
-            return notices
-
     with ThreadPoolExecutor(1) as pool, contextlib.ExitStack() as exits:
         exits.callback(notices.shutdown)
-        session = pool.submit(Hearing(here.site, link, follower, threading.Event()).run)
+        session = pool.submit(Hearing(here.site, link, follower, notices).run)
         bad, good = there.writer("laptop", "ada"), there.writer("laptop", "ben")
         for minute in range(5):
             name = b"minute %d" % minute

@@ -20,13 +20,14 @@ from dblike_delta.messages import FetchRequest
 from dblike_delta.seams import SystemClock
 from dblike_delta.versions import VersionVector
 from dblike_srv import accounts, maintenance
+from dblike_srv.accounts import Unauthorized
 from dblike_srv.changes import since
 from dblike_srv.collect import gc
 from dblike_srv.config import Peer, Retention
 from dblike_srv.errors import Busy
 from dblike_srv.folders import find_folder
 from dblike_srv.replication import follower as following
-from dblike_srv.replication import journals, turns
+from dblike_srv.replication import journals, rows, turns
 from dblike_srv.replication.arrival import Fault, Unfinished
 from dblike_srv.replication.copies import count_copies
 from dblike_srv.replication.follower import Follower
@@ -39,6 +40,7 @@ from dblike_srv.site import Site
 from dblike_srv.status import peers_of
 from dblike_srv.store.mem import MemoryStore, MemoryWriter
 from rig.cluster import eventually
+from rig.hearing import Hearing, Notices
 from rig.liar import Liar
 from rig.members import PASSWORD, Member, held, run
 from rig.wsgi import WsgiResponse, WsgiTransport
@@ -73,7 +75,7 @@ def test_a_site_that_answers_is_not_silent(members: list[Member], tmp_path: Path
     for moved in (3600, 7200):
         clock.moved = moved
         before = clock.now_ms()
-        follower.shared()
+        follower.rows.take()
         follower.report()
         assert max(peer.contact for peer in peers_of(here.site)) >= before
     here.close()
@@ -175,6 +177,45 @@ def test_a_stall_keeps_nobody_else_waiting(
     over.set()
     thread.join(60)
     assert b"new" in {row.path for row in held(here.site)["versions"]}
+
+
+@pytest.mark.parametrize("early", [True], indirect=True)
+def test_who_is_revoked_waits_for_no_transfer(
+    two: list[Member], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a file of one user's is on its way for hours, another one's lost device is let in no
+    more."""
+    monkeypatch.setattr(rows, "EVERY", 0.05)
+    here, there = two
+    there.add_user("ben")
+    stolen = there.writer("stolen", "ben")
+    here.follow(there)
+    there.writer("laptop").write({b"large": b"of ada"})
+    started, over = threading.Event(), threading.Event()
+
+    def stall(events: list[Any]) -> list[Any]:
+        started.set()
+        assert over.wait(60)
+        return events
+
+    def is_let_in() -> bool:
+        with contextlib.suppress(Unauthorized):
+            return bool(accounts.identify(here.site, stolen.exchange.token))
+        return False
+
+    link = Link(here.site, "http://liar", Liar(there.app.wsgi_app, fetch=stall))
+    follower, notices = Follower(here.site, link), Notices()
+    follower.connect()
+    with ThreadPoolExecutor(1) as pool, contextlib.ExitStack() as exits:
+        exits.callback(notices.shutdown)
+        exits.callback(over.set)
+        session = pool.submit(Hearing(here.site, link, follower, notices).run)
+        assert started.wait(60)
+        assert is_let_in()
+        stolen.exchange.revoke(stolen.device.hex())
+        eventually(lambda: not is_let_in())
+    session.result()
+    assert b"large" in {row.path for row in held(here.site)["versions"]}
 
 
 class FullWriter(MemoryWriter):

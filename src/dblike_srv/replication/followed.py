@@ -25,6 +25,13 @@ def taken_in(site: Site, url: str) -> int:
     return int(rows[0][0]) if rows else 0
 
 
+def note_taken_in(site: Site, url: str, uid: bytes, stamp: int) -> None:
+    """All up to this change is here; where another site answers at the URL by now that says nothing
+    of what is there."""
+    mine = (follows.c.url == url, follows.c.site == uid)
+    site.database.transact(told(update(follows).where(*mine).values(stamp=stamp)))
+
+
 def remember(site: Site, url: str, uid: bytes) -> None:
     """Who answers at the URL; of another site than before nothing was taken yet."""
     mine = follows.c.url == url

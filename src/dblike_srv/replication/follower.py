@@ -19,14 +19,15 @@ from dblike_delta.messages import CursorMark
 from dblike_delta.versions import Dot
 from dblike_srv.errors import Conflict, Gone, SiteError
 from dblike_srv.identity import FolderRef
-from dblike_srv.replication import arrival, journals, shared, sites
+from dblike_srv.replication import arrival, journals, sites
 from dblike_srv.replication.arrival import Damaged, Fault, Unfinished
 from dblike_srv.replication.aside import Aside, is_of_a_folder
-from dblike_srv.replication.followed import note, remember, taken_in
+from dblike_srv.replication.followed import note, remember
 from dblike_srv.replication.holding import Holding
 from dblike_srv.replication.link import Left, Link
-from dblike_srv.replication.messages import Held, Known, Position, SiteState
+from dblike_srv.replication.messages import Held, Known, Position
 from dblike_srv.replication.relay import Relay
+from dblike_srv.replication.rows import Rows
 from dblike_srv.replication.runs import Answer, Page, Question, Run, check_order, in_runs
 from dblike_srv.replication.turns import Locks, Turn
 from dblike_srv.site import Ahead, Site, renew
@@ -71,13 +72,13 @@ class Follower:
         in a thread, while something is written.  `relay` knows who else hears what is held here."""
         self.relay = relay or Relay(site)
         self.holding = Holding(site, link, self.relay)
+        self.rows = Rows(site, link)
         self._site = site
         self._link = link
         self._locks = locks or Locks()
         self._limit, self._early = page, early
         self._compared = compared if compared is not None else {}
         self._aside = aside or Aside()
-        self._double = ""
         self._continued: set[bytes] = set()
         self._behind: dict[bytes, int] = {}
         self._said = -1
@@ -98,7 +99,7 @@ class Follower:
 
     def catch_up(self) -> Exception | None:
         """Shared rows, then every folder.  What one of them failed with, where one did."""
-        self.shared()
+        self.rows.take()
         wanted = self.look_back()
         self._behind = {position.folder: missing for position, missing in wanted}
         failures = [self.folder(position) for position, _ in wanted]
@@ -106,7 +107,7 @@ class Follower:
             self.holding.outlet.look()
         self.holding.acknowledge()
         self.report(force=True)
-        self._note(problem=self._double or self._aside.words() or self._link.clocks)
+        self._note(problem=self.rows.double or self._aside.words() or self._link.clocks)
         return next(filter(None, failures), None)
 
     def look_back(self) -> list[tuple[Position, int]]:
@@ -159,35 +160,6 @@ class Follower:
             self._said, self._said_at = behind, now
             self._note(behind=behind, contact=self._site.clock.now_ms())
 
-    def shared(self) -> None:
-        """What is new of the rows that all sites share.  Raises Fault."""
-        since, more = taken_in(self._site, self._link.url), True
-        while more:
-            page = self._link.shared(since)
-            if page.upto < since:
-                # It was set back: what it says now is all new.  Its own journals tell it the same.
-                page = self._link.shared(0)
-                since = 0
-            if page.upto > LARGEST or (page.more and page.upto <= since):
-                raise Fault("changes of accounts that do not end")
-            self._look_for_double(page.sites)
-            try:
-                shared.take_in(self._site, page)
-            except shared.Clash as clash:
-                raise Fault(str(clash)) from None
-            since, more = page.upto, page.more
-            self._note(stamp=since)
-
-    def _look_for_double(self, states: Sequence[SiteState]) -> None:
-        """Whether somebody else said who we are, later than we did: only a copy of us does."""
-        for state in states:
-            if state.id != self._site.id:
-                continue
-            mine = sites.announce(self._site)
-            if state.changed > mine.changed and state.url != mine.url:
-                self._double = f"another server has this site's id, at {state.url or 'no URL'}"
-                log.error("%s, says %s: one's data are a copy", self._double, self._link.url)
-
     def folder(self, position: Position) -> Exception | None:
         """What is new of a folder, given where it stands there; nothing where it waits.  What that
         failed with, where it is to wait now while the others go on."""
@@ -222,7 +194,7 @@ class Follower:
         with self._locks.of(position.folder) as turn:
             folder = journals.folder_by_id(self._site, position.folder)
             if folder is None:
-                self.shared()
+                self.rows.take()
                 folder = journals.folder_by_id(self._site, position.folder)
             if folder is None:
                 raise Untold("a folder that it does not tell about")

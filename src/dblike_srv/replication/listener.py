@@ -16,9 +16,9 @@ from dblike_srv.replication.follower import Follower
 from dblike_srv.replication.link import ROOT, Link
 from dblike_srv.replication.messages import Position
 from dblike_srv.replication.relay import Outlet
+from dblike_srv.replication.rows import EVERY
 from dblike_srv.site import Site
 
-SHARED_EVERY: Final = 2.0
 ALL_EVERY: Final = 30.0
 """Seconds between questions that a lost notice would have answered."""
 _CONNECT: Final = 5.0
@@ -53,6 +53,10 @@ class Listener:
             exits.callback(client.shutdown)
             exits.callback(client.close, timeout=0)
             self._follower.holding.outlet = outlet
+            over = threading.Event()
+            exits.callback(over.set)
+            beside = self._follower.rows.take_beside
+            threading.Thread(target=beside, args=(over,), daemon=True).start()
             threading.Thread(target=self._listen, args=(client,), daemon=True).start()
             self._catch_up()
             self._react(outlet)
@@ -123,14 +127,14 @@ class Listener:
                 return
             for folder, cursor in folders.items():
                 if folder == ACCOUNTS:
-                    self._follower.shared()
+                    self._follower.rows.take()
                 else:
                     self._follower.folder(Position(folder, cursor))
             quiet = not folders and not outlet.waiting
             if outlet.waiting or (folders and self._link.prompt):
                 self._follower.holding.acknowledge()
-            if quiet or now() - asked_at > SHARED_EVERY:  # news may come all the time
-                self._follower.shared()
+            if quiet or now() - asked_at > EVERY:  # news may come all the time
+                self._follower.rows.take()
                 self._follower.holding.acknowledge()
                 self._follower.report()
                 asked_at = now()
@@ -144,7 +148,7 @@ class Listener:
     def _wait(self, outlet: Outlet) -> dict[bytes, str] | None:
         """What was heard since: folders and where they stand; None where the connection ended."""
         with self._heard:
-            self._heard.wait_for(lambda: self._news or self._over or outlet.waiting, SHARED_EVERY)
+            self._heard.wait_for(lambda: self._news or self._over or outlet.waiting, EVERY)
             if self._over:
                 return None
             news, self._news = self._news, {}

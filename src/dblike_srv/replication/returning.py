@@ -56,7 +56,7 @@ def _ask(site: Site, url: str) -> None:
             with healing(site):
                 follower = Follower(site, link)
                 follower.connect()
-                follower.shared()
+                follower.rows.take()
                 follower.look_back()
         except FAILURES as error:
             log.info("%s: %s", url, error)
