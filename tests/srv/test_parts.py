@@ -11,12 +11,16 @@ from typing import Any
 import msgspec
 import pytest
 from blake3 import blake3
+from sqlalchemy import func, select
 
 from dblike_delta.changeset import Encoder
 from dblike_delta.exchange import Request, Unreachable
 from dblike_delta.formats import DELTA_MAGIC, END, encode_copy, encode_literal_header
 from dblike_delta.messages import Trailer
+from dblike_srv.models import packs
 from dblike_srv.replication.arrival import Unfinished
+from dblike_srv.replication.follower import Follower
+from dblike_srv.replication.link import Link
 from dblike_srv.replication.parts import remove_idle_parts
 from rig.members import Member, run
 from rig.wsgi import WsgiTransport
@@ -140,6 +144,38 @@ def test_another_site_brings_the_rest(members: list[Member], there: Member) -> N
     run(members[0].site, second)
     assert second.passed < 4 * MIB
     assert contents(members[0])[b"large"] == large
+
+
+@pytest.mark.parametrize(("whole", "first"), [
+    (0, 1), (0, 3 * MIB), (0, 20 * MIB), (2 * MIB, 1), (2 * MIB, 3 * MIB)
+])  # fmt: skip
+def test_another_site_brings_the_rest_later(
+    members: list[Member], there: Member, whole: int, first: int
+) -> None:
+    """It has other versions to tell first: the beginning is kept for so long, unless those are
+    worth more; then it takes no room."""
+    rng = random.Random(6)
+    files = {b"large": rng.randbytes(6 * MIB)}
+    if whole:
+        files = {b"before": rng.randbytes(whole)} | files
+    members[2].follow(there)
+    others = {b"one": rng.randbytes(first), b"two": b"2"}
+    members[2].writer("phone").write(others)
+    there.writer("laptop").write(files)
+    members[2].follow(there)
+    with pytest.raises(Unreachable):
+        run(members[0].site, Cutter(there, 5 * MIB))
+    second = Cutter(members[2], 100 * MIB)
+    follower = Follower(members[0].site, Link(members[0].site, "http://c", second), page=2)
+    follower.connect()
+    assert follower.catch_up() is None
+    files |= others
+    assert contents(members[0]).items() >= files.items()
+    begun = 5 * MIB - whole - BLOCK if first < 20 * MIB else 0
+    assert second.passed < first + whole + 6 * MIB - begun + 2 * BLOCK
+    query = select(func.sum(packs.c.size))
+    kept = members[0].site.database.read(lambda connection: connection.scalar(query))
+    assert kept < sum(map(len, files.values())) + whole + MIB
 
 
 def test_a_beginning_that_is_wrong(members: list[Member], there: Member) -> None:

@@ -45,6 +45,8 @@ _UNBOUNDED: Final = 1 << 62
 _HAVES: Final = 4
 WORTH: Final = 1 << 20
 """Bytes of files from which on what comes of them is kept over a cut."""
+SPARED: Final = 16 << 20
+"""Bytes of files that are not kept where a longer beginning of another one would go for that."""
 _LOST: Final = ("gone", "damaged")
 """Contents that the other site does not have either: the version is history all the same, and
 `scrub --repair` asks everyone for its content."""
@@ -93,23 +95,27 @@ class Arrival:
         self._before = front.latest if front else {}
         self._entries = [(origin, number, version_of(record)) for origin, number, record in entries]
         self._told_of = {version.dot: version.hash for _, _, version in self._entries}
-        self._parts: Parts | None = None
-        self._writer: PackWriter = site.store.writer()
-        self._intake = self._new_intake()
-        self._resumed = False
         self._coming = 0
         self._fresh: dict[bytes, Recipe] = {}
         self._taken = 0
         self._wanted: set[bytes] = set()
         self._refused: dict[bytes, str] = {}
         self._told = ""
+        self._use(None)
 
     # --- content
 
     def wants(self) -> list[Want]:
         """Which contents are absent, each with what is at hand to build it from."""
         wants = self._missing()
-        return wants if self._waits else self._begin(wants)
+        if self._coming < WORTH:
+            return wants
+        # Also where this one waits, unless the one in front has them.
+        self._use(take_parts(self._site, self._folder))
+        digest, start = self._intake.begun
+        if digest not in self._wanted and self._coming < min(start, SPARED):
+            self._leave_parts()
+        return self._left(wants) if self._resumed else wants
 
     @property
     def brings(self) -> set[bytes]:
@@ -121,17 +127,26 @@ class Arrival:
         """Path to the content that it has once this is written."""
         return {v.path: v.hash for _, _, v in self._entries if v.kind is Kind.FILE}
 
-    def _begin(self, wants: list[Want]) -> list[Want]:
-        """Go on with what came before a cut, where there is such; the rest of the wants."""
+    def _begin(self) -> None:
+        """The one in front is written, and has let go of the parts where it had them."""
         self._waits = False
-        if self._coming >= WORTH:
-            self._parts = take_parts(self._site, self._folder)
-        if self._parts is None:
-            return wants
-        self._writer = self._parts.writer
+        if self._parts is None and self._coming >= WORTH:
+            self._use(take_parts(self._site, self._folder))
+            if self._resumed:
+                self._leave_parts()  # all of it was asked for
+
+    def _leave_parts(self) -> None:
+        """Let another one go on with them."""
+        if self._parts is not None:
+            self._parts.leave()
+            self._use(None)
+
+    def _use(self, parts: Parts | None) -> None:
+        """Go on with what came before a cut, where there is such."""
+        self._parts = parts
+        self._writer: PackWriter = parts.writer if parts else self._site.store.writer()
         self._intake = self._new_intake()
-        self._resumed = self._parts.restore(self._intake)
-        return self._left(wants)
+        self._resumed = parts is not None and parts.restore(self._intake)
 
     def _new_intake(self) -> Intake:
         free = _UNBOUNDED
@@ -145,6 +160,9 @@ class Arrival:
         first = [want for want in left if start and self._hash(want) == digest]
         if not first:
             self._intake.drop()
+            if not self._intake.items and self._parts is not None:
+                self._parts.forget()  # of no use any more; its bytes would be in the pack
+                self._use(take_parts(self._site, self._folder))
         for want in first:
             left.remove(want)
             have = [d for d in want.have if d not in self._wanted or d in here]
@@ -206,7 +224,7 @@ class Arrival:
     def take(self, event: Piece) -> None:
         """An event of the answer to `wants`."""
         if self._waits:
-            self._begin([])
+            self._begin()
         if isinstance(event, Refusal):
             told = self._told_of.get(Dot(event.device, event.counter), b"")
             self._refused[told] = event.status
@@ -350,21 +368,6 @@ class Arrival:
             return None
         row = held.id if held is not None else 0
         return Content(row, item.hash, item.size, state, item.recipe)
-
-
-def reach(site: Site, folder: FolderRef, numbers: dict[bytes, int]) -> None:
-    """Journals are here up to these numbers, where nothing is left of what lies before them."""
-
-    def work(connection: Connection) -> None:
-        tree = Tree(connection, folder.row)
-        held = journal_numbers(connection, folder.row)
-        for origin, number in numbers.items():
-            if number > held.get(origin, 0):
-                if origin == tree.site:
-                    raise Ahead(origin)
-                tree.reach(origin, number)
-
-    site.database.transact(work)
 
 
 def version_of(record: Record) -> Version:

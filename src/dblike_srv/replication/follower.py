@@ -312,7 +312,7 @@ class Follower:
 
     def _end(self, folder: FolderRef, page: Page) -> None:
         """All of a page is here."""
-        arrival.reach(self._site, folder, page.reached)
+        journals.reach(self._site, folder, page.reached)
         log.info(
             "%d versions of folder %s came from %s", page.count, folder.id.hex(),
             self._link.url, extra={"request_id": page.trace},

@@ -20,7 +20,7 @@ from dblike_srv.identity import FolderRef
 from dblike_srv.models import folders, journal, journals, versions
 from dblike_srv.replication.messages import Known, Position, Positions
 from dblike_srv.site import Ahead, Site
-from dblike_srv.tree import VERSION_COLUMNS, site_id, version_of
+from dblike_srv.tree import VERSION_COLUMNS, Tree, site_id, version_of
 
 LARGEST_PAGE = 20_000
 POSITIONS = 2000
@@ -176,3 +176,18 @@ def all_numbers(site: Site) -> dict[bytes, dict[bytes, int]]:
         if origin is not None:
             numbers[bytes(origin)] = head
     return found
+
+
+def reach(site: Site, folder: FolderRef, numbers: dict[bytes, int]) -> None:
+    """Journals are here up to these numbers, where nothing is left of what lies before them."""
+
+    def work(connection: Connection) -> None:
+        tree = Tree(connection, folder.row)
+        held = journal_numbers(connection, folder.row)
+        for origin, number in numbers.items():
+            if number > held.get(origin, 0):
+                if origin == tree.site:
+                    raise Ahead(origin)
+                tree.reach(origin, number)
+
+    site.database.transact(work)

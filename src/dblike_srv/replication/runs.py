@@ -125,11 +125,11 @@ class Run:
         self.arrival.finish()
 
     def drop(self) -> None:
-        """It is not wanted any more."""
+        """It is not wanted any more; what came before a cut is for the next one, still."""
         close = getattr(self._events, "close", None)
         if close is not None and not self._first.is_open:
             close()
-        self.arrival.abort()
+        self.arrival.leave()
 
 
 def in_runs(entries: Sequence[Entry], largest: int) -> list[Sequence[Entry]]:
