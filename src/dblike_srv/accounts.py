@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, and_, bindparam, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, func, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from dblike_delta.decoding import convert
@@ -361,9 +361,11 @@ def _store_password(site: Site, user: int, password: str, *, keep: bytes) -> Non
     def work(connection: Connection) -> None:
         mine = users.c.id == user
         before = connection.execute(select(users.c.password_at).where(mine)).scalar_one()
+        theirs = select(func.max(devices.c.token_at)).where(devices.c.user == user)
         # The time of every token that ends lies before that of the password, also of those that
-        # another site gave out for the old one and we did not hear of yet.
-        at = max(now, before + 1)
+        # another site gave out for the old one and we did not hear of yet; and no token's is set
+        # back, whatever the clock that it is of: that of the one which stays would lose.
+        at = max(now, before + 1, (connection.scalar(theirs) or 0) + 1)
         say(connection, update(users).where(mine).values(password=stored, password_at=at))
         end_all(connection, and_(devices.c.user == user, devices.c.id != keep), now)
         say(connection, update(devices).where(devices.c.id == keep).values(token_at=at))

@@ -21,6 +21,7 @@ from dblike_srv.replication import shared
 from dblike_srv.replication.messages import SharedPage
 from dblike_srv.site import Site, open_site
 from dblike_srv.tokens import adopt, claim_of, hash_token
+from rig.core_site import StillClock
 from rig.wsgi import WsgiTransport
 from srv.conftest import KEY, PASSWORD, USER
 
@@ -115,6 +116,26 @@ def far(tmp_path: Path, site: Site) -> Iterator[Site]:
     shared.take_in(opened, shared.news(site, 0))
     yield opened
     opened.close()
+
+
+def test_who_changes_the_password_stays_logged_in_where_a_clock_is_ahead(
+    site: Site, far: Site, exchange: Exchange
+) -> None:
+    """The login was made at a site whose clock is: its token is of a time that is still to come."""
+    far.clock = StillClock(site.clock.now_ms() + 300_000)
+    tell(site, far)
+    at_far = Exchange(WsgiTransport(create_app(far).wsgi_app))
+    ended, exchange.token = (
+        at_far.login(LoginRequest(USER, PASSWORD, name)).token for name in ("laptop", "phone")
+    )
+    tell(far, site)
+    exchange.change_password(PasswordChange(PASSWORD, "another horse"))
+    for here, there in ((site, far), (far, site)):
+        assert is_good(here, exchange.token)
+        assert not is_good(here, ended)
+        tell(here, there)
+        assert is_good(there, exchange.token)
+        assert not is_good(there, ended)
 
 
 def tell(here: Site, there: Site) -> None:
