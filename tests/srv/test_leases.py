@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from dblike_srv.config import decode_config
 from dblike_srv.leases import take_lease
+from dblike_srv.replication.followed import note, taken_in
 from dblike_srv.replication.supervisor import Supervisor
 from dblike_srv.site import Site, open_site
 from rig.core_site import StillClock
 
 
-def open_in(data: Path, clock: StillClock) -> Site:
-    return open_site(decode_config({"data": str(data), "cluster_key": "k" * 32}), clock=clock)
+def open_in(data: Path, clock: StillClock, **config: Any) -> Site:
+    values = {"data": str(data), "cluster_key": "k" * 32, **config}
+    return open_site(decode_config(values), clock=clock)
 
 
 def host_of(site: Site) -> bytes:
@@ -35,6 +38,27 @@ def test_a_lease_is_its_hosts_through_all_its_processes(tmp_path: Path) -> None:
     assert take_lease(site, "following", host_of(other), 15_000)
     assert not take_lease(site, "following", host, 15_000)
     site.close()
+    other.close()
+
+
+def test_hosts_whose_clocks_differ(tmp_path: Path, mariadb: str) -> None:
+    """One of them follows all the same, and the other one forgets nothing of whom only that one's
+    config names."""
+    one, two = StillClock(), StillClock()
+    two.advance(16_000)
+    url = "https://three.example"
+    here = open_in(tmp_path / "here", one, database=mariadb, peers=[{"url": url}])
+    other = open_in(tmp_path / "there", two, database=mariadb)
+    for _ in range(3):
+        assert take_lease(here, "following", host_of(here), 15_000)
+        assert not take_lease(other, "following", host_of(other), 15_000)
+    note(here, url, stamp=12345)
+    supervisor = Supervisor(other)
+    with (tmp_path / "there" / "following").open("a+b", buffering=0) as turn:
+        assert supervisor._is_needed()
+        assert not supervisor._lease(turn)
+    assert taken_in(here, url) == 12345
+    here.close()
     other.close()
 
 

@@ -62,9 +62,15 @@ def forget(site: Site, url: str) -> None:
 
 def forget_others(site: Site, urls: set[str]) -> None:
     """All but these are followed no more: they were taken out of the config."""
-    known = site.database.read(lambda connection: connection.scalars(select(follows.c.url)).all())
-    for url in set(known) - urls:
+    for url in followed_urls(site) - urls:
         forget(site, url)
+
+
+def followed_urls(site: Site) -> set[str]:
+    """Where the sites are that are followed, or were when that ended."""
+    return set(
+        site.database.read(lambda connection: connection.scalars(select(follows.c.url)).all())
+    )
 
 
 def met(site: Site, urls: set[str]) -> set[bytes]:

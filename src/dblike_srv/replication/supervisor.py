@@ -30,6 +30,7 @@ from dblike_srv.replication.followed import (
     AWAY,
     FAILED,
     NOT_BELIEVED,
+    followed_urls,
     forget,
     forget_others,
     met,
@@ -77,7 +78,7 @@ class Supervisor:
         run.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (run / "following").open("a+b", buffering=0) as turn:
             while not self._stopping.is_set():
-                if _locked(turn) and self._is_needed() and self._lease(turn):
+                if _locked(turn) and self._is_needed() and self._lease(turn) and self._urls():
                     self._follow(turn)
                 self._stopping.wait(AGAIN)
 
@@ -86,14 +87,19 @@ class Supervisor:
         self._stopping.set()
 
     def _is_needed(self) -> bool:
-        """Whether there is anyone to follow."""
+        """Whether there is anyone to follow, or to forget."""
         try:
-            urls = Following(self._site).urls()
-            forget_others(self._site, urls)  # nobody follows: this process could begin to
-            return bool(urls)
+            return bool(Following(self._site).urls() or followed_urls(self._site))
         except Exception:
             log.exception("the other sites can't be looked up")
             return False
+
+    def _urls(self) -> set[str]:
+        """Whom this host is to follow.  All others are forgotten: nobody follows them while it has
+        the lease."""
+        urls = Following(self._site).urls()
+        forget_others(self._site, urls)
+        return urls
 
     def _host(self, turn: IO[bytes]) -> bytes:
         """Who takes the lease: this host, so that whoever comes after a process that was killed
