@@ -12,6 +12,8 @@ from sqlalchemy import select
 
 from dblike_delta.changeset import Body
 from dblike_delta.messages import CursorMark, JournalMark, Record, Refusal, Trailer
+from dblike_srv.collect import gc
+from dblike_srv.config import Retention
 from dblike_srv.maintenance import scrub
 from dblike_srv.models import devices, folders
 from dblike_srv.replication.arrival import Fault
@@ -20,6 +22,7 @@ from dblike_srv.replication.repair import ask_for_lost
 from dblike_srv.replication.sites import announce
 from dblike_srv.site import Site
 from dblike_srv.store.mem import MemoryStore
+from rig.core_site import DAY_MS, StillClock
 from rig.liar import Liar, Lie
 from rig.members import Member, held
 
@@ -219,6 +222,29 @@ def test_repair_brings_all_but_what_the_other_site_lost_as_well(
 
     assert repaired(here, other, fetch=listen) == 2
     assert refused == ["damaged"] * 2
+
+
+def test_repair_brings_all_but_what_the_other_site_forgot(tmp_path: Path) -> None:
+    """What lives there comes, though older and newer versions with the same content are no more."""
+    clock = StillClock()
+    here, other = (Member(tmp_path / name, clock=clock) for name in ("here", "other"))
+    other.add_ada()
+    device = other.writer("laptop")
+    for files in (
+        {b"f": b"old"}, {b"f": b"new"}, {b"was": b"lives"}, {b"g": b"lives"}, {b"is": b"lives"},
+        {b"was": b"1"}, {b"g": b"lives no more"}, {b"g": b"2"}, {b"h": b"lives"}, {b"h": b"3"},
+    ):  # fmt: skip
+        device.write(files)
+    here.follow(other)
+    forgetful = Retention(versions=0, days=1)
+    other.site.config = msgspec.structs.replace(other.site.config, retention=forgetful)
+    clock.advance(3 * DAY_MS)
+    assert gc(other.site).versions
+    packs_of(here).clear()
+    assert len(scrub(here.site).damaged_contents) == 7
+    assert repaired(here, other) == 2
+    for member in (here, other):
+        member.close()
 
 
 def test_repair_asks_for_all_though_one_folder_comes_wrong(emptied: tuple[Member, Member]) -> None:

@@ -294,7 +294,7 @@ class Arrival:
                 entries = entries[:at]
                 break
         pack = keep_pack(self._intake, self._writer)
-        if entries:
+        if entries or any(not number for _, number, _ in self._entries):  # in no order: a repair
             self._commit(entries, pack)
         if len(entries) < len(self._entries):
             digest = self._entries[len(entries)][2].hash

@@ -15,7 +15,7 @@ from dblike_srv.collect import gc
 from dblike_srv.compact import rescue
 from dblike_srv.contents import EMPTY_HASH, State
 from dblike_srv.identity import FolderRef
-from dblike_srv.models import contents, folders, versions
+from dblike_srv.models import contents, folders, paths, versions
 from dblike_srv.replication.arrival import Damaged, Entry, Unfinished
 from dblike_srv.replication.aside import is_of_a_folder
 from dblike_srv.replication.follower import FAILURES, RUN_BYTES
@@ -116,14 +116,20 @@ def _in_folder(connection: Connection, folder: int, user: int) -> list[Entry]:
             contents.c.state != int(State.DAMAGED),
         )
     )
-    query = select(*VERSION_COLUMNS).where(
+    wins = and_(
+        paths.c.folder == versions.c.folder,
+        paths.c.path_key == versions.c.path_key,
+        paths.c.winner == versions.c.seq,
+    )
+    query = select(*VERSION_COLUMNS).outerjoin(paths, wins)
+    query = query.where(
         versions.c.folder == folder,
         versions.c.kind == int(Kind.FILE),
         versions.c.hash != EMPTY_HASH,
         ~good,
     )
-    entries: dict[bytes, Entry] = {}
-    for row in connection.execute(query):
-        record = record_of(row)
-        entries.setdefault(record.hash, (b"", 0, record))
-    return list(entries.values())
+    # A site that forgot a version knows no content by it: what is there now is kept everywhere, and
+    # the newest of what was for longest.
+    last = query.order_by(paths.c.winner.is_not(None), versions.c.seq)
+    records = map(record_of, connection.execute(last))
+    return [*{record.hash: (b"", 0, record) for record in records}.values()]
