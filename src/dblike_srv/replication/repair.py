@@ -79,9 +79,10 @@ def _ask(site: Site, link: Link, folder: FolderRef, lost: Sequence[Entry]) -> No
         except (Damaged, Unfinished) as lacking:
             log.warning("%s: %s", link.url, lacking)
             wrong = set(lacking.hashes)
-        if wrong:
-            with contextlib.suppress(Unreachable):  # it reads for long
-                link.report_damage(folder.id, list(wrong))
+        if not wrong:
+            return
+        with contextlib.suppress(Unreachable):  # it reads for long
+            link.report_damage(folder.id, list(wrong))
         lost = [entry for entry in lost if entry[2].hash not in wrong]
     _fetch(site, link, folder, lost)
 
