@@ -175,8 +175,12 @@ def test_contents_that_a_commit_on_another_node_names_are_not_dropped(
 def test_a_pack_that_a_commit_on_another_node_claims_is_not_deleted(sites: list[CoreSite]) -> None:
     one, two = sites[:2]
     one.laptop.put(b"a", BLOB)
-    dying = update(packs).values(dying=7)
-    one.site.database.transact(lambda connection: connection.execute(dying))
+
+    def forget(connection: Connection) -> None:
+        connection.execute(delete(contents))
+        connection.execute(update(packs).values(dying=7))
+
+    one.site.database.transact(forget)
     [row] = one.site.database.read(lambda c: list(c.scalars(select(packs.c.id))))
     phone = two.device("phone")
 
