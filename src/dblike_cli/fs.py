@@ -38,7 +38,7 @@ class Rename(enum.Enum):
     """What a rename does with what is at its target."""
 
     REPLACE = enum.auto()  # it goes
-    KEEP = enum.auto()  # FileExistsError
+    KEEP = enum.auto()  # FileExistsError; of our own files alone, as some disks need two steps
     EXCHANGE = enum.auto()  # it takes the source's name; ENOTSUP where the disk can't
 
 

@@ -7,6 +7,7 @@ what a crash left behind:
     new-…            a file that was being made
     swap-NEW-OLD-…   one of the two sides of an exchange, by the beginnings of their hashes
     old-OLD-…        a file that was being deleted
+    move-OLD-…       a file that was on its way to another path
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def put_file(
         raise
     if not exchanged:
         return None
-    if not _is_expected(fs, place, expected):
+    if _what_came_out(fs, place, expected) is None:
         _return(context, place, path, entry)
         raise Trouble(Code.CHANGED, "it was edited at this very moment")
     return Displaced(path, place, _without_ctime(fs.lstat(place)))
@@ -142,28 +143,39 @@ def _exchange(fs: FileSystem, place: bytes, path: bytes, expected: Expected) -> 
 
 def take_file(context: Context, path: bytes, expected: Expected) -> Displaced | None:
     """Bring a file or symlink that is to be deleted out of the way; None where it is gone."""
-    fs = context.fs
     assert expected.entry is not None
+    place = temporary(context, b"old-" + _mark(expected.entry))
     try:
-        _look(fs, path, expected)
-        place = temporary(context, b"old-" + _mark(expected.entry))
-        fs.rename(path, place, Rename.KEEP)
+        _bring_out(context, path, place, expected)
     except FileNotFoundError:
         return None
-    if not _is_expected(fs, place, expected):
-        put_back(context, Displaced(path, place, b""))
-        raise Trouble(Code.CHANGED, "it was edited at this very moment")
-    return Displaced(path, place, _without_ctime(fs.lstat(place)))
+    return Displaced(path, place, _without_ctime(context.fs.lstat(place)))
 
 
 def move_file(context: Context, source: bytes, path: bytes, expected: Expected) -> Stat:
-    """Give a file of the folder another path, where nothing is; what lstat says of it there."""
+    """Give a file of the folder another path, where nothing is; what lstat said of it on the way.
+
+    It is looked at aside, where nobody saves: on some disks a rename to a free name is two steps.
+    """
+    assert expected.entry is not None
+    place = temporary(context, b"move-" + _mark(expected.entry))
+    st = _bring_out(context, source, place, expected)
+    try:
+        _move_in(context.fs, place, path)
+    except (Trouble, OSError):
+        put_back(context, Displaced(source, place, b""))
+        raise
+    return st
+
+
+def _bring_out(context: Context, path: bytes, place: bytes, expected: Expected) -> Stat:
+    """Move what is at a path aside; it is back where it is not what was expected."""
     fs = context.fs
-    _look(fs, source, expected)
-    _move_in(fs, source, path)
-    st = fs.lstat(path)
-    if _without_ctime(st) != _as_expected(expected):
-        put_back(context, Displaced(source, path, b""))
+    _look(fs, path, expected)
+    fs.rename(path, place, Rename.REPLACE)  # nobody knows the name, so nothing is there
+    st = _what_came_out(fs, place, expected)
+    if st is None:
+        put_back(context, Displaced(path, place, b""))
         raise Trouble(Code.CHANGED, "it was edited at this very moment")
     return st
 
@@ -267,12 +279,15 @@ def _look(fs: FileSystem, path: bytes, expected: Expected) -> None:
         raise Trouble(Code.CHANGED, "it was edited meanwhile")
 
 
-def _is_expected(fs: FileSystem, place: bytes, expected: Expected) -> bool:
-    """Whether what came out is what was expected to be there."""
+def _what_came_out(fs: FileSystem, place: bytes, expected: Expected) -> Stat | None:
+    """What lstat says of what came out; None where it is not what was expected to be there."""
     assert expected.entry is not None
-    if _without_ctime(fs.lstat(place)) != _as_expected(expected):
-        return False
-    return not expected.doubtful or content_mark(fs, place) == _mark(expected.entry)
+    st = fs.lstat(place)
+    if _without_ctime(st) != _as_expected(expected):
+        return None
+    if expected.doubtful and content_mark(fs, place) != _mark(expected.entry):
+        return None
+    return st
 
 
 def _without_ctime(st: Stat) -> bytes:

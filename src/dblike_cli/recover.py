@@ -10,7 +10,7 @@ from dblike_cli.context import Context
 from dblike_cli.device import become_new, marker_of
 from dblike_cli.durable import sync_found
 from dblike_cli.entries import PERMISSIONS, UNTRUSTED, entry_of, kind_of, remote_of, synced_of
-from dblike_cli.fs import FileSystem, Rename, Stat
+from dblike_cli.fs import Rename, Stat
 from dblike_cli.hashing import TEMPORARY, StillWriting, hash_file
 from dblike_cli.incoming import STAGING
 from dblike_cli.place import content_mark, discard
@@ -35,7 +35,7 @@ def recover(context: Context) -> None:
     """Clear `.dblike` of what the last run left; what is the user's goes back to the folder."""
     for name, _ in context.fs.scandir(TEMPORARY):
         place = TEMPORARY + b"/" + name
-        if _is_ours(context.fs, name, place):
+        if _is_ours(context, name, place):
             discard(context.fs, place)
         else:
             _return(context, place)
@@ -143,12 +143,19 @@ def identify(context: Context) -> Context:
     return context
 
 
-def _is_ours(fs: FileSystem, name: bytes, place: bytes) -> bool:
+def _is_ours(context: Context, name: bytes, place: bytes) -> bool:
     """Whether nothing is lost with a temporary file: see `place` for what the names say."""
     kind, *marks = name.split(b"-")[:-1]
-    if kind not in (b"swap", b"old"):
+    if kind not in (b"swap", b"old", b"move"):
         return True
-    return content_mark(fs, place) in marks
+    mark = content_mark(context.fs, place)
+    return mark in marks and (kind != b"move" or _is_coming(context, mark))
+
+
+def _is_coming(context: Context, mark: bytes) -> bool:
+    """Whether the site brings a content: what the user gave another path is nowhere else here."""
+    records = context.state.remote.all().values()
+    return any(record.hash[:16].hex().encode() == mark for record in records)
 
 
 def _return(context: Context, place: bytes) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dblike_cli import cycle
+from dblike_cli import cycle, realfs
 from dblike_cli.answers import Uploads
 from dblike_cli.context import Context, Settings
 from dblike_cli.entries import stamp_of
@@ -198,6 +198,43 @@ def test_without_exchange_the_look_before_still_holds(
     assert two.pull().applied == (b"b",)
     assert two.read("a") == b"edited at that moment"
     assert two.read("b") == b"second b"
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_save_on_a_disk_that_renames_in_two_steps_survives(
+    laptop: NewLaptop, monkeypatch: pytest.MonkeyPatch, moved: bool
+) -> None:
+    """A network's disk, say, has no rename that keeps what is there.  Somebody saves when the file
+    has just got its other name."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EINVAL, "not on this disk")
+
+    def saving(act: Callable[..., None]) -> Callable[..., None]:
+        def call(source: bytes, target: bytes, **options: Any) -> None:
+            act(source, target, **options)
+            if source == b"a":
+                os.replace(two.write(".dblike/draft", "saved"), two.place("a"))
+
+        return call
+
+    one, two, _ = pair(laptop)
+    if moved:
+        one.place("a").rename(one.root / "a2")
+    else:
+        one.place("a").unlink()
+    one.sync()
+    monkeypatch.setattr(realfs, "renameat2", refuse)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", saving(os.link))
+        patch.setattr(os, "rename", saving(os.rename))
+        two.pull()
+    assert two.read("a") == b"saved"
+    assert two.sync().uploaded == (b"a",)
+    one.sync()
+    assert one.tree() == two.tree()
+    assert one.place("a2").exists() is moved
+    assert list((two.root / ".dblike" / "tmp").iterdir()) == []
 
 
 def test_a_writer_that_keeps_the_old_file_open_is_not_lost(laptop: NewLaptop) -> None:

@@ -14,6 +14,7 @@ from dblike_cli.realfs import RealFS
 from dblike_cli.recover import prepare
 from dblike_cli.settle import Choice, look_at, settle
 from rig.devices import Laptop
+from rig.mortal import Death, Life, MortalFS
 
 NewLaptop = Callable[..., Laptop]
 
@@ -91,6 +92,23 @@ def test_what_is_saved_meanwhile_stays(one: Laptop, choice: Choice, when: str) -
     assert contents(one) == before | {os.fsdecode(saved): b"saved at that moment"}
     with pytest.raises(Failed, match="sync` first"):
         look_at(one.context, [saved])
+
+
+@pytest.mark.parametrize("choice", ["both", "theirs"])
+def test_what_was_on_its_way_when_the_end_came_is_here(one: Laptop, choice: Choice) -> None:
+    """Under a name of its own: where it was to go is known to nobody any more."""
+    copy = copy_in(one)
+    theirs, life = one.read(copy), Life(2 if choice == "both" else 4)
+    agreed = look_at(one.context, [b"a.txt", copy])
+    one.fs.close()
+    one.fs = MortalFS(one.root, life)
+    with pytest.raises(Death):
+        settle(one.context, agreed, b"a.txt", copy, choice)
+    assert not one.place(copy).exists()
+    one.restart()
+    one.sync()
+    assert theirs in contents(one).values()
+    assert list((one.root / ".dblike" / "tmp").iterdir()) == []
 
 
 @pytest.mark.parametrize(("name", "other"), [
