@@ -214,9 +214,11 @@ class _Applier:
 
     def finish(self) -> None:
         """Whatever happened: what was done is made durable and remembered."""
-        self._place_staged()
-        self._barrier.pass_()
-        self._closed.close()
+        try:
+            self._place_staged()
+            self._barrier.pass_()
+        finally:
+            self._closed.close()
 
     def _place_staged(self) -> None:
         """Every content durable first, then every rename."""

@@ -67,8 +67,9 @@ class Barrier:
             self._remember(steps)
             self._tell(steps)
         for one in displaced:
-            if not drop_displaced(self._context, one):
-                self._result.again.add(one.path)
+            kept = drop_displaced(self._context, one)
+            if kept is not None:
+                self._result.again.add(kept)
         self._seen, self._there = {}, {}
 
     def stamp(self, path: bytes) -> bytes:

@@ -108,7 +108,7 @@ def put_file(
     if _what_came_out(fs, place, expected) is None:
         _return(context, place, path, entry)
         raise Trouble(Code.CHANGED, "it was edited at this very moment")
-    return Displaced(path, place, _without_ctime(fs.lstat(place)))
+    return Displaced(path, place, _as_expected(expected))
 
 
 def _return(context: Context, place: bytes, path: bytes, entry: Entry) -> None:
@@ -149,7 +149,7 @@ def take_file(context: Context, path: bytes, expected: Expected) -> Displaced | 
         _bring_out(context, path, place, expected)
     except FileNotFoundError:
         return None
-    return Displaced(path, place, _without_ctime(context.fs.lstat(place)))
+    return Displaced(path, place, _as_expected(expected))
 
 
 def move_file(context: Context, source: bytes, path: bytes, expected: Expected) -> Stat:
@@ -223,16 +223,21 @@ def put_directory(
 
 
 def put_back(context: Context, displaced: Displaced) -> bytes:
-    """Return a file to its path, or beside it where that is taken; where it is now."""
-    fs = context.fs
-    for number in range(100):
-        target = numbered(displaced.path, b" (recovered %d)" % number) if number else displaced.path
+    """Return a file to its path, or beside it where that is taken, or to the next directory above
+    where its own is gone; where it is now."""
+    path, number = displaced.path, 0
+    while True:
+        target = numbered(path, b" (recovered %d)" % number) if number else path
         try:
-            fs.rename(displaced.place, target, Rename.KEEP)
+            context.fs.rename(displaced.place, target, Rename.KEEP)
             return target
         except FileExistsError:
-            continue
-    return displaced.place
+            number += 1
+        except OSError:
+            above = parent(path)
+            if not above:
+                raise
+            path, number = join(parent(above), name(path)), 0
 
 
 def numbered(path: bytes, end: bytes, extension: bytes = b"") -> bytes:
@@ -243,17 +248,16 @@ def numbered(path: bytes, end: bytes, extension: bytes = b"") -> bytes:
     return join(parent(path), cut_name(stem, room) + end + extension)
 
 
-def drop_displaced(context: Context, displaced: Displaced) -> bool:
-    """Delete what was replaced; False where somebody still wrote to it, and it was put back."""
+def drop_displaced(context: Context, displaced: Displaced) -> bytes | None:
+    """Delete what was replaced; where it is now, if somebody still wrote to it."""
     fs = context.fs
     try:
         if _without_ctime(fs.lstat(displaced.place)) == displaced.stamp:
             fs.unlink(displaced.place)
-            return True
+            return None
     except FileNotFoundError:
-        return True
-    put_back(context, displaced)
-    return False
+        return None
+    return put_back(context, displaced)
 
 
 def discard(fs: FileSystem, path: bytes) -> None:

@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +252,90 @@ def test_a_writer_that_keeps_the_old_file_open_is_not_lost(laptop: NewLaptop) ->
     two.sync()
     contents = {two.read(path) for path in two.tree(times=False) if two.place(path).is_file()}
     assert {b"second a", b"latet a"} <= contents
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_write_after_the_look_at_what_made_way_is_not_lost(laptop: NewLaptop, gone: bool) -> None:
+    class Late(Meddler):
+        def lstat(self, path: bytes) -> os.stat_result:
+            st = super().lstat(path)
+            if b"/swap-" in path or b"/old-" in path:
+                writer.write(late.pop() if late else b"")
+            return st
+
+    one, two, fs = pair(laptop)
+    if gone:
+        one.place("a").unlink()
+    else:
+        one.write("a", "second a")
+    one.sync()
+    fs.close()
+    two.fs, late = Late(two.root), [b" and more"]
+    with two.place("a").open("ab", buffering=0) as writer:
+        report = two.sync()
+    assert not late
+    kept = "a" if gone else "a (recovered 1)"
+    assert two.read(kept) == b"first a and more"
+    assert report.uploaded == (os.fsencode(kept),)
+    one.sync()
+    assert one.tree() == two.tree()
+
+
+def test_what_is_still_written_to_when_its_directory_goes_is_kept(
+    laptop: NewLaptop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the next directory above, where it is an edit like any other."""
+    one, two, _ = pair(laptop)
+    one.write("d/deep/x", "another x")
+    one.sync()
+    two.sync()
+    shutil.rmtree(one.place("d"))
+    one.sync()
+    original = two.state.remote.drop
+    writers = [two.place(path).open("ab") for path in ("d/x", "d/deep/x")]
+
+    def drop(paths: Iterable[bytes]) -> None:
+        while writers and not two.place("d").exists():
+            with writers.pop() as writer:
+                writer.write(b" and more")
+        original(paths)
+
+    monkeypatch.setattr(two.state.remote, "drop", drop)
+    report = two.sync(max_delete="100%")
+    assert set(report.deleted) == {b"d", b"d/x", b"d/deep", b"d/deep/x"}
+    assert set(report.uploaded) == {b"x", b"x (recovered 1)"}
+    contents = {two.read("x"), two.read("x (recovered 1)")}
+    assert contents == {b"first d/x and more", b"another x and more"}
+    assert list((two.root / ".dblike" / "tmp").iterdir()) == []
+    one.sync()
+    assert one.tree() == two.tree()
+
+
+def test_what_was_opened_is_closed_whatever_happens(
+    laptop: NewLaptop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drop(paths: Iterable[bytes]) -> None:
+        if not two.place("closed/a").exists():
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        original(paths)
+
+    one, two = laptop("one"), laptop("two")
+    original = two.state.remote.drop
+    closed = one.write("closed/a", "to be deleted").parent
+    closed.chmod(0o555)
+    one.sync()
+    two.sync()
+    closed.chmod(0o755)
+    one.place("closed/a").unlink()
+    closed.chmod(0o555)
+    one.write("new", "comes before anything goes")
+    one.sync()
+    with permissions(), monkeypatch.context() as patch:
+        patch.setattr(two.state.remote, "drop", drop)
+        with pytest.raises(OSError, match="error"):
+            two.sync()
+    assert stat.S_IMODE(two.place("closed").stat().st_mode) == 0o555
+    assert two.sync().in_sync
 
 
 def test_modes_times_links_and_odd_names(laptop: NewLaptop) -> None:
@@ -783,7 +867,7 @@ def test_an_edit_of_a_file_with_a_long_name_goes_beside_it(laptop: NewLaptop, na
         def lstat(self, path: bytes) -> os.stat_result:
             if b"/swap-" in path:
                 self.more.append(path)
-                if len(self.more) == 3:
+                if len(self.more) == 2:
                     writer.write(b"written late")
             return super().lstat(path)
 
