@@ -53,6 +53,7 @@ def apply(context: Context, plan: Plan, stamps: Mapping[bytes, bytes], tick: int
     that.  Raises what the exchange raises; what was done until then is remembered.
     """
     result = Applied()
+    context.fs.forget()  # what was scanned may have been moved while we sent
     adopt(context, plan, stamps, tick, result)
     applier = _Applier(context, stamps, tick, result)
     removals = [step for step in plan.applies if step.new is None]
@@ -234,6 +235,7 @@ class _Applier:
             self._place(placing.land())
 
     def _place(self, staged: Sequence[tuple[Apply, Made]]) -> None:
+        self._context.fs.forget()  # somebody may have replaced a directory while the files came
         for step, made in staged:
             self._try(step, functools.partial(self._put, made=made))
         self._barrier.pass_()

@@ -71,6 +71,7 @@ class Barrier:
             if kept is not None:
                 self._result.again.add(kept)
         self._seen, self._there = {}, {}
+        self._context.fs.forget()
 
     def stamp(self, path: bytes) -> bytes:
         """The stamp to remember for a path that was just made."""

@@ -83,6 +83,7 @@ def _run(context: Context, wish: _Wish) -> Report:
     while again is not None and ledger.rounds < context.config.max_rounds:
         wish = dataclasses.replace(wish, hints=again)
         ledger.rounds += 1
+        context.fs.forget()  # the round before may have been a long one
         try:
             again = _round(context, wish, ledger)
         except DotReused:

@@ -174,6 +174,10 @@ class FileSystem(Protocol):
         """Device and inode of what the root's name leads to now."""
 
     def refresh(self) -> None:
-        """Forget what was opened: directories may have been moved since."""
+        """Open the root anew, by its name, and forget all else that was opened."""
+
+    def forget(self) -> None:
+        """Look for directories anew, by their paths: they may have been moved or replaced since
+        they were opened.  The root stays what it is."""
 
     def close(self) -> None: ...

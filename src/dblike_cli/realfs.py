@@ -137,7 +137,7 @@ class RealFS:
         else:
             _rename_keeping(old, a, new, b)
         if not source.startswith(OWN):
-            self._forget(source)
+            self._forget_below(source)
 
     def move_many(
         self, source: bytes, target: bytes, names: Sequence[tuple[bytes, bytes]]
@@ -159,7 +159,7 @@ class RealFS:
         os.mkdir(name_of(path), mode, dir_fd=self._dir(parent(path)))
 
     def rmdir(self, path: bytes) -> None:
-        self._forget(path)
+        self._forget_below(path)
         os.rmdir(name_of(path), dir_fd=self._dir(parent(path)))
 
     def symlink(self, target: bytes, path: bytes) -> None:
@@ -202,19 +202,23 @@ class RealFS:
         return root.st_dev, root.st_ino
 
     def refresh(self) -> None:
-        self._close_directories()
+        self.forget()
         fresh = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         os.close(self._root)
         self._root = fresh
 
+    def forget(self) -> None:
+        while self._open:
+            os.close(self._open.popitem()[1])
+
     def close(self) -> None:
-        self._close_directories()
+        self.forget()
         os.close(self._root)
 
     # --- directories' descriptors
 
     def _dir(self, path: bytes) -> int:
-        """A descriptor of the directory, kept open; it is valid until the next call."""
+        """A descriptor of the directory, valid until the next call; it is kept until `forget`."""
         if not path:
             return self._root
         fd = self._open.get(path)
@@ -245,14 +249,10 @@ class RealFS:
         for path in list(self._open)[: self._most // 2]:
             os.close(self._open.pop(path))
 
-    def _forget(self, path: bytes) -> None:
+    def _forget_below(self, path: bytes) -> None:
         below = path + b"/"
         for key in [key for key in self._open if key == path or key.startswith(below)]:
             os.close(self._open.pop(key))
-
-    def _close_directories(self) -> None:
-        while self._open:
-            os.close(self._open.popitem()[1])
 
     @staticmethod
     def _regular(fd: int) -> RealFile:

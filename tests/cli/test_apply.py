@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from dblike_cli.fs import NewFile, Ready, Rename, Seen, Stat
 from dblike_cli.realfile import RealFile
 from dblike_cli.realfs import RealFS
 from dblike_cli.report import Code, Hints
+from dblike_delta.messages import Want
 from dblike_delta.paths import join
 from dblike_delta.paths import name as name_of
 from rig.devices import PULL, Laptop
@@ -336,6 +337,57 @@ def test_what_was_opened_is_closed_whatever_happens(
             two.sync()
     assert stat.S_IMODE(two.place("closed").stat().st_mode) == 0o555
     assert two.sync().in_sync
+
+
+def during_fetch(device: Laptop, act: Callable[[], None]) -> list[None]:
+    """Somebody does this before the first content comes; one for each time that some are asked."""
+    fetch, asked = device.exchange.fetch, list[None]()
+
+    def call(folder: str, wants: Sequence[Want]) -> Iterator[Any]:
+        if not asked:
+            act()
+        asked.append(None)
+        return fetch(folder, wants)
+
+    device.exchange.fetch = call  # type: ignore[method-assign]
+    return asked
+
+
+def test_an_edit_elsewhere_meets_what_took_its_directorys_place(laptop: NewLaptop) -> None:
+    """While it came; and not the former directory, which goes."""
+
+    def deploy() -> None:
+        two.place("d").rename(two.root / "former")
+        two.write("d/x", "deployed")
+
+    one, two, _ = pair(laptop)
+    one.write("d/x", "second d/x")
+    one.sync()
+    during_fetch(two, deploy)
+    two.sync()
+    shutil.rmtree(two.place("former"))
+    for device in (two, one, two):
+        device.sync()
+    assert one.tree() == two.tree()
+    contents = {one.read(path) for path in one.tree(times=False) if one.place(path).is_file()}
+    assert {b"deployed", b"second d/x"} <= contents
+
+
+def test_a_file_comes_once_where_its_directory_was_made_anew_meanwhile(laptop: NewLaptop) -> None:
+    def clear() -> None:
+        shutil.rmtree(two.place("d"))
+        two.write("d/other", "made here")
+
+    one, two, _ = pair(laptop)
+    one.write("d/new", "from one")
+    one.sync()
+    asked = during_fetch(two, clear)
+    two.sync(max_delete="100%")
+    assert len(asked) == 1
+    assert two.read("d/new") == b"from one"
+    for device in (two, one):
+        device.sync()
+    assert one.tree() == two.tree()
 
 
 def test_modes_times_links_and_odd_names(laptop: NewLaptop) -> None:

@@ -8,7 +8,7 @@ import resource
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -296,13 +296,27 @@ def test_deep_and_many_directories(fs: RealFS) -> None:
         fs.rmdir(path[: 2 * depth + 1])
 
 
-def test_a_directory_that_was_replaced_is_seen_after_refresh(fs: RealFS, tmp_path: Path) -> None:
+@pytest.mark.parametrize("anew", [RealFS.refresh, RealFS.forget])
+def test_a_directory_that_was_replaced_is_seen_anew(
+    fs: RealFS, tmp_path: Path, anew: Callable[[RealFS], None]
+) -> None:
     fs.mkdir(b"d", 0o755)
     write(fs, b"d/x", b"old")
     (tmp_path / "root" / "d").rename(tmp_path / "moved")
     (tmp_path / "root" / "d").mkdir()
-    fs.refresh()
+    anew(fs)
     assert fs.scandir(b"d") == []
+
+
+def test_a_root_that_was_replaced_is_seen_after_refresh_alone(fs: RealFS, tmp_path: Path) -> None:
+    """What is under way goes on where it began: the name may be a mount point by now."""
+    write(fs, b"x", b"x")
+    (tmp_path / "root").rename(tmp_path / "moved")
+    (tmp_path / "root").mkdir()
+    fs.forget()
+    assert read(fs, b"x") == b"x"
+    fs.refresh()
+    assert fs.scandir(b"") == []
 
 
 def test_identity_follows_the_name(fs: RealFS, tmp_path: Path) -> None:

@@ -188,6 +188,9 @@ class MemFS:
     def refresh(self) -> None:
         """Nothing is kept open here."""
 
+    def forget(self) -> None:
+        """Nothing is kept open here."""
+
     def close(self) -> None:
         """Nothing is kept open here."""
 
