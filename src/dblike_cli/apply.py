@@ -64,8 +64,9 @@ def apply(context: Context, plan: Plan, stamps: Mapping[bytes, bytes], tick: int
         applier.each((s for s in makes if _kind(s) is Kind.DIRECTORY), applier.make_directory)
         applier.each((s for s in makes if _kind(s) is Kind.SYMLINK), applier.make_symlink)
         files = [s for s in makes if _kind(s) is Kind.FILE]
-        applier.make_files(applier.move_files(files, removals[room:]))
-        applier.each(removals[room:], applier.remove)
+        files, removals = applier.move_files(files, removals[room:])
+        applier.make_files(files)
+        applier.each(removals, applier.remove)
     finally:
         applier.finish()
     return result
@@ -139,19 +140,24 @@ class _Applier:
         self._barrier.saw(step.path, made)
         return displaced
 
-    def move_files(self, steps: list[Apply], removals: Iterable[Apply]) -> list[Apply]:
-        """Move the files whose old paths go in the same plan; those to be made are returned.
+    def move_files(
+        self, steps: list[Apply], removals: list[Apply]
+    ) -> tuple[list[Apply], list[Apply]]:
+        """Move the files whose old paths go in the same plan; what is left to make, and to remove.
 
         Nothing is read: the bytes were checked when they came, and lstat says that they are those.
         """
         wanted = Counter(file_of(step).hash for step in steps)
         leaving = {step.expected: step for step in removals}
         made: list[Apply] = []
+        gone: set[bytes] = set()
         for step in steps:
             source = leaving.get(step.new) if wanted[file_of(step).hash] == 1 else None
-            if source is None or step.expected is not None or not self._moved(source, step):
+            if source is not None and self._is_free(step) and self._moved(source, step):
+                gone.add(source.path)
+            else:
                 made.append(step)
-        return made
+        return made, [step for step in removals if step.path not in gone]
 
     def _moved(self, source: Apply, step: Apply) -> bool:
         """Whether the file could be moved; one that could not is made like any other."""
@@ -166,6 +172,7 @@ class _Applier:
             return False
         self._barrier.saw(step.path, st)
         self._barrier.add(step, None)
+        self._barrier.add(source, None)  # a disk that folds names may find something there
         if self._barrier.full:
             self._barrier.pass_()
         return True

@@ -39,6 +39,7 @@ __all__ = ["Context", "Device", "Direction", "Hints", "Inline", "Report", "Setti
 
 _RESTING = (Code.DISK, Code.NO_SPACE)
 """Trouble of which a small change tells nothing: to try again can cost a whole transfer."""
+_IN_THE_WAY = (Code.HELD, Code.OCCUPIED)
 _MANY = 500
 _WORTH = 8
 """A place by itself costs so many times what a path of a directory does that is read anyway."""
@@ -301,5 +302,7 @@ def _again(plan: Plan, taken: Applied, resting: Collection[bytes]) -> Hints | No
     moved = taken.applied or taken.deleted
     held = {step.path for step in plan.held if step.path not in resting}
     paths = taken.again | (held if moved else set())
+    if taken.deleted:  # a name that the disk takes for that of what came, say
+        paths.update(p for p, item in taken.pending.items() if item.code in _IN_THE_WAY)
     paths.discard(b"")
     return Hints(frozenset(paths), remote=False) if paths else None

@@ -709,6 +709,36 @@ def test_a_name_gets_another_case_on_a_disk_that_folds_names(laptop: NewLaptop) 
     assert one.tree() == two.tree()
 
 
+@pytest.mark.parametrize("what", ["name", "content", "directory", "link"])
+def test_a_name_gets_another_case_elsewhere(laptop: NewLaptop, what: str) -> None:
+    """One sync is enough, and a file that is the same stays the same one."""
+    one = laptop("one")
+    os.utime(one.write("Readme", "text"), (1, 1))
+    one.write("Dir/In/x", "x")
+    one.place("Link").symlink_to("Readme")
+    one.sync()
+    (one.root.parent / "two").mkdir()
+    two = laptop("two", fs=FoldingFS(one.root.parent / "two"))
+    two.sync()
+    two.sync()
+    inode = two.place("Readme").stat().st_ino
+    match what:
+        case "directory":
+            one.place("Dir").rename(one.root / "dir")
+        case "link":
+            one.place("Link").rename(one.root / "link")
+        case _:
+            one.place("Readme").rename(one.root / "README")
+            if what == "content":
+                one.write("README", "another text")
+    one.sync()
+    report = two.sync(max_delete="100%")
+    assert (report.in_sync, report.uploaded, report.pending) == (True, (), ())
+    assert two.tree() == one.tree()
+    assert what != "name" or two.place("README").stat().st_ino == inode
+    assert two.sync().uploaded == ()
+
+
 def test_many_files_share_their_barriers(laptop: NewLaptop) -> None:
     one = laptop("one")
     for number in range(120):
