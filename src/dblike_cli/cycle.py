@@ -27,13 +27,14 @@ from dblike_cli.remote import has_to_hear, hear, overhear
 from dblike_cli.report import Code, Direction, Hints, Pending, Report
 from dblike_cli.safety import Limit, check_root, hold_deletes, limit_of, note_fewer
 from dblike_cli.scan import Look, Scan, scan
-from dblike_cli.state import said_plainly
+from dblike_cli.state import Sending, said_plainly
 from dblike_cli.upload import upload
 from dblike_delta.messages import Record
 from dblike_delta.paths import ancestors, is_below
 from dblike_delta.plan import UNKNOWN, Plan
 from dblike_delta.reconcile import reconcile
-from dblike_delta.versions import Kind
+from dblike_delta.vectors import said_after
+from dblike_delta.versions import Dot, Kind
 
 __all__ = ["Context", "Device", "Direction", "Hints", "Inline", "Report", "Settings", "run_cycle"]
 
@@ -140,6 +141,7 @@ def _round(context: Context, wish: _Wish, ledger: Ledger) -> Hints | None:
         return None
     _remember_same(context, found)
     _take_back(context, look, plan)
+    _give_up(context, look, found, news)
     if wish.direction.up and plan.uploads:
         # What may be taken by now, as that of a larger quota, is not asked at every small change.
         again = wish.hints.everywhere
@@ -271,6 +273,37 @@ def _take_back(context: Context, look: Look, plan: Plan) -> None:
     if over:
         with context.state.transaction():
             notes.unrefuse(over)
+
+
+def _give_up(context: Context, look: Look, found: Scan, news: Collection[bytes]) -> None:
+    """What went before it was known whether the site has it waits no more, and is deleted: should a
+    site say one day that it took it in, it is told."""
+    state = context.state
+    waiting = [item for item in state.outbox.all() if look.covers(item.path)]
+    if not waiting:
+        return
+    unknown = {path for path, entry in found.local.items() if entry is UNKNOWN}
+    gone = [
+        item
+        for item in waiting
+        if not (item.path in found.local or item.path in news or state.tree.get(item.path))
+        and unknown.isdisjoint((b"", *ancestors(item.path)))
+    ]
+    if not gone:
+        return
+    made = [item for item in gone if item.entry is not None]
+    with state.transaction():
+        # As if by a delete that was never sent: it comes after what was.
+        dot = Dot(context.device.id, state.meta.take_counters(1))
+        known = [(item.path, said_after(_known_of(context, item), dot)) for item in made]
+        state.tombs.bury(known, context.clock.now_ms(), doubtful=True)
+        state.outbox.drop(item.path for item in gone)
+
+
+def _known_of(context: Context, item: Sending) -> bytes:
+    """What is known of a path where nothing is, but for what waits for its answer."""
+    tomb = context.state.tombs.get(item.path)
+    return tomb.context if tomb is not None else item.context
 
 
 def _after(found: Scan, sent: Uploads) -> Scan:

@@ -48,7 +48,8 @@ class _Sorted(msgspec.Struct):
     settled: list[bytes] = []
     """Paths of which the site knows all that we do, though it went back in time."""
     undead: list[Known] = []
-    """Paths that the site has only because it went back in time, to be deleted there again."""
+    """Paths that the site has only because it went back in time, or because nothing was heard of
+    its taking them in, to be deleted there."""
 
 
 def has_to_hear(context: Context) -> bool:
@@ -185,6 +186,8 @@ def _take(context: Context, page: Changes) -> None:
     state.tree.renew(found.renewed)
     state.tree.record(found.answered)
     state.tree.record(found.undead)
+    if found.undead:
+        state.meta.look_everywhere()
     state.tombs.bury(found.buried, context.clock.now_ms())
     state.outbox.drop(known.path for known in found.answered)
     state.outbox.drop(path for path, _ in found.buried)

@@ -14,6 +14,7 @@ from dblike_delta.exchange import Unreachable
 from dblike_delta.versions import Kind
 from rig.core_site import StillClock
 from rig.devices import Laptop
+from rig.permissions import permissions
 from rig.sites import Sites
 
 NewLaptop = Callable[..., Laptop]
@@ -485,6 +486,61 @@ def test_a_lost_reply_and_someone_who_went_on_from_it(sites: Sites, device: NewL
     assert nothing(one)
 
 
+def test_what_went_before_its_answer_is_deleted_where_it_arrived(
+    sites: Sites, device: NewLaptop
+) -> None:
+    """It waits for no answer, however long the site that took it is away."""
+    one, two = device("one"), device("two")
+    lose_answer(sites, one)
+    one.place("d/f").unlink()
+    sites.serving = "b"
+    one.sync(hints=Hints(remote=False))
+    assert one.state.outbox.all() == []
+    assert nothing(one)
+    sites.serving = "a"
+    two.sync()
+    assert set(files(two)) == {"d/f"}
+    one.sync(hints=Hints())
+    assert live(sites, "a") == {b"d"}
+    two.sync()
+    assert files(one) == files(two) == {}
+    assert nothing(one)
+
+
+def test_what_went_before_its_answer_is_in_nobodys_way(sites: Sites, device: NewLaptop) -> None:
+    """Neither in that of another one's file, nor in that of a later one of its own device."""
+    one, two = device("one"), device("two")
+    lose_answer(sites, one)
+    one.place("d/f").unlink()
+    sites.serving = "b"
+    one.sync(hints=Hints(remote=False))
+    two.write("d/f", "of two")
+    two.sync()
+    one.sync()
+    assert files(one) == {"d/f": b"of two"}
+    one.write("d/f", "again")
+    assert one.sync(hints=Hints(frozenset({b"d/f"}))).uploaded == (b"d/f",)
+    sites.serving = "a"
+    assert nothing(one)
+    assert files(one) == {"d/f": b"again"}
+
+
+def test_what_can_not_be_seen_waits_for_its_answer(sites: Sites, device: NewLaptop) -> None:
+    one = device("one")
+    lose_answer(sites, one)
+    sites.serving = "b"
+    one.place("d").chmod(0)
+    with permissions():
+        one.sync(hints=Hints(remote=False))
+        one.sync()
+    one.place("d").chmod(0o755)
+    assert one.state.outbox.get(b"d/f")
+    sites.serving = "a"
+    one.sync()
+    assert (one.state.outbox.all(), files(one)) == ([], {"d/f": b"ours"})
+    assert live(sites, "a") == {b"d", b"d/f"}
+
+
 # --- a site that went back in time
 
 
@@ -542,6 +598,17 @@ def nothing(device: Laptop) -> bool:
     report = device.sync()
     done = (report.uploaded, report.applied, report.deleted, report.conflicts, report.pending)
     return not any(done)
+
+
+def lose_answer(sites: Sites, device: Laptop) -> None:
+    """Let `a`, and not `b`, take in a file of which the device does not hear that."""
+    device.sync()
+    sites.split()
+    device.write("d/f", "ours")
+    sites.lose = lambda request: "/commit" in request.target
+    with pytest.raises(Unreachable):
+        device.sync()
+    sites.lose = lambda _: False
 
 
 def retell(device: Laptop) -> None:

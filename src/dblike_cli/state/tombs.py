@@ -18,7 +18,8 @@ _KEPT_MS: Final = 30 * 24 * 3600 * 1000
 class Tomb(msgspec.Struct, frozen=True):
     """What was known of a path when it was agreed to be deleted.
 
-    `doubtful`: the site went back in time since, and may have to be told of the delete again.
+    `doubtful`: a site may have to be told of the delete, as it went back in time since, or took
+    something in whose answer was lost.
     """
 
     context: bytes
@@ -46,12 +47,14 @@ class Tombs:
         """Whether there are none."""
         return self._connection.execute("SELECT 1 FROM tombs LIMIT 1").fetchone() is None
 
-    def bury(self, paths: Iterable[tuple[bytes, bytes]], now_ms: int) -> None:
+    def bury(
+        self, paths: Iterable[tuple[bytes, bytes]], now_ms: int, *, doubtful: bool = False
+    ) -> None:
         """Both sides agree that nothing is at these, by (path, context); old tombs fall in."""
         rows = list(paths)
         self._connection.executemany("DELETE FROM tree WHERE path = ?", [(p,) for p, _ in rows])
-        insert = "INSERT OR REPLACE INTO tombs VALUES (?, ?, ?, 0)"
-        kept = [(path, context, now_ms) for path, context in rows if context]
+        insert = "INSERT OR REPLACE INTO tombs VALUES (?, ?, ?, ?)"
+        kept = [(path, context, now_ms, int(doubtful)) for path, context in rows if context]
         self._connection.executemany(insert, kept)
         if kept:
             self._connection.execute("DELETE FROM tombs WHERE time < ?", (now_ms - _KEPT_MS,))
