@@ -8,7 +8,7 @@ brings nothing back, and a false one nothing in; every content is verified as if
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -154,10 +154,12 @@ def _events(file: BinaryIO, block: int) -> Iterator[tuple[_Place, Event]]:
 class BundleExchange(Exchange):
     """The protocol with a site, taking contents from a bundle where it has them.
 
-    Which content a version has is known from the state's news.
+    Which content a version has is known from the state's news; `state` says which one is open now.
     """
 
-    def __init__(self, transport: Transport, token: str, bundle: Bundle, state: State) -> None:
+    def __init__(
+        self, transport: Transport, token: str, bundle: Bundle, state: Callable[[], State]
+    ) -> None:
         super().__init__(transport, token)
         self._bundle = bundle
         self._state = state
@@ -189,5 +191,5 @@ class BundleExchange(Exchange):
                 yield event
 
     def _hashes(self) -> Mapping[Dot, bytes]:
-        news = self._state.remote.all().values()
+        news = self._state().remote.all().values()
         return {Dot(record.device, record.counter): record.hash for record in news}

@@ -421,6 +421,23 @@ def test_a_bundle_carries_the_contents(laptop: Program, desktop: Program, tmp_pa
     assert said["bytes"]["received"] < 100_000, "the contents did not come over the network"
 
 
+def test_a_bundle_is_used_by_the_next_try(
+    laptop: Program, desktop: Program, server: Server, tmp_path: Path
+) -> None:
+    """Where there are more sites, what one left half said is asked once more."""
+    for number in range(400):
+        laptop.write(f"f{number}", os.urandom(2000))
+    laptop.ok("sync")
+    bundle = str(tmp_path / "files.bundle")
+    laptop.ok("bundle", "create", bundle)
+    with proxied(server.url, lambda n: FINE if n else Fault(cut_reply=10_000)) as proxy:
+        desktop.ok("config", "servers", f"{proxy.url},{server.url}")
+        said = desktop.json("bundle", "apply", bundle)
+        assert proxy.connections > 1
+    assert desktop.tree() == laptop.tree()
+    assert said["bytes"]["received"] < 100_000, "the contents did not come over the network"
+
+
 def test_a_bundle_is_written_whole_or_not_at_all(laptop: Program, tmp_path: Path) -> None:
     laptop.write("a", os.urandom(100_000))
     laptop.ok("sync")

@@ -71,7 +71,7 @@ def apply(common: Common, file: str) -> Exit:
     with open_session(common) as session, _reading(common.directory / file) as source:
         carried = Bundle(source)
         exchange = BundleExchange(
-            session.transport, session.credential.token, carried, session.state
+            session.transport, session.credential.token, carried, lambda: session.state
         )
         with lock.hold(session.own / "lock", "bundle apply"):
             report = cycle(session, Direction.PULL, Wish(), exchange)
