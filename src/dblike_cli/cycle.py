@@ -162,6 +162,8 @@ def _round(context: Context, wish: _Wish, ledger: Ledger) -> Hints | None:
     offer_large(context)
     if ledger.brake is None:  # what a brake holds is not in the plan, and is far from idle
         _drop_idle(context, wish, news, plan)
+    if wish.direction.up and not wish.paths and not ledger.caught_up and context.state.meta.unseen:
+        return Hints(everywhere=True, remote=False)  # it was heard when the look was over
     return _again(plan, taken, resting)
 
 

@@ -587,6 +587,26 @@ def test_what_a_site_lost_is_sent_whenever_it_fails(
     assert one.sync(hints=Hints()).scanned == 0, "once is enough"
 
 
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_what_a_site_lost_is_sent_in_the_cycle_that_hears_of_it(
+    sites: Sites, device: NewLaptop, everywhere: bool
+) -> None:
+    """Also where that is by the answer to an edit, and the look was over by then."""
+    one = device("one")
+    one.sync()
+    sites.split()
+    for name in ("f", "g", "h"):
+        one.write(name, name)
+    one.sync()
+    sites.roll_back()
+    one.write("f", "edited")
+    report = one.sync(hints=Hints(frozenset({b"f"}), everywhere, remote=False))
+    assert report.in_sync
+    assert live(sites, "a") == {b"f", b"g", b"h"}
+    assert not one.state.meta.unseen
+    assert nothing(one)
+
+
 # --- helpers
 
 
