@@ -98,6 +98,7 @@ class _Applier:
         self._barrier = Barrier(context, result)
         self._staged: list[tuple[Apply, Made]] = []
         self._placing: Placing | None = None
+        self._since = 0.0
         self._closed = Closed(context)
         self._failed: list[bytes] = []
 
@@ -179,6 +180,7 @@ class _Applier:
 
     def make_files(self, steps: list[Apply]) -> None:
         """Get the contents, and put them in their places some at a time."""
+        self._since = self._context.clock.monotonic()
         steps = list(self._that_fit(steps))
         waiting = {step.path: step for step in steps}
         try:
@@ -213,12 +215,20 @@ class _Applier:
             self._note(staged.step, staged.trouble)
             return
         self._staged.append((staged.step, staged.made))
-        if len(self._staged) >= self._context.config.apply_batch:
+        if self._is_time():
             self._land()
             some, self._staged = self._staged, []
             for step, _ in some:
                 self._closed.open(parent(step.path))
             self._placing = Placing(self._context, some, self._is_free, self._barrier)
+
+    def _is_time(self) -> bool:
+        """Whether the files that are staged are to take their places."""
+        config, now = self._context.config, self._context.clock.monotonic()
+        if len(self._staged) < config.apply_batch and now - self._since < config.apply_after:
+            return False
+        self._since = now
+        return True
 
     def finish(self) -> None:
         """Whatever happened: what was done is made durable and remembered."""

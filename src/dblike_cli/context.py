@@ -44,6 +44,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Paths of a page of the site's news; the next page is on its way while one is taken in."""
     apply_batch: int = 2_000
     """Files that share their barriers and their state transaction."""
+    apply_after: float = 30.0
+    """Seconds of a download after which fewer files do, too: so much of it can a crash cost, and
+    a barrier in that time costs nothing beside it, whatever the speed."""
     compress: int = 1
     """zstd level of uploads; 0 is never."""
     max_delete: str = "50%"

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
+import msgspec
 import pytest
 
 from dblike_cli.context import Settings
 from dblike_cli.realfs import RealFS
 from dblike_cli.state import State
+from dblike_delta.messages import Record, Want
+from dblike_delta.seams import SystemClock
 from rig.devices import Laptop
 from rig.mortal import Death, Life, MortalFS, MortalState, MortalWire
 
@@ -168,6 +172,42 @@ def test_an_edit_that_was_brought_out_of_the_way_comes_back(laptop: NewLaptop) -
     [found] = [p for p in one.root.iterdir() if p.name != ".dblike"]
     assert found.name.startswith("recovered ")
     assert found.read_text() == "an edit of that moment"
+
+
+class Slow(SystemClock):
+    """A minute goes by between two looks at it."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        self.now += 60
+        return self.now
+
+
+def test_what_came_whole_in_a_long_download_is_not_fetched_again(laptop: NewLaptop) -> None:
+    settings = msgspec.structs.replace(SMALL, apply_batch=2_000)
+    one = laptop("one", settings=settings)
+    two = laptop("two", settings=settings, clock=Slow())
+    for number in range(5):
+        one.write(f"video {number}", os.urandom(4000))
+    one.sync()
+    life, fetch, begun = Life(), two.exchange.fetch, list[bytes]()
+
+    def until_the_last(folder: str, wants: Sequence[Want]) -> Iterator[Any]:
+        for event in fetch(folder, wants):
+            if isinstance(event, Record):
+                begun.append(event.path)
+            life.dead = len(begun) == 5
+            yield event
+
+    two.exchange.fetch = until_the_last  # type: ignore[method-assign]
+    assert die(two, life)
+    two.exchange.fetch = fetch  # type: ignore[method-assign]
+    report = two.sync()
+    assert report.applied == (begun[-1],)
+    assert report.bytes_received < 8000
+    assert two.tree() == one.tree()
+    assert leftovers(two) == []
 
 
 def remake(device: Laptop, kind: str, text: str) -> None:
