@@ -29,7 +29,7 @@ def correction(context: Context, step: Callable[[], _T]) -> tuple[_T, int]:
 
 def site_time(context: Context) -> int:
     """The present time in the site's clock, as far as ours is known to differ."""
-    return context.clock.now_ms() + context.state.offset
+    return context.clock.now_ms() + (context.state.offset or 0)
 
 
 def become_new(context: Context) -> Device:

@@ -55,7 +55,7 @@ class _Sorted(msgspec.Struct):
 def has_to_hear(context: Context) -> bool:
     """Whether nothing can be sent before the site was asked."""
     meta = context.state.meta
-    return not meta.cursor or meta.unsealed
+    return context.state.offset is None or not meta.cursor or meta.unsealed
 
 
 def hear(context: Context) -> int:

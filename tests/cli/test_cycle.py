@@ -28,12 +28,14 @@ from dblike_cli.report import Code, Direction, Hints
 from dblike_cli.session import Session
 from dblike_cli.state import State
 from dblike_delta.exchange import Request, Response, Transport, Unreachable
+from dblike_delta.seams import SystemClock
 from dblike_srv import accounts
 from dblike_srv.app import create_app
 from dblike_srv.config import decode_config
 from dblike_srv.errors import Conflict
 from dblike_srv.models import versions
 from dblike_srv.site import Site, open_site
+from rig.core_site import StillClock
 from rig.devices import PULL, PUSH, Laptop
 from rig.wsgi import WsgiTransport
 
@@ -118,6 +120,19 @@ def test_a_hint_of_the_site_costs_two_requests(laptop: NewLaptop, wire: WsgiTran
     assert report.applied == (b"d1/s1/f1",)
     assert counter.targets == ["changes", "fetch"]
     assert report.scanned == 0, "only what is news was looked at"
+
+
+def test_a_version_has_the_sites_time_whenever_it_is_made(laptop: NewLaptop) -> None:
+    """By that it wins a conflict or not: also where nothing but an edit here is to be looked at
+    after all was opened anew."""
+    one = laptop("one", clock=StillClock())
+    one.sync()
+    one.restart()
+    one.write("f", "x")
+    before = SystemClock().now_ms()
+    one.sync(hints=Hints(frozenset({b"f"}), remote=False))
+    (record,) = one.exchange.changes(one.folder, "").records
+    assert record.time >= before
 
 
 def test_first_link_of_two_full_trees_is_their_union(laptop: NewLaptop) -> None:

@@ -56,8 +56,8 @@ class State:
         self.outbox = Outbox(self._connection)
         self.offers = Offers(self._connection)
         self.notes = Notes(self._connection)
-        self.offset = 0
-        """What to add to our clock to get the site's, in milliseconds."""
+        self.offset: int | None = None
+        """What to add to our clock to get the site's, in milliseconds; None: no site was heard."""
         self.recovered = False
         """Whether what a crash may have left was cleared away since this was opened."""
         self.offer_at = 0.0
