@@ -36,6 +36,7 @@ class Member:
 
     def __init__(self, data: Path) -> None:
         self.data = data
+        self.compared: dict[tuple[bytes, bytes], int] = {}
         self.open()
 
     def open(self) -> None:
@@ -65,9 +66,8 @@ class Member:
         """A round; False where it turned out that our disk went back."""
         try:
             with healing(self.site):
-                follower = Follower(
-                    self.site, Link(self.site, "http://x", Liar(other.app.wsgi_app))
-                )
+                link = Link(self.site, "http://x", Liar(other.app.wsgi_app))
+                follower = Follower(self.site, link, compared=self.compared)
                 follower.connect()
                 if error := follower.catch_up():
                     raise error
@@ -127,6 +127,19 @@ def test_a_restored_backup(pair: Pair, meanwhile: int) -> None:
         assert other.follow(one)
     assert one.seen(token) == other.seen(token)
     assert len(one.seen(token)[1]) == 10 + meanwhile
+
+
+def test_another_site_that_forgot_what_is_ours_is_followed(pair: Pair) -> None:
+    """It had heard of our versions, which were compared with ours."""
+    one, other, write, token = pair
+    other.back_up()
+    write(one, 3)
+    assert other.follow(one)
+    assert one.follow(other)
+    other.restore()
+    assert one.follow(other)
+    assert other.follow(one)
+    assert one.seen(token) == other.seen(token)
 
 
 def test_copies_of_what_came_back_are_counted(pair: Pair) -> None:

@@ -138,7 +138,7 @@ class Follower:
         was written to before any other site was met, has used their numbers for other versions; so
         has a copy of this site that runs, and whose entries go there as well."""
         own = self._site.id
-        if self._compared.get((own, uid), 0) == there.get(own, 0):
+        if not there.get(own) or self._compared.get((own, uid)) == there[own]:
             return
         folder = journals.folder_by_id(self._site, uid)
         if folder is None:
