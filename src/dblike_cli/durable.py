@@ -11,7 +11,7 @@ moves the time of that only where the page had been written out since the last s
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from dblike_cli.context import Context
@@ -67,36 +67,46 @@ def _sync_directory(context: Context, directory: bytes) -> None:
 def sync_found(context: Context, files: Collection[bytes], paths: Collection[bytes]) -> None:
     """Make what programs left here durable: the contents of `files`, and where `paths` are or that
     they are gone."""
-    if not context.config.durable:
-        return
-    if len(files) > _FEW:
-        context.fs.sync_all()
-        return
-    for path in files:
-        try:
-            _sync_file(context, path)
-        except PermissionError:
-            context.fs.sync_all()
-        except OSError as error:
-            if error.errno not in _GONE:
-                raise
-    sync_names(context, paths)
+    _sync(context, files, paths, _sync_found)
 
 
 def sync_seen(context: Context, files: Collection[bytes], paths: Collection[bytes]) -> None:
     """The same for what is to be read: of what can't be opened the reader says why."""
+    _sync(context, files, paths, _sync_seen)
+
+
+def _sync(
+    context: Context,
+    files: Collection[bytes],
+    paths: Collection[bytes],
+    sync_one: Callable[[Context, bytes], None],
+) -> None:
     if not context.config.durable:
         return
     if len(files) > _FEW:
         context.fs.sync_all()
         return
     for path in files:
-        try:
-            file = context.fs.open_read(path)
-        except OSError:
-            continue
-        _sync_and_close(file)
+        sync_one(context, path)
     sync_names(context, paths)
+
+
+def _sync_found(context: Context, path: bytes) -> None:
+    try:
+        _sync_file(context, path)
+    except PermissionError:
+        context.fs.sync_all()
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise
+
+
+def _sync_seen(context: Context, path: bytes) -> None:
+    try:
+        file = context.fs.open_read(path)
+    except OSError:
+        return
+    _sync_and_close(file)
 
 
 class Flush:
