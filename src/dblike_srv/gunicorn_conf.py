@@ -23,7 +23,8 @@ from dblike_srv.heads import HeadWorker
 from dblike_srv.housekeeping import Housekeeping
 from dblike_srv.replication.supervisor import Supervisor
 
-message.MAX_REQUEST_LINE = 16 << 10  # a path of 4,096 bytes may have each of them escaped
+# Two paths of 4,096 bytes may have each of them escaped.
+limit_request_line = message.MAX_REQUEST_LINE = 32 << 10
 
 bind = "127.0.0.1:8384"
 workers = 2
@@ -34,7 +35,6 @@ backlog = 2048
 keepalive = 75
 timeout = 120
 graceful_timeout = 20
-limit_request_line = 16 << 10
 control_socket_disable = True
 forwarder_headers = ""
 umask = 0o077

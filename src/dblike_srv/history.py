@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator
 from itertools import islice
 
 from sqlalchemy import Connection, select
@@ -21,7 +22,7 @@ from dblike_srv.edits import Edit, apply_items, dots_of, make_items
 from dblike_srv.errors import Conflict, Invalid, NotFound
 from dblike_srv.fetch import find_versions
 from dblike_srv.identity import FolderRef, Identity
-from dblike_srv.listing import last_versions, walk, winners
+from dblike_srv.listing import Place, last_versions, walk, winners
 from dblike_srv.models import paths, versions
 from dblike_srv.site import Site
 from dblike_srv.tree import VERSION_COLUMNS, Tree, path_key, version_of
@@ -56,14 +57,19 @@ def tree(
     at: int | None = None,
     limit: int = 1000,
     after: bytes = b"",
+    deep: bool = True,
 ) -> TreeList:
-    """What is live at and below a path, now or at a moment (epoch milliseconds), sorted by path.
+    """What is live at and below a path, now or at a moment (epoch milliseconds), sorted by path;
+    what lies deeper than directly in it only where that is asked for.
 
     At a moment each path is what the versions that were recorded by then made of it.
     """
-    found = site.database.read(
-        lambda connection: _live(connection, folder, below, at, after, limit + 1)
-    )
+
+    def work(connection: Connection) -> list[Version]:
+        places = walk(connection, folder.row, below, after=after, dead=at is not None, deep=deep)
+        return _live(connection, folder, places, at, limit + 1)
+
+    found = site.database.read(work)
     entries = [view_version(version, current=at is None) for version in found[:limit]]
     return TreeList(entries, more=len(found) > limit)
 
@@ -154,13 +160,11 @@ def _winners(connection: Connection, folder: FolderRef, wanted: set[bytes]) -> s
 def _live(
     connection: Connection,
     folder: FolderRef,
-    below: bytes,
+    places: Iterator[Place],
     at: int | None,
-    after: bytes,
     limit: int,
 ) -> list[Version]:
     found: list[Version] = []
-    places = walk(connection, folder.row, below, after=after, dead=at is not None)
     while len(found) < limit and (some := list(islice(places, min(limit - len(found), SOME)))):
         if at is None:
             found += winners(connection, folder.row, some)
@@ -199,7 +203,8 @@ def _wanted(
             raise Invalid("that version is a delete: choose one before it", field="version")
         return [found]
     if request.at is not None:
-        return _live(connection, folder, path, request.at, b"", LARGEST_RESTORE)
+        places = walk(connection, folder.row, path, dead=True)
+        return _live(connection, folder, places, request.at, LARGEST_RESTORE)
     if not path:
         raise Invalid("say what to restore: a path, a version or a moment", field="path")
     return _last_live(connection, folder, path)

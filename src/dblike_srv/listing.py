@@ -7,6 +7,7 @@ stopped; whatever else there is to know only of what is listed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 from sqlalchemy import Connection, select
@@ -34,18 +35,21 @@ def walk(
     *,
     after: bytes = b"",
     dead: bool = False,
+    deep: bool = True,
 ) -> Iterator[Place]:
     """The places at and below a path that live (with `dead`, all that ever were), as a tree is
     read: each directory, then what is in it, names in order of their bytes.
 
-    `after` is where an earlier walk stopped.
+    `after` is where an earlier walk stopped.  A walk that is not `deep` goes into no directory
+    but the path itself.
     """
     resume = after.split(b"/") if after else []
     if below:
         own = _find(connection, folder, below)
         if own is not None and (own.live or dead) and below.split(b"/") > resume:
             yield own
-    waiting = [_children(connection, folder, below, resume, dead=dead)]
+    children = partial(_children, connection, folder, resume=resume, dead=dead, deep=deep)
+    waiting = [children(below)]
     while waiting:
         place = next(waiting[-1], None)
         if place is None:
@@ -57,7 +61,7 @@ def walk(
         elif parts != resume[: len(parts)]:
             continue  # all of it comes before
         if place[1]:
-            waiting.append(_children(connection, folder, place[0].path, resume, dead=dead))
+            waiting.append(children(place[0].path))
 
 
 def winners(connection: Connection, folder: int, places: Iterable[Place]) -> list[Version]:
@@ -95,10 +99,16 @@ def _find(connection: Connection, folder: int, path: bytes) -> Place | None:
 
 
 def _children(
-    connection: Connection, folder: int, directory: bytes, resume: list[bytes], *, dead: bool
+    connection: Connection,
+    folder: int,
+    directory: bytes,
+    *,
+    resume: list[bytes],
+    dead: bool,
+    deep: bool,
 ) -> Iterator[tuple[Place, bool]]:
-    """What is directly in a directory, in order, each with whether anything is in it; but nothing
-    that comes as a whole before `resume`."""
+    """What is directly in a directory, in order, each with whether anything is in it to go into;
+    but nothing that comes as a whole before `resume`."""
     query = select(paths.c.path, paths.c.winner, paths.c.live).where(
         paths.c.parent_key == path_key(directory), paths.c.folder == folder
     )
@@ -113,6 +123,7 @@ def _children(
     column, where = paths.c.parent_key, {paths.c.folder: folder}
     for some in batches(found):
         keys = [path_key(path) for path, _, _ in some]
-        full = {key for (key,) in find_rows(connection, [column], where, column, keys)}
+        inside = find_rows(connection, [column], where, column, keys) if deep else ()
+        full = {key for (key,) in inside}
         for key, (path, best, live) in zip(keys, some, strict=True):
             yield Place(path, best, bool(live)), key in full

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy import update
 
 from dblike_delta.messages import RestoreRequest, TreeList
-from dblike_delta.paths import is_below
+from dblike_delta.paths import is_below, parent
 from dblike_delta.versions import Kind
 from dblike_srv import history
 from dblike_srv.contents import State
@@ -65,16 +65,18 @@ def test_pages_of_a_walk_are_the_whole_of_it(
         for root in (b"", below):
             expected = [p for p in live if not root or p == root or is_below(p, root)]
             assert paged(core, root, page) == expected
+            near = [p for p in expected if root in (p, parent(p))]
+            assert paged(core, root, page, deep=False) == near
         core.site.close()
 
 
-def paged(core: CoreSite, below: bytes, page: int) -> list[bytes]:
+def paged(core: CoreSite, below: bytes, page: int, *, deep: bool = True) -> list[bytes]:
     seen: list[bytes] = []
     while True:
         after = seen[-1] if seen else b""
 
         def work(connection, after=after):  # type: ignore[no-untyped-def]
-            places = walk(connection, core.folder.row, below, after=after)
+            places = walk(connection, core.folder.row, below, after=after, deep=deep)
             return [place.path for _, place in zip(range(page), places, strict=False)]
 
         found = core.site.database.read(work)

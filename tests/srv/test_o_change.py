@@ -259,6 +259,21 @@ def test_a_page_of_a_large_directory_is_looked_up_and_no_more(tmp_path: Path) ->
     assert counts[0] == counts[1]
 
 
+def test_a_directory_is_listed_for_as_much_whatever_lies_below_what_is_in_it(
+    tmp_path: Path,
+) -> None:
+    work = []
+    for files in (30, 3000):
+        core = CoreSite(tmp_path / f"{files}")
+        below = [core.laptop.file(b"d/e/%d" % n, b"%d" % n) for n in range(files)]
+        core.laptop.commit(core.laptop.file(b"d/a", b"near"), *below)
+        with steps(core) as taken:
+            page = history.tree(core.site, core.folder, b"d", deep=False)
+        assert [entry.path for entry in page.entries] == ["d", "d/a", "d/e"]
+        work.append(len(taken))
+    assert work[1] < work[0] * 1.2
+
+
 def test_a_page_of_the_log_asks_as_much_however_many_paths_it_names(core: CoreSite) -> None:
     items = [core.laptop.file(b"d/f%d" % n, b"%d" % n) for n in range(500)]
     core.laptop.commit(*items)

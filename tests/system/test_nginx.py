@@ -14,6 +14,7 @@ import pytest
 import websocket
 
 from dblike_delta.exchange import Unreachable
+from dblike_delta.messages import TreeList
 from rig.cluster import Cluster, RealSite, User, eventually
 from rig.nginx import PROGRAM, ROLE, Nginx, render
 from rig.writer import Writer
@@ -172,10 +173,12 @@ def _check_streams(nginx: Nginx, ada: User) -> None:
 
 
 def _check_long_paths(ada: User) -> None:
-    """The longest one there is, with each byte escaped."""
+    """The longest one there is, with each byte escaped; and two of them in one line."""
     path = "%2F".join(["%E9" * 255] * 16)
     ada.put(path, b"far away")
     assert ada.get(path) == b"far away"
+    target = f"/v1/folders/home/tree?path={path}&after={path}"
+    assert not ada.exchange.get(target, TreeList).entries
 
 
 def test_hosts_behind_nginx(tmp_path: Path) -> None:

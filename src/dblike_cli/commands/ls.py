@@ -40,7 +40,7 @@ def ls(common: Common, path: str, at: str | None, *, recursive: bool) -> Exit:
         moment_ms = moment(at, session.clock.now_ms()) if at is not None else None
         found = [
             view
-            for view in _tree(session, below, moment_ms)
+            for view in _tree(session, below, moment_ms, deep=recursive)
             if recursive or path_of(view) == below or parent(path_of(view)) == below
         ]
         if below and not found:
@@ -64,13 +64,15 @@ def is_there(session: Session, path: bytes) -> bool:
     return not path or bool(session.exchange.get(target, TreeList).entries)
 
 
-def _tree(session: Session, below: bytes, at: int | None) -> Iterator[VersionView]:
+def _tree(session: Session, below: bytes, at: int | None, *, deep: bool) -> Iterator[VersionView]:
+    """All of it; an older server sends what is deeper whether or not it is wanted."""
     from dblike_cli.views import path_of
     from dblike_delta.messages import TreeList
 
     after = b""
     while True:
-        target = session.query("tree", path=below, at=at, limit=_PAGE, after=after)
+        flat = None if deep else 1
+        target = session.query("tree", path=below, at=at, limit=_PAGE, after=after, flat=flat)
         page = session.exchange.get(target, TreeList)
         yield from page.entries
         if not page.more or not page.entries:

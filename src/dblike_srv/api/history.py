@@ -7,20 +7,27 @@ from flask import Blueprint, Response, request
 from dblike_delta.messages import RestoreReply, RestoreRequest, TreeList, VersionList
 from dblike_srv import history
 from dblike_srv.api.folders import LIMIT, PAGE
-from dblike_srv.api.inbound import folder, identity, message, moment, number, path_in, site
-from dblike_srv.api.operation import INTEGER, TEXT, operation
+from dblike_srv.api.inbound import flag, folder, identity, message, moment, number, path_in, site
+from dblike_srv.api.operation import FLAG, INTEGER, TEXT, operation
 from dblike_srv.api.outbound import reply
 
 blueprint = Blueprint("history", __name__, url_prefix="/v1/folders/<folder_name>")
 
 
 @blueprint.get("/tree")
-@operation(gives=TreeList, query={"path": TEXT, "at": INTEGER, "limit": PAGE, "after": TEXT})
+@operation(
+    gives=TreeList,
+    query={"path": TEXT, "at": INTEGER, "limit": PAGE, "after": TEXT, "flat": FLAG},
+)
 def tree(folder_name: str) -> Response:
-    """What is live at and below a path, now or at a moment, sorted by path."""
-    source, below = folder(folder_name), path_in("path")
+    """What is live at and below a path, now or at a moment, sorted by path; `flat`: but not what is
+    below the directories in it."""
+    source, below, deep = folder(folder_name), path_in("path"), not flag("flat")
     limit, after = number("limit", 1000, least=1, most=LIMIT), path_in("after")
-    return reply(history.tree(site(), source, below, at=moment("at"), limit=limit, after=after))
+    found = history.tree(
+        site(), source, below, at=moment("at"), limit=limit, after=after, deep=deep
+    )
+    return reply(found)
 
 
 @blueprint.get("/log")
