@@ -13,6 +13,7 @@ import signal
 import socket
 import threading
 import time
+from contextlib import nullcontext
 from typing import Any, Final
 
 from gunicorn import util
@@ -22,6 +23,7 @@ from dblike_delta.system import keep_memory
 from dblike_srv.heads import HeadWorker
 from dblike_srv.housekeeping import Housekeeping
 from dblike_srv.replication.supervisor import Supervisor
+from dblike_srv.slots import waiting
 
 # Two paths of 4,096 bytes may have each of them escaped.
 limit_request_line = message.MAX_REQUEST_LINE = 32 << 10
@@ -127,8 +129,14 @@ _LEAST_RATE: Final = 1 << 10
 
 
 def _send(connection: Any, data: bytes, flags: int = 0) -> None:
-    """All of it.  `sendall` has one patience for the whole: a megabyte, or a long list, was cut for
-    whoever could not take it within that, each time anew."""
+    """All of it; what may take a while without a slot."""
+    with waiting() if len(data) >= _SMALL else nullcontext():
+        _send_all(connection, data, flags)
+
+
+def _send_all(connection: Any, data: bytes, flags: int) -> None:
+    """`sendall` has one patience for the whole: a megabyte, or a long list, was cut for whoever
+    could not take it within that, each time anew."""
     patience = connection.gettimeout()
     if patience is None or type(connection) is not socket.socket:
         connection.sendall(data, flags)

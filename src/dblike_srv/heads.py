@@ -12,12 +12,14 @@ import re
 import selectors
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final
 
 from gunicorn.workers.gthread import ThreadWorker
 
 from dblike_srv.api.body import WHOLE
+from dblike_srv.slots import Slots
 
 HEAD: Final = 10.0
 """Seconds for all of a head, from when its connection was made or used again."""
@@ -25,6 +27,8 @@ BODY: Final = 20.0
 """Seconds for all of a small body from then on: a line of a kilobyte a second has it through."""
 ENDING: Final = 2.0
 """The same where the worker ends; and how long who was answered has to hang up."""
+THREADS: Final = 8
+"""So many threads for each request that is worked on: the others wait for their lines."""
 LARGEST: Final = 64 << 10
 _PIECE: Final = 8 << 10
 _DRAIN: Final = 0.01
@@ -50,6 +54,16 @@ class HeadWorker(ThreadWorker):  # type: ignore[misc]
         self._heads: dict[Any, float] = {}
         self._bodies: dict[Any, float] = {}
         self._leaving: dict[Any, float] = {}
+        self._slots = Slots(self.cfg.threads)
+
+    def get_thread_pool(self) -> ThreadPoolExecutor:
+        """Where requests are answered."""
+        return ThreadPoolExecutor(THREADS * self.cfg.threads)
+
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        """Answer a request, in a thread of the pool's."""
+        with self._slots.taken():
+            return super().handle_request(req, conn)
 
     def enqueue_req(self, conn: Any) -> None:
         """A connection was made, or is used again."""

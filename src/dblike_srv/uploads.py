@@ -24,6 +24,7 @@ from dblike_srv.errors import Conflict, TooLarge
 from dblike_srv.identity import FolderRef, Identity
 from dblike_srv.packs import Pack
 from dblike_srv.site import Site
+from dblike_srv.slots import waiting
 from dblike_srv.store.base import PackStore
 from dblike_srv.unfinished import (
     NO_STATE,
@@ -255,7 +256,8 @@ def _locked(directory: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise over from None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with waiting():
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         if not _is_at(descriptor, file):
             raise over
         yield

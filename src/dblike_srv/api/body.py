@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from dblike_srv.errors import SiteError
+from dblike_srv.slots import waiting
 
 PIECE: Final = 1 << 20
 WHOLE: Final = 16 << 10
@@ -123,7 +124,9 @@ def _from_socket(
         reader.length -= len(held)
         yield held
     while reader.length:
-        piece = _receive(unreader.sock, min(wanted(), _LARGEST, reader.length))
+        size = min(wanted(), _LARGEST, reader.length)
+        with waiting():
+            piece = _receive(unreader.sock, size)
         if not piece:
             raise BodyCut("the body was cut short")
         reader.length -= len(piece)
@@ -165,7 +168,8 @@ def _from_input(environ: dict[str, Any]) -> Iterator[bytes]:
 
 def _read(stream: Any, size: int) -> bytes:
     try:
-        piece: bytes = stream.read(size)
+        with waiting():
+            piece: bytes = stream.read(size)
     except (OSError, SiteError):
         raise
     except Exception as error:  # noqa: BLE001 - the servers' parse errors have no common root

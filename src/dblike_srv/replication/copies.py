@@ -17,6 +17,7 @@ from dblike_srv.replication.journals import all_numbers
 from dblike_srv.replication.messages import Position
 from dblike_srv.replication.sites import present_sites
 from dblike_srv.site import Ahead, Site
+from dblike_srv.slots import waiting
 from dblike_srv.tree import site_id
 
 LOOK: Final = 0.005
@@ -161,4 +162,5 @@ def await_copies(site: Site, folder: FolderRef, reply: CommitReply, own: bytes) 
         copies = count_copies(site, folder, reply.cursor, own)
         if copies >= rule.copies or site.clock.monotonic() >= until:
             return msgspec.structs.replace(reply, copies=copies, wanted=rule.copies)
-        pause.wait(LOOK)
+        with waiting():
+            pause.wait(LOOK)
