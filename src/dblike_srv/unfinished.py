@@ -25,7 +25,7 @@ from dblike_srv.packs import Pack
 from dblike_srv.store.base import PackStore
 from dblike_srv.store.spool import SpoolWriter
 
-SAVE_EVERY: Final = 6 << 20
+SAVE_EVERY: Final = 2 << 20
 """Bytes after which the state is written also while more come."""
 NO_STATE: Final = -1
 """In place of the descriptor of one."""
@@ -77,14 +77,20 @@ class Unfinished:
     def save(
         self, intake: Intake, offset: int = 0, *, complete: bool = False, name: bytes = b""
     ) -> None:
-        """Write the state."""
+        """Write the state, beside the caller, when the pack has what it says; see `settle`."""
         suspended = intake.suspend()
-        self.writer.flush()
         state = State(_boot(), offset, self.writer.size, suspended, complete, name)
-        temporary = self._directory / "state.new"
-        temporary.write_bytes(msgspec.msgpack.encode(state))
-        os.replace(temporary, self._directory / "state")
+        self.writer.then(functools.partial(self._write, msgspec.msgpack.encode(state)))
         self.offset = offset
+
+    def settle(self) -> None:
+        """Wait until it is written."""
+        self.writer.settle()
+
+    def _write(self, state: bytes) -> None:
+        temporary = self._directory / "state.new"
+        temporary.write_bytes(state)
+        os.replace(temporary, self._directory / "state")
 
     def close(self) -> None:
         """Let go of the files, and leave them."""

@@ -74,6 +74,8 @@ class _Upload:
                 self._decoder = Decoder(start=self.offset)
             if self.sound and self.offset > self._kept.offset:
                 self.save()
+            if self.sound:
+                self.settle()
 
     def _take(self, event: Event) -> None:
         if isinstance(event, Sources):
@@ -83,9 +85,15 @@ class _Upload:
         self.intake.take(event)
 
     def save(self) -> None:
-        """Write the state."""
+        """Write the state, beside what follows."""
         self.sound = False
         self._kept.save(self.intake, self.offset, complete=self._decoder.finished)
+        self.sound = True
+
+    def settle(self) -> None:
+        """Wait until it is there for whoever goes on."""
+        self.sound = False
+        self._kept.settle()
         self.sound = True
 
     def finish(self, site: Site, identity: Identity, folder: FolderRef) -> CommitReply:
@@ -101,7 +109,7 @@ class _Upload:
         pack = pack_of(self.intake)
         if pack is not None:
             self._kept.save(self.intake, self.offset, complete=True, name=pack.name)
-            self._kept.writer.commit(pack.name)
+            self._kept.writer.commit(pack.name)  # by when the state is written
         return pack
 
     def close(self) -> None:

@@ -256,6 +256,7 @@ class Arrival:
             return
         try:
             self._parts.save(self._intake)
+            self._parts.settle()
         except OSError:
             self.abort()
         else:

@@ -34,6 +34,7 @@ class Parts(Unfinished):
 
     def forget(self) -> None:
         """There is nothing to go on with."""
+        self.close()  # or the state could come after that
         shutil.rmtree(self._directory, ignore_errors=True)
         self.leave()
 

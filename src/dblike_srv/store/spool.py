@@ -63,9 +63,16 @@ class SpoolWriter:
 
     def flush(self) -> None:
         """Hand all that was written to the system."""
-        if self._buffer or self._descriptor < 0:
-            data, self._buffer = self._buffer, bytearray()
-            self._put(data)
+        self._pass_on()
+        self.settle()
+
+    def then(self, call: Callable[[], object]) -> None:
+        """Have a call made when all that was written until now is the system's."""
+        self._pass_on()
+        self._beside.do(call)
+
+    def settle(self) -> None:
+        """Wait until all such calls were made."""
         self._beside.settle()
 
     def commit(self, name: bytes) -> None:
@@ -90,6 +97,11 @@ class SpoolWriter:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def _pass_on(self) -> None:
+        if self._buffer or self._descriptor < 0:
+            data, self._buffer = self._buffer, bytearray()
+            self._put(data)
 
     def _put(self, data: Data) -> None:
         if self._descriptor < 0:
