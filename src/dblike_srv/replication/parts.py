@@ -6,11 +6,15 @@ import fcntl
 import os
 import shutil
 from pathlib import Path
+from typing import Final
 
 from dblike_srv.identity import FolderRef
 from dblike_srv.intake import Intake
 from dblike_srv.site import Site
-from dblike_srv.unfinished import SAVE_EVERY, Unfinished, remove_idle
+from dblike_srv.unfinished import Unfinished, remove_idle
+
+_SAVE_EVERY: Final = 6 << 20
+"""Bytes after which the state is written: it tells of every file of a run, which may be small."""
 
 
 class Parts(Unfinished):
@@ -23,7 +27,7 @@ class Parts(Unfinished):
 
     def save_at_times(self, intake: Intake) -> None:
         """Write the state where enough came since it was written last."""
-        if intake.size - self._saved >= SAVE_EVERY:
+        if intake.size - self._saved >= _SAVE_EVERY:
             self.save(intake)
             self._saved = intake.size
 
