@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -30,6 +29,8 @@ def whole(
             yield file
         return
     target = meant
+    import tempfile  # most commands of a client never come here
+
     with in_the_name_of(target):
         handle, temporary = tempfile.mkstemp(
             prefix=f".{target.name[:32]}.", dir=staging or target.parent

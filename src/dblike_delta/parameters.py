@@ -6,7 +6,6 @@ so nobody who has not seen it can prepare blocks whose sums collide.
 
 from __future__ import annotations
 
-import hashlib
 from typing import Final, NamedTuple
 
 from dblike_delta.formats import Magic, SignatureHeader
@@ -106,6 +105,8 @@ def _threshold(block_size: int) -> int:
 
 
 def _expand(seed: bytes, attempt: int) -> tuple[int, int, int, int, int]:
+    import hashlib  # OpenSSL: a client that has no large file is faster without
+
     raw = hashlib.blake2b(seed + bytes((attempt,)), digest_size=28, person=b"dblike sums").digest()
     low, high, multiplier = (int.from_bytes(raw[at : at + 4], "big") for at in (0, 4, 8))
     anchor, strong = int.from_bytes(raw[12:20], "big"), int.from_bytes(raw[20:28], "big")
