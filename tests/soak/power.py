@@ -32,6 +32,7 @@ from dblike_delta.messages import LoginRequest
 from dblike_delta.versions import Kind
 from dblike_srv.replication.link import SiteTransport
 from rig.disk import Disk
+from rig.processes import has_ended
 from soak.kill import DEVICES, PASSWORD, QUIET_SECONDS, Program, Rig
 
 DISKS = {"server": "server", "store": "server", "one": "one"}
@@ -126,7 +127,8 @@ def _end(program: Program) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     program.stop(signal.SIGKILL)
-    psutil.wait_procs(family)
+    while not all(map(has_ended, family)):
+        time.sleep(0.01)  # nobody tells of the end of other people's children
 
 
 def _since(saved: list[bytes | None], acknowledged: bytes | None) -> list[bytes | None]:

@@ -9,7 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rig.cluster import RealSite, free_ports
+from rig.cluster import RealSite, eventually, free_ports
+from rig.processes import has_ended
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_nothing_is_left_of_asking_a_site_that_says_nothing(
     assert asked.recv(1 << 16).startswith(b"POST /v1/peer/")
     child = child_of(site)
     site.ready()
-    assert not child.is_running()
+    assert has_ended(child)
 
 
 def test_a_site_that_is_killed_while_it_asks_leaves_nobody_who_asks(
@@ -53,5 +54,4 @@ def test_a_site_that_is_killed_while_it_asks_leaves_nobody_who_asks(
     child = child_of(site)
     assert site.process is not None
     site.process.kill()
-    psutil.wait_procs([child], timeout=60)
-    assert not child.is_running()
+    eventually(lambda: has_ended(child))

@@ -15,6 +15,7 @@ import pytest
 from dblike_delta.exchange import Refused, Unreachable
 from rig import mariadb
 from rig.cluster import PROGRAM, Cluster, RealSite, User, eventually, listens
+from rig.processes import has_ended
 from rig.writer import Writer
 
 
@@ -193,7 +194,7 @@ def test_the_first_process_is_killed(cluster: Cluster, ada: User) -> None:
     assert site.process is not None
     site.process.kill()
     site.process.wait()
-    eventually(lambda: not [p for p in family[1:] if p.is_running()])
+    eventually(lambda: all(map(has_ended, family[1:])))
     site.kill()
     site.start()
     ada.put("after-the-first", b"here")
