@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import BigInteger, Integer, LargeBinary
 from sqlalchemy.dialects.mysql import LONGBLOB, MEDIUMBLOB, VARBINARY
+from sqlalchemy.sql.elements import quoted_name
+
+VECTOR: Final = quoted_name("vector", quote=True)
+"""A word of MariaDB's own since 11.7, of which SQLAlchemy does not know yet."""
 
 Row = BigInteger().with_variant(Integer, "sqlite")
 """A key that the database allots."""

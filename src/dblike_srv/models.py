@@ -23,7 +23,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from dblike_srv.columns import MYSQL, Row, binary, blob, long_blob
+from dblike_srv.columns import MYSQL, VECTOR, Row, binary, blob, long_blob
 
 metadata = MetaData()
 
@@ -139,7 +139,7 @@ versions = Table(
     Column("path", binary(4096), nullable=False),
     Column("device", binary(16), nullable=False),
     Column("counter", BigInteger, nullable=False),
-    Column("vector", blob(), nullable=False),
+    Column(VECTOR, blob(), nullable=False),
     Column("time", BigInteger, nullable=False),
     Column("kind", SmallInteger, nullable=False),
     Column("hash", binary(32), nullable=False),

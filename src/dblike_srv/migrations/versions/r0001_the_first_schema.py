@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from dblike_srv.columns import Row, binary, blob, long_blob
+from dblike_srv.columns import VECTOR, Row, binary, blob, long_blob
 from dblike_srv.migrations.steps import add_index, add_table
 
 revision = "0001"
@@ -93,7 +93,7 @@ def upgrade() -> None:
         sa.Column("path", binary(4096), nullable=False),
         sa.Column("device", binary(16), nullable=False),
         sa.Column("counter", sa.BigInteger(), nullable=False),
-        sa.Column("vector", blob(), nullable=False),
+        sa.Column(VECTOR, blob(), nullable=False),
         sa.Column("time", sa.BigInteger(), nullable=False),
         sa.Column("kind", sa.SmallInteger(), nullable=False),
         sa.Column("hash", binary(32), nullable=False),
