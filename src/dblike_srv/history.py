@@ -60,7 +60,7 @@ def tree(
     deep: bool = True,
 ) -> TreeList:
     """What is live at and below a path, now or at a moment (epoch milliseconds), sorted by path;
-    what lies deeper than directly in it only where that is asked for.
+    where it shall not be `deep`, nothing that is below the directories in it.
 
     At a moment each path is what the versions that were recorded by then made of it.
     """
