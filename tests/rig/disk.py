@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+import time
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,7 @@ from rig.networks import run
 
 _SHUTDOWN: Final = 0x8004587D
 """EXT4_IOC_SHUTDOWN, of the kernel's fs/ext4/ext4.h."""
+_PATIENCE: Final = 10.0
 _NO_LOG_FLUSH: Final = 2
 """Nothing more is written, not even the file system's own log."""
 
@@ -42,14 +44,26 @@ class Disk:
 
     def restart(self) -> None:
         """The power is back."""
-        run("umount", str(self.place))
+        self._unmount()
         self._mount()
 
     def close(self) -> None:
         """Remove it."""
         if self.place.is_mount():
-            run("umount", str(self.place))
+            self._unmount()
         self._image.unlink(missing_ok=True)
+
+    def _unmount(self) -> None:
+        """Who was killed may let go of it a moment after their end."""
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                run("umount", str(self.place))
+                return
+            except OSError:
+                if time.monotonic() > until:
+                    raise
+            time.sleep(0.02)
 
     def _mount(self) -> None:
         run("mount", "-o", "loop", str(self._image), str(self.place))

@@ -7,13 +7,25 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, MetaData, create_engine, delete, insert, inspect, select, update
+from sqlalchemy import (
+    Connection,
+    MetaData,
+    create_engine,
+    delete,
+    event,
+    insert,
+    inspect,
+    select,
+    update,
+)
 from sqlalchemy.dialects import mysql
 from sqlalchemy.schema import CreateTable
+from sqlalchemy.sql.elements import quoted_name
 
 from dblike_delta.seams import SystemRandom
 from dblike_srv import schema
@@ -63,8 +75,14 @@ def old(tmp_path: Path, database: Database) -> Database:
     return database
 
 
+def quote(_inspector: object, _table: object, column: dict[str, Any]) -> None:
+    """As ours are, where a database has a word of that name."""
+    column["name"] = quoted_name(column["name"], quote=True)
+
+
 def copy_rows(source: Connection, target: Connection) -> None:
     tables = MetaData()
+    event.listen(tables, "column_reflect", quote)
     tables.reflect(target)
     for table in tables.sorted_tables:
         target.execute(delete(table))
